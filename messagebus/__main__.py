@@ -1,0 +1,5 @@
+"""``python -m messagebus``."""
+
+from .cli import main
+
+main(prog_name="python -m messagebus")

@@ -1,0 +1,128 @@
+"""The contract of a store. Every backend passes ``tests/contract/test_backend.py``; nothing else is asked of it.
+
+A *name* is a channel as the store keeps it (``message.store_name``). A backend makes its connections, threads and locks
+when it is first used, never when it is made: it may be made before ``gevent.monkey.patch_all()`` or before a fork.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ..message import Ids, Message
+
+IDS_AGE_FACTOR = 4
+"""How many times longer than its backlog a channel's ids are remembered: while clients still hold old ones, the ids
+must not begin again at 1."""
+
+
+class State(NamedTuple):
+    """Where a store stands."""
+
+    global_id: int
+    """The last global id; 0 in an empty store."""
+    epoch: str | None
+    """Random name of this life of the store; ``None`` before the first message that this package published."""
+
+
+class Backlog(NamedTuple):
+    """What a store keeps of one channel, read at one moment."""
+
+    messages: list[Message]
+    """In the order of their ids."""
+    last_id: int
+    """The channel's last message id, kept or not; 0 where there was never one."""
+    first_id: int
+    """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
+
+
+class Listener(Protocol):
+    """Who hears a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher.
+
+    None may block, or publish."""
+
+    def started(self, state: State) -> None:
+        """The feed stands: every message after ``state.global_id`` will come."""
+
+    def received(self, messages: Sequence[Message]) -> None:
+        """The next messages in the order of their global ids, with no hole before or between them.
+
+        (But for messages of other programs that cannot be decoded: those are logged and left out.)"""
+
+    def lost(self, state: State) -> None:
+        """Messages were lost for good, or the store was reset: nothing that is known of it counts any more.
+
+        The feed goes on after ``state.global_id``."""
+
+    def healthy(self, healthy: bool) -> None:
+        """The feed's connection went down or cannot be made (``False``), or is up again and has caught up (``True``).
+
+        Not called where all is well from the beginning. ``True`` comes after the ``started``, ``received`` or
+        ``lost`` of the catching up."""
+
+
+class Feed(Protocol):
+    """A running feed."""
+
+    def close(self) -> None:
+        """Ends the feed, and its thread, within a second. No call to the listener begins after it. May be repeated."""
+
+
+class Backend(ABC):
+    """A store. All methods are safe from any thread and any greenlet.
+
+    Every method may raise ``BackendUnavailable`` where the store is on the network."""
+
+    shared: bool
+    """Whether several processes can use the same store."""
+
+    @abstractmethod
+    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
+        """Number a message, keep it and announce it, as one atomic step.
+
+        Message ids are without holes per name, global ids over all names. Every ``clear_every``-th message trims the
+        name's backlog to the newest ``max_backlog_size``, and the global one to ``max_global_backlog_size``; after
+        ``max_backlog_age`` seconds without a publish the backlog is gone; its ids go on for four times that. A short
+        age of one name never shortens the global backlog's.
+
+        Raises:
+            BackendUnavailable: No answer came; the message may or may not have been stored.
+        """
+
+    @abstractmethod
+    def backlog(self, name: str, after: int = 0) -> Backlog:
+        """The kept messages with ``message_id > after``, and where the channel stands, read as one."""
+
+    @abstractmethod
+    def last_ids(self, names: Sequence[str]) -> list[int]:
+        """The last message id of each name, 0 where there was none, read as one."""
+
+    @abstractmethod
+    def global_backlog(self, after: int = 0) -> list[Message]:
+        """The kept messages with ``global_id > after`` over all names, by global id, without those already trimmed."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """The last global id and the epoch, read as one."""
+
+    @abstractmethod
+    def listen(self, listener: Listener) -> Feed:
+        """Begin to feed a listener, and return without waiting for the store; ``started`` says that the feed stands.
+
+        Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. What a feed missed
+        meanwhile it reads from the global backlog; where that no longer holds all of it, or the store was reset,
+        ``lost`` is called.
+        """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Delete all messages and numbers of the bus. For tests, and for those who mean it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the feeds and the connections. The backend cannot be used after it. May be repeated."""
+
+    @abstractmethod
+    def after_fork(self) -> None:
+        """In a child process: drop what was inherited, and say nothing to the store on the parent's connections."""

@@ -1,0 +1,214 @@
+"""The store of one process: the reference of the contract, without I/O.
+
+It forgets as the Redis store does: a channel's backlog after ``max_backlog_age`` without a publish, its ids after four
+times that. The global backlog holds pointers into the channels' backlogs: what a channel no longer keeps is gone there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from ..errors import BusClosed
+from ..message import Ids, Message, decode_message
+from ..options import Options
+from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, State
+
+
+class _Channel:
+    __slots__ = ("backlog_until", "ids_until", "last_id", "messages")
+
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()  # their ids follow each other; the newest is last_id
+        self.last_id = 0
+        self.backlog_until = 0.0
+        self.ids_until = 0.0
+
+    def find(self, message_id: int) -> Message | None:
+        index = message_id - self.last_id + len(self.messages) - 1
+        return self.messages[index] if 0 <= index < len(self.messages) else None
+
+
+class MemoryFeed:
+    def __init__(self, backend: MemoryBackend, listener: Listener) -> None:
+        self._backend = backend
+        self.listener = listener
+
+    def close(self) -> None:
+        self._backend._remove(self)
+
+
+class MemoryBackend(Backend):
+    """Keeps messages in this process; a forked child goes on with a copy of its own.
+
+    ``clock`` gives seconds that never go back. Listeners are called by ``publish`` itself, under the lock, so that they
+    hear the messages in the order of their ids."""
+
+    shared = False
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+        self._options = options
+        self._clock = clock
+        # Made before gevent patched the process or after, either kind will do: nothing that is done under it waits, so
+        # no greenlet ever finds it taken. Reentrant, so that a signal handler may close the bus at any point.
+        self._lock = threading.RLock()
+        self._feeds: tuple[MemoryFeed, ...] = ()
+        self._publishing = False
+        self._closed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._channels: dict[str, _Channel] = {}
+        self._expiries: list[tuple[float, str]] = []  # a heap with exactly one entry for each channel
+        self._global: deque[tuple[int, str, int]] = deque()  # global_id, name, message_id; global ids without holes
+        self._global_until = 0.0
+        self._global_id = 0
+        self._epoch: str | None = None
+
+    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
+        with self._lock:
+            self._check_open()
+            if self._publishing:
+                raise RuntimeError("a listener, or a signal handler that cut into a publish, must not publish")
+            self._publishing = True
+            try:
+                return self._publish(name, envelope, max_backlog_size, max_backlog_age)
+            finally:
+                self._publishing = False
+
+    def _publish(self, name: str, envelope: bytes, size: int, age: int) -> Ids:
+        now = self._clock()
+        self._expire(now)
+        channel = self._live(name, now)
+        message_id = channel.last_id + 1 if channel else 1
+        # Before anything changes: it raises for what is no envelope.
+        message = decode_message(self._global_id + 1, message_id, name, envelope)
+        if channel is None:
+            channel = self._channels[name] = _Channel()
+            heapq.heappush(self._expiries, (now + age, name))
+        self._global_id += 1
+        if self._epoch is None:
+            self._epoch = secrets.token_hex(8)
+        channel.last_id = message_id
+        channel.backlog_until = now + age
+        channel.ids_until = now + age * IDS_AGE_FACTOR
+        channel.messages.append(message)
+        if message_id % self._options.clear_every == 0:
+            while len(channel.messages) > size:
+                channel.messages.popleft()
+        # Longer at most: one channel with a short age must not take the others' pointers with it.
+        self._global_until = max(self._global_until, now + age)
+        self._global.append((self._global_id, name, message_id))
+        if self._global_id % self._options.clear_every == 0:
+            while len(self._global) > self._options.max_global_backlog_size:
+                self._global.popleft()
+        for feed in self._feeds:
+            feed.listener.received((message,))
+        return Ids(message_id, self._global_id)
+
+    def _live(self, name: str, now: float) -> _Channel | None:
+        """The channel without what has expired of it."""
+        channel = self._channels.get(name)
+        if channel is not None and channel.backlog_until <= now:
+            channel.messages.clear()
+            if channel.ids_until <= now:
+                # Its entry in the heap stays: begin again under it instead of deleting and adding one.
+                channel.last_id = 0
+        return channel
+
+    def _expire(self, now: float) -> None:
+        """Drop what is dead of up to two channels: each publish adds one at most, so the dead cannot pile up."""
+        if self._global_until <= now:
+            self._global.clear()
+        for _ in range(2):
+            if not self._expiries or self._expiries[0][0] > now:
+                return
+            name = self._expiries[0][1]
+            channel = self._channels[name]
+            if channel.ids_until <= now:
+                heapq.heappop(self._expiries)
+                del self._channels[name]
+                continue
+            if channel.backlog_until <= now:
+                channel.messages.clear()
+            due = channel.ids_until if channel.backlog_until <= now else channel.backlog_until
+            heapq.heapreplace(self._expiries, (due, name))
+
+    def backlog(self, name: str, after: int = 0) -> Backlog:
+        with self._lock:
+            self._check_open()
+            channel = self._live(name, self._clock())
+            if channel is None:
+                return Backlog([], 0, 1)
+            first_id = channel.last_id - len(channel.messages) + 1
+            messages = list(islice(channel.messages, max(0, after - first_id + 1), None))
+            return Backlog(messages, channel.last_id, first_id)
+
+    def last_ids(self, names: Sequence[str]) -> list[int]:
+        with self._lock:
+            self._check_open()
+            now = self._clock()
+            channels = [self._live(name, now) for name in names]
+            return [channel.last_id if channel else 0 for channel in channels]
+
+    def global_backlog(self, after: int = 0) -> list[Message]:
+        with self._lock:
+            self._check_open()
+            now = self._clock()
+            if self._global_until <= now:
+                return []
+            # Global ids follow each other here, too.
+            skipped = max(0, after - (self._global_id - len(self._global)))
+            found = []
+            for global_id, name, message_id in islice(self._global, skipped, None):
+                channel = self._live(name, now)
+                message = channel.find(message_id) if channel else None
+                # The id is another message's where the channel's ids have begun again.
+                if message is not None and message.global_id == global_id:
+                    found.append(message)
+            return found
+
+    def state(self) -> State:
+        with self._lock:
+            self._check_open()
+            return State(self._global_id, self._epoch)
+
+    def listen(self, listener: Listener) -> MemoryFeed:
+        with self._lock:
+            feed = MemoryFeed(self, listener)
+            self._check_open()
+            self._feeds = (*self._feeds, feed)
+            listener.started(State(self._global_id, self._epoch))
+            return feed
+
+    def _remove(self, feed: MemoryFeed) -> None:
+        with self._lock:
+            self._feeds = tuple(other for other in self._feeds if other is not feed)
+
+    def reset(self) -> None:
+        with self._lock:
+            self._check_open()
+            self._forget()
+            for feed in self._feeds:
+                feed.listener.lost(State(0, None))
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._feeds = ()
+            self._forget()
+
+    def after_fork(self) -> None:
+        # Another thread may have held the lock at the fork, in the middle of a publish; no one will release it here.
+        self._lock = threading.RLock()
+        self._publishing = False
+        self._feeds = ()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusClosed("the store was closed")

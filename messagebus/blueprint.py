@@ -1,0 +1,118 @@
+"""The bus in a Flask app: its routes, its settings, and ``{{ message_bus([...]) }}`` in templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Flask, Response, current_app, g, request, url_for
+from flask.blueprints import BlueprintSetupState
+from markupsafe import Markup
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from .backends import State
+from .endpoint import Answer, answer
+from .message import check_channel
+from .options import Environ
+
+if TYPE_CHECKING:
+    from .bus import Bus
+
+ROOT = "/message-bus"
+# All of them, so that it is the endpoint that says which one it takes.
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
+
+
+def make_blueprint(bus: Bus) -> Blueprint:
+    """The blueprint of a bus. It may be registered with several apps, and under a prefix."""
+    blueprint = Blueprint("messagebus", __name__)
+
+    @blueprint.record
+    def set_up(state: BlueprintSetupState) -> None:
+        bus.configure_app(state.app.config)
+        _register(state, bus)
+
+    @blueprint.route(f"{ROOT}/<path:path>", methods=METHODS, provide_automatic_options=False)
+    def serve(path: str) -> WerkzeugResponse:
+        answered = answer(bus._running(), request, path)
+        return _to_flask(answered) if isinstance(answered, Answer) else answered
+
+    return blueprint
+
+
+def _register(state: BlueprintSetupState, bus: Bus) -> None:
+    app: Flask = state.app
+    if "messagebus" in app.extensions:
+        return  # a second bus of the same app: the template's helper stays with the first
+    app.extensions["messagebus"] = bus
+    endpoint = f"{state.name_prefix}.{state.name}.serve".lstrip(".")
+
+    @app.before_request
+    def note_position() -> None:
+        # Before the view runs: what is published while it makes the page comes after this.
+        g.messagebus_seen = bus.seen()
+
+    @app.context_processor
+    def helpers() -> dict[str, Any]:
+        return {"message_bus": partial(script_tag, endpoint)}
+
+
+def script_tag(
+    endpoint: str, channels: Iterable[str] | Mapping[str, int | str] = (), *, start: bool = True, nonce: str | None = None
+) -> Markup:
+    """The script tag of the JS client, in templates ``{{ message_bus(["/chat"]) }}``.
+
+    ``channels``: those whose messages the page must not miss from the start of this request on; a mapping gives other
+    positions. ``start``: whether the client starts by itself. ``nonce``: for a Content-Security-Policy.
+
+    Raises:
+        InvalidChannel: One of them is not a channel's name.
+    """
+    seen: State | None = g.get("messagebus_seen")
+    newest: int | str = -1 if seen is None else f"@{seen.global_id}"
+    positions = dict(channels) if isinstance(channels, Mapping) else {channel: newest for channel in channels}
+    for channel in positions:
+        check_channel(channel)
+    source = url_for(endpoint, path="static/messagebus.js")
+    attributes: dict[str, str] = {
+        "src": source,
+        "data-base-url": source.removesuffix("message-bus/static/messagebus.js"),
+        "data-channels": json.dumps(positions),
+    }
+    if seen is not None and seen.epoch is not None:
+        attributes["data-epoch"] = seen.epoch
+    if nonce is not None:
+        attributes["nonce"] = nonce
+    written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
+    return Markup("<script {}{}></script>").format(written, Markup(" data-start" if start else ""))
+
+
+class _HeldResponse(Response):
+    """A response whose end the server does not see."""
+
+    messagebus_answer: Answer
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        # Whatever the app's after_request functions did to the headers goes out with them.
+        headers = [(name, value) for name, value in self.headers if name.lower() != "content-length"]
+        return self.messagebus_answer.respond(environ, start_response, headers)
+
+
+@cache
+def _held_class(response_class: type[Response]) -> type[_HeldResponse]:
+    # Flask turns a response that is not of the app's own class into one, and would lose ours.
+    return type("HeldResponse", (_HeldResponse, response_class), {})
+
+
+def _to_flask(answered: Answer) -> Response:
+    complete = answered.hold is None and answered.upgraded is None
+    response_class = current_app.response_class if complete else _held_class(current_app.response_class)
+    response = response_class(answered.body, answered.status.value)
+    response.headers.clear()
+    for name, value in answered.headers:
+        response.headers.add(name, value)
+    if isinstance(response, _HeldResponse):
+        response.messagebus_answer = answered
+    return response

@@ -1,0 +1,352 @@
+"""The bus as programs use it: publish, subscribe, read. Everything behind it is made when it is first needed."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import weakref
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, overload
+
+from . import options as settings
+from .errors import BusClosed, InvalidTargets
+from .message import Ids, Message, check_channel, store_name
+from .options import Options
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+
+    from .backends import State
+    from .callbacks import Callback, Callbacks
+    from .runtime import Runtime
+
+_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
+
+
+class Bus:
+    """A message bus. Safe to use from any thread, from any greenlet and, without a word, in forked children.
+
+    It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects and starts its loop when it is first used.
+    Keyword arguments are :class:`messagebus.Options`; what is not given comes from the environment, see there.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """
+        Raises:
+            InvalidOption: A setting is unknown or out of range.
+        """
+        self._given: dict[str, Any] = settings.from_values(options)
+        self._from_app: dict[str, Any] = {}
+        self._options: Options | None = None
+        self._runtime: Runtime | None = None
+        self._callbacks: Callbacks | None = None
+        self._blueprint: Blueprint | None = None
+        self._closed = False
+        self._lock = allocate_lock()  # native: held while things are made, never across I/O or a greenlet switch
+        if options:
+            self._options = self._merge()
+        _buses.add(self)
+
+    # --- settings ---
+
+    def configure(self, **options: Any) -> None:
+        """Change settings; those given before stay. A bus in use is closed, and begins anew with the new ones.
+
+        Raises:
+            InvalidOption: A setting is unknown or out of range; nothing has changed then.
+        """
+        given = {**self._given, **settings.from_values(options)}
+        merged = self._merge(given)
+        self._stop()
+        self._given, self._options, self._closed = given, merged, False
+
+    def configure_app(self, config: Mapping[str, Any]) -> None:
+        """Take the settings of a Flask app, ``MESSAGEBUS_…``; done when the blueprint is registered. They stand behind those
+        of :meth:`configure`.
+
+        Raises:
+            InvalidOption: A setting is unknown or out of range.
+        """
+        from_app = settings.from_config(config)
+        if from_app == self._from_app:
+            return
+        merged = self._merge(from_app=from_app)
+        if merged != self._options:
+            self._stop()
+        self._from_app, self._options = from_app, merged
+
+    @property
+    def options(self) -> Options:
+        """The settings in force."""
+        if self._options is None:
+            self._options = self._merge()
+        return self._options
+
+    def _merge(self, given: dict[str, Any] | None = None, from_app: dict[str, Any] | None = None) -> Options:
+        return Options(
+            **{
+                **settings.from_environment(),
+                **(self._from_app if from_app is None else from_app),
+                **(self._given if given is None else given),
+            }
+        )
+
+    # --- Flask ---
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """What makes a Flask app serve the bus: ``app.register_blueprint(MessageBus.blueprint)``."""
+        if self._blueprint is None:
+            from .blueprint import make_blueprint
+
+            self._blueprint = make_blueprint(self)
+        return self._blueprint
+
+    # --- publishing ---
+
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        user_ids: Iterable[Any] | None = None,
+        group_ids: Iterable[Any] | None = None,
+        client_ids: Iterable[str] | None = None,
+        site_id: str | None = None,
+        max_backlog_size: int | None = None,
+        max_backlog_age: int | None = None,
+        queue_in_memory: bool = True,
+    ) -> int | None:
+        """Publish a message, and return its id on the channel.
+
+        ``data`` is any JSON value. ``user_ids``, ``group_ids``: whom it is for (either suffices), ``client_ids``: on which
+        connections; ``None`` is everybody. ``max_backlog_size`` (messages) and ``max_backlog_age`` (seconds) replace the
+        options of the same name for this channel. While the store is gone the message is kept in memory, up to
+        ``publish_queue_size`` of them, and ``None`` is returned: it has no id yet; it is written when the store is back.
+
+        Raises:
+            InvalidChannel, InvalidData, InvalidTargets: What was given cannot be published.
+            BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
+            PublishQueueFull: The store is gone, and too many messages wait for it already.
+        """
+        ids = self.publish_ids(
+            channel,
+            data,
+            user_ids=user_ids,
+            group_ids=group_ids,
+            client_ids=client_ids,
+            site_id=site_id,
+            max_backlog_size=max_backlog_size,
+            max_backlog_age=max_backlog_age,
+            queue_in_memory=queue_in_memory,
+        )
+        return None if ids is None else ids.message_id
+
+    def publish_ids(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        user_ids: Iterable[Any] | None = None,
+        group_ids: Iterable[Any] | None = None,
+        client_ids: Iterable[str] | None = None,
+        site_id: str | None = None,
+        max_backlog_size: int | None = None,
+        max_backlog_age: int | None = None,
+        queue_in_memory: bool = True,
+    ) -> Ids | None:
+        """As :meth:`publish`, but returns the global id as well."""
+        check_channel(channel)
+        if channel.startswith("/global/") and not (user_ids is group_ids is client_ids is None):
+            raise InvalidTargets(f"{channel}: a /global/ channel is for everybody on every site; it takes no targets")
+        return self._running().publish(
+            store_name(channel, site_id),
+            data,
+            user_ids=user_ids,
+            group_ids=group_ids,
+            client_ids=client_ids,
+            max_backlog_size=max_backlog_size,
+            max_backlog_age=max_backlog_age,
+            queue_in_memory=queue_in_memory,
+        )
+
+    # --- subscribing ---
+
+    @overload
+    def subscribe(self, channel: str, *, last_id: int = ..., site_id: str | None = ...) -> Callable[[Callback], Callback]: ...
+
+    @overload
+    def subscribe(self, channel: str, callback: Callback, last_id: int = ..., site_id: str | None = ...) -> Callback: ...
+
+    def subscribe(
+        self, channel: str, callback: Callback | None = None, last_id: int = -1, site_id: str | None = None
+    ) -> Callback | Callable[[Callback], Callback]:
+        """Have ``callback`` called with every :class:`Message` of a channel, in order; also as a decorator.
+
+        It is called in a thread (under gevent: a greenlet) that all callbacks of the bus share, so it should not take long. What
+        it raises is logged. ``last_id``: the message to continue after; -1: new ones only; ``-k``: the last k-1 and new ones.
+        Returns the callback.
+
+        Raises:
+            InvalidChannel: It is not a channel's name.
+            BackendUnavailable: The store is gone, and with it the position to begin from.
+        """
+        if callback is None:
+            return lambda function: self.subscribe(channel, function, last_id, site_id)
+        from .callbacks import Subscription
+
+        name = store_name(check_channel(channel), site_id)
+        runtime = self._running()
+        position = last_id
+        if last_id < 0:
+            position = max(runtime.backend.last_ids([name])[0] - (-last_id - 1), 0)
+        runtime.callbacks.add(Subscription(channel, name, callback, position))
+        runtime.start_callbacks()
+        return callback
+
+    def unsubscribe(self, channel: str, callback: Callback | None = None, site_id: str | None = None) -> bool:
+        """End a callback's subscription to a channel, or all of the channel's. Returns whether there was one.
+
+        The callback may still be running when this returns; it is not called again."""
+        if self._callbacks is None:
+            return False
+        return self._callbacks.remove(store_name(check_channel(channel), site_id), callback)
+
+    # --- reading ---
+
+    def last_id(self, channel: str, site_id: str | None = None) -> int:
+        """The id of the newest message on a channel; 0 where there has been none."""
+        return self.last_ids(channel, site_id=site_id)[channel]
+
+    def last_ids(self, *channels: str, site_id: str | None = None) -> dict[str, int]:
+        """The ids of the newest messages on several channels, read as one."""
+        names = [store_name(check_channel(channel), site_id) for channel in channels]
+        return dict(zip(channels, self._running().backend.last_ids(names), strict=True))
+
+    def backlog(self, channel: str, last_id: int = 0, site_id: str | None = None) -> list[Message]:
+        """The messages of a channel after ``last_id`` that the store still keeps."""
+        return self._running().backend.backlog(store_name(check_channel(channel), site_id), last_id).messages
+
+    def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
+        """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
+
+        With no ``site_id``: those of no site."""
+        messages = self._running().backend.global_backlog(last_id)
+        return [m for m in messages if m.site_id == site_id or m.channel.startswith("/global/")]
+
+    def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
+        """The newest message of a channel, if the store still keeps it."""
+        last_id = self.last_id(channel, site_id)
+        messages = self.backlog(channel, last_id - 1, site_id) if last_id else []
+        return messages[-1] if messages else None
+
+    def seen(self) -> State | None:
+        """How far this process has heard its store: what a page that is being made now may continue from.
+
+        Costs no question to the store. ``None`` where the store's feed does not stand; it is waited for once, for a second
+        at most."""
+        from .backends import State
+
+        runtime = self._running()
+        return State(runtime.seen_id, runtime.hub.epoch) if runtime.has_started() else None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the process hears its store. ``True`` where it has not begun to listen."""
+        return self._runtime is None or self._runtime.is_healthy
+
+    # --- life ---
+
+    def reset(self) -> None:
+        """Delete all messages and numbers in the store. For tests, and for those who mean it."""
+        self._running().backend.reset()
+
+    def close(self) -> None:
+        """End it: queued messages are written, clients sent away (they come back where they find a server), threads ended.
+
+        Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is configured."""
+        self._closed = True
+        self._stop()
+        self._callbacks = None
+
+    def end_subscribers(self, timeout: float = 5.0) -> None:
+        """Send all clients away in order and take no new ones; for servers that shut down."""
+        if self._runtime is not None:
+            self._runtime.end_subscribers(timeout)
+
+    def _running(self) -> Runtime:
+        """The machinery, which begins with its first use."""
+        runtime = self._runtime
+        if runtime is not None:
+            return runtime
+        from .callbacks import Callbacks
+        from .runtime import Runtime
+
+        options = self.options
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the bus is closed; configure() opens it again")
+            if self._runtime is None:
+                if self._callbacks is None:
+                    self._callbacks = Callbacks()
+                runtime = Runtime(options, self._callbacks)
+                self._runtime = runtime
+            else:
+                return self._runtime
+        runtime.start()
+        if self._callbacks:
+            runtime.start_callbacks()
+        return runtime
+
+    def _stop(self) -> None:
+        with self._lock:
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.stop()
+
+    def _after_fork(self) -> None:
+        self._lock = allocate_lock()
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.after_fork()
+        if self._callbacks:
+            self._callbacks.after_fork()
+            # Where gevent may yet patch this child (gunicorn does it in its workers), threads made now would be of the wrong
+            # kind: there the callbacks begin with the bus's first use, a request for instance.
+            if "gevent" not in sys.modules or _gevent_has_patched():
+                with contextlib.suppress(Exception):
+                    self._running()
+
+
+def close_all() -> None:
+    """Close every bus that is in use; for servers that shut down."""
+    for bus in list(_buses):
+        if bus._runtime is not None:
+            bus.close()
+
+
+def _gevent_has_patched() -> bool:
+    from .poller import gevent_is_in_charge
+
+    return gevent_is_in_charge()
+
+
+def _after_fork_in_child() -> None:
+    for bus in list(_buses):
+        bus._after_fork()
+
+
+def _at_exit() -> None:
+    # What still waits for the store gets its last chance; threads and sockets end with the process anyway.
+    for bus in list(_buses):
+        if bus._runtime is not None:
+            with contextlib.suppress(Exception):
+                bus._runtime.queue.close(2.0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,254 @@
+"""One subscriber's way out: bytes in, never blocking, bounded. No HTTP, no channels.
+
+Two kinds with the same face: :class:`Connection` owns a taken socket and lives in the reactor; :class:`BlockingConnection`
+is iterated by a WSGI server that gives its sockets to nobody. All methods are called in the reactor's loop, except where it
+says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+# Not socket.socket: under gevent that is a class that waits for its greenlet's turn, and it is three times the size.
+from _socket import IPPROTO_TCP, TCP_NODELAY
+from _socket import socket as RawSocket
+
+from .poller import WRITABLE
+from .reactor import Reactor
+
+READ_SIZE = 65_536
+JOIN_SIZE = 65_536
+"""Up to this many bytes, copying pieces together is cheaper than naming each to the kernel."""
+MAX_PIECES = 256
+TCP_USER_TIMEOUT = 18  # <linux/tcp.h>; unknown elsewhere
+DEAD_PEER_SECONDS = 60
+"""A peer that acknowledges nothing for so long, a heartbeat included, is gone."""
+
+
+class Owner(Protocol):
+    """Whose connection it is."""
+
+    def on_data(self, data: bytes) -> None:
+        """The peer sent something."""
+
+    def on_deadline(self) -> None:
+        """The connection's deadline has come."""
+
+    def on_slow(self) -> None:
+        """More waits for the peer than it may; the owner is expected to end the connection."""
+
+    def on_closed(self) -> None:
+        """The connection has ended, whoever ended it. Called once."""
+
+
+class Outlet(Protocol):
+    """What both kinds of connection can do."""
+
+    tick: int
+
+    def put(self, data: bytes) -> None:
+        """Send this, in the order of these calls. Never blocks; what is put in one turn leaves in one write."""
+
+    def allow(self, size: int) -> None:
+        """Let ``size`` more bytes wait than ``limit``."""
+
+    def finish(self) -> None:
+        """Close when everything that was put has been sent."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy of the socket, and do nothing else."""
+
+    def on_deadline(self) -> None: ...
+
+
+class Connection:
+    """A taken socket."""
+
+    __slots__ = ("_limit", "_out", "_owner", "_reactor", "_size", "_sock", "closed", "finishing", "tick")
+
+    def __init__(self, sock: RawSocket, reactor: Reactor, owner: Owner, limit: int) -> None:
+        """``limit``: bytes that may wait for a slow peer."""
+        self._sock = sock
+        self._reactor = reactor
+        self._owner = owner
+        self._limit = limit
+        self._out: list[bytes | memoryview] | None = None
+        self._size = 0  # bytes that wait for the peer to read; 0 while it keeps up
+        self.closed = False
+        self.finishing = False
+        self.tick = 0
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # a unix socket has neither
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            if sys.platform == "linux":
+                sock.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
+        reactor.add(sock.fileno(), self)
+
+    def put(self, data: bytes) -> None:
+        out = self._out
+        if out is None:
+            if not self.closed:
+                self._out = [data]
+                self._reactor.mark_dirty(self)
+            return
+        out.append(data)
+        if self._size:
+            self._size += len(data)
+            if self._size > self._limit:
+                self._owner.on_slow()
+
+    def allow(self, size: int) -> None:
+        self._limit += size
+
+    def finish(self) -> None:
+        self.finishing = True
+        if self._out is None:
+            self.abort()
+
+    def abort(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._out = None
+        self._reactor.clear_deadline(self)
+        self._reactor.remove(self._sock.fileno())
+        self._sock.close()
+        self._owner.on_closed()
+
+    def abandon(self) -> None:
+        self.closed = True
+        self._sock.close()
+
+    def flush(self) -> None:
+        out = self._out
+        if out is None or self._size:  # closed, or waiting until the socket is writable
+            return
+        self._send(out)
+
+    def on_events(self, events: int) -> None:
+        if events & ~WRITABLE:  # errors and hang-ups show when reading
+            self._read()
+        if events & WRITABLE and self._out is not None:
+            self._send(self._out)
+
+    def on_deadline(self) -> None:
+        self._owner.on_deadline()
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.abort()
+        elif not self.finishing:
+            self._owner.on_data(data)
+
+    def _send(self, out: list[bytes | memoryview]) -> None:
+        was_waiting = self._size
+        size = was_waiting or sum(map(len, out))
+        try:
+            if len(out) == 1:
+                sent = self._sock.send(out[0])
+            elif size <= JOIN_SIZE:
+                joined = b"".join(out)
+                out[:] = [joined]
+                sent = self._sock.send(joined)
+            else:
+                sent = self._sock.sendmsg(out[:MAX_PIECES])
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort()
+            return
+        size -= sent
+        self._size = size
+        if size == 0:
+            self._out = None
+            if was_waiting:
+                self._reactor.watch_writable(self._sock.fileno(), False)
+            if self.finishing:
+                self.abort()
+            return
+        _drop_sent(out, sent)
+        if not was_waiting:
+            self._reactor.watch_writable(self._sock.fileno(), True)
+            if size > self._limit:
+                self._owner.on_slow()
+
+
+def _drop_sent(out: list[bytes | memoryview], sent: int) -> None:
+    whole = 0
+    while sent and sent >= len(out[whole]):
+        sent -= len(out[whole])
+        whole += 1
+    del out[:whole]
+    if sent:
+        out[0] = memoryview(out[0])[sent:]
+
+
+class BlockingConnection:
+    """A WSGI server's iterable: it waits in the server's thread or greenlet, and takes what the loop puts."""
+
+    __slots__ = ("_limit", "_owner", "_queue", "_reactor", "_size", "closed", "finishing", "tick")
+
+    def __init__(self, reactor: Reactor, owner: Owner, limit: int) -> None:
+        self._reactor = reactor
+        self._owner = owner
+        self._limit = limit
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._size = 0
+        self.closed = False
+        self.finishing = False
+        self.tick = 0
+
+    def put(self, data: bytes) -> None:
+        if self.closed or self.finishing:
+            return
+        self._queue.put(data)
+        self._size += len(data)
+        if self._size > self._limit:
+            self._owner.on_slow()
+
+    def allow(self, size: int) -> None:
+        self._limit += size
+
+    def finish(self) -> None:
+        self.finishing = True
+        self._queue.put(None)
+
+    def abort(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._reactor.clear_deadline(self)
+            self._queue.put(None)
+            self._owner.on_closed()
+
+    def on_deadline(self) -> None:
+        self._owner.on_deadline()
+
+    def abandon(self) -> None:
+        self.closed = True
+
+    # --- in the server's thread ---
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while (data := self._queue.get()) is not None:
+                yield data
+                self._reactor.call_soon(self._taken, len(data))
+        finally:
+            # Also when the peer has gone and the server closes the iterable in the middle.
+            self._reactor.call_soon(self.abort)
+
+    def _taken(self, size: int) -> None:
+        self._size -= size

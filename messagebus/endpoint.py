@@ -1,0 +1,248 @@
+"""A request to the bus, from the WSGI environ to an answer or a response that is held. No Flask.
+
+``answer`` reads and checks the request and asks the store for what it takes, in the server's thread. It decides everything
+that can be refused; what it returns is either complete, or held from when the server calls it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from werkzeug.utils import send_from_directory
+from werkzeug.wrappers import Request, Response
+from websockets.datastructures import Headers as WebSocketHeaders
+from websockets.http11 import Request as Handshake
+from websockets.server import ServerProtocol
+
+from . import hijack, requests
+from .catchup import Want
+from .errors import BackendUnavailable, Close
+from .holding import Headers, Hold, MakeSubscriber, StartResponse, refuse_upgraded
+from .message import Message
+from .options import Environ
+from .requests import Asked, Refusal
+from .runtime import Prepared, Runtime
+from .subscriber import Identity, Subscriber
+from .transports import (
+    EVENT_SOURCE,
+    LONG_POLLING,
+    LONG_POLLING_WSGI,
+    STREAMING,
+    STREAMING_WSGI,
+    WEBSOCKET,
+    Transport,
+    join_batch,
+)
+from .websocket import WebSocketSubscriber
+
+logger = logging.getLogger("messagebus.endpoint")
+
+STATIC = Path(__file__).parent / "static" / "js"
+STATIC_MAX_AGE = 3600
+SUBPROTOCOL = "messagebus.v1"
+NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
+JSON = ("Content-Type", "application/json; charset=utf-8")
+STREAM = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("X-Accel-Buffering", "no")]
+EVENTS = [
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache, no-transform"),
+    ("X-Accel-Buffering", "no"),
+]
+RETRY_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response: complete, or held."""
+
+    status: HTTPStatus
+    headers: Headers
+    body: bytes = b""
+    hold: Hold | None = None
+    upgraded: Close | None = None
+    """How to close a WebSocket that the server has already opened."""
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        return self.respond(environ, start_response, self.headers)
+
+    def respond(self, environ: Environ, start_response: StartResponse, headers: Headers) -> Iterable[bytes]:
+        """As a WSGI application, with the headers as they were left by whoever passed it on."""
+        status = f"{self.status.value} {self.status.phrase}"
+        if self.upgraded is not None:
+            return refuse_upgraded(environ, start_response, self.upgraded)
+        if self.hold is not None:
+            return self.hold.respond(environ, start_response, status, headers)
+        start_response(status, [*headers, ("Content-Length", str(len(self.body)))])
+        return [self.body]
+
+
+def answer(runtime: Runtime, request: Request, path: str) -> Answer | Response:
+    """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups raise."""
+    try:
+        return _route(runtime, request, path)
+    except Refusal as refusal:
+        upgraded = None
+        if hijack.upgraded(request.environ):
+            upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal)[:100])
+        headers = [JSON, *NO_CACHE, *refusal.headers, *requests.cors_headers(request, runtime.options)]
+        return Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
+
+
+def _route(runtime: Runtime, request: Request, path: str) -> Answer | Response:
+    first, _, rest = path.partition("/")
+    if first == "static":
+        requests.check_method(request, "GET", "HEAD")
+        return send_from_directory(STATIC, rest, request.environ, max_age=STATIC_MAX_AGE, conditional=True)
+    serve = {"poll": _poll, "sse": _event_source, "ws": _websocket}.get(rest)
+    if serve is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
+    requests.check_client_id(first)
+    try:
+        return serve(_Exchange(runtime, request, first))
+    except BackendUnavailable:
+        raise _unavailable("the store is unavailable, come back") from None
+
+
+def _unavailable(message: str) -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, Retry_After=str(RETRY_SECONDS))
+
+
+class _Exchange:
+    """A request on its way to an answer: what the three kinds have in common."""
+
+    def __init__(self, runtime: Runtime, request: Request, client_id: str) -> None:
+        self.runtime = runtime
+        self.request = request
+        self.client_id = client_id
+        self.options = runtime.options
+        self.asked = Asked({}, None, None)
+        self.identity = Identity(client_id)
+        self.site_id: str | None = None
+        self.wants: list[Want] = []
+        self.prepared = Prepared({}, 0)
+
+    def prepare(self, asked: Asked) -> None:
+        """Check what is asked for, find out who asks, and read what it takes to answer."""
+        self.asked = asked
+        asked.wants(None, None)  # malformed ones are refused before anybody is asked anything
+        self.identity, self.site_id = requests.identify(self.request, self.client_id, self.options)
+        self.runtime.wait_until_ready()
+        if self.runtime.hub.ending:
+            raise _unavailable("the server is shutting down, come back")
+        self.runtime.catch_up()
+        self.wants, self.prepared = self.runtime.prepare(lambda epoch: asked.wants(self.site_id, epoch))
+
+    @property
+    def say_epoch(self) -> bool:
+        epoch = self.runtime.hub.epoch
+        return epoch is not None and self.asked.epoch is not None and self.asked.epoch != epoch
+
+    def due_now(self) -> list[Message]:
+        """What a poll that is not held answers."""
+        hub = self.runtime.hub
+        while True:
+            due = hub.due_now(self.wants, self.prepared.readings, self.identity)
+            if due is not None:
+                return due.batch(hub.epoch, self.say_epoch)
+            self.prepare(self.asked)
+
+    def hold(
+        self, headers: Headers, taken: Transport, blocking: Transport | None, make: MakeSubscriber, say_epoch: bool
+    ) -> Answer:
+        headers = [*headers, *requests.cors_headers(self.request, self.options)]
+        hold = Hold(self.runtime, taken, blocking, make, self.wants, self.prepared, say_epoch)
+        return Answer(HTTPStatus.OK, headers, hold=hold)
+
+    def make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
+        return Subscriber(self.runtime.hub, transport, self.identity, head, self.asked.sequence)
+
+
+def _poll(exchange: _Exchange) -> Answer:
+    request, options = exchange.request, exchange.options
+    requests.check_method(request, "POST", "OPTIONS")
+    cors = requests.cors_headers(request, options)
+    if request.method == "OPTIONS":
+        return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors])
+    exchange.prepare(requests.read_poll(request, options))
+    hub = exchange.runtime.hub
+    held = options.long_polling_enabled and request.args.get("dlp") != "t" and not hub.is_full()
+    streamed = (
+        options.chunked_encoding_enabled
+        and request.headers.get("Dont-Chunk", "").lower() != "true"
+        and request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+    )
+    if held and streamed:
+        return exchange.hold([*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.make_subscriber, exchange.say_epoch)
+    batch = exchange.due_now()
+    if held and not batch:
+        return exchange.hold([JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.make_subscriber, False)
+    if exchange.asked.sequence is not None:
+        exchange.runtime.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
+    return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors], join_batch(batch))
+
+
+def _event_source(exchange: _Exchange) -> Answer:
+    requests.check_method(exchange.request, "GET")
+    exchange.prepare(requests.read_query(exchange.request, exchange.options))
+    _check_room(exchange)
+    return exchange.hold(EVENTS, EVENT_SOURCE, EVENT_SOURCE, exchange.make_subscriber, _epoch_is_news(exchange))
+
+
+def _websocket(exchange: _Exchange) -> Answer:
+    request, runtime = exchange.request, exchange.runtime
+    requests.check_method(request, "GET")
+    upgraded = hijack.upgraded(request.environ)
+    handshake = [] if upgraded else _shake_hands(request)
+    requests.check_origin(request, exchange.options)
+    asked = requests.read_query(request, exchange.options)
+    if not hijack.can_take(request.environ):
+        raise Refusal(
+            HTTPStatus.NOT_IMPLEMENTED, "no_websocket", "this server keeps its sockets to itself; use another transport"
+        )
+    exchange.prepare(asked)
+    _check_room(exchange)
+    identity, site_id = exchange.identity, exchange.site_id
+
+    def make(transport: Transport, head: bytes) -> Subscriber:
+        return WebSocketSubscriber(runtime, identity, head, site_id)
+
+    held = exchange.hold(handshake, WEBSOCKET, None, make, _epoch_is_news(exchange))
+    return Answer(HTTPStatus.SWITCHING_PROTOCOLS, held.headers, hold=held.hold)
+
+
+def _check_room(exchange: _Exchange) -> None:
+    if exchange.runtime.hub.is_full():
+        raise _unavailable("max_active_clients are connected; poll, or come back")
+
+
+def _epoch_is_news(exchange: _Exchange) -> bool:
+    # Whoever comes this way is a client of ours, and is told the epoch when it begins.
+    epoch = exchange.runtime.hub.epoch
+    return epoch is not None and exchange.asked.epoch != epoch
+
+
+def _shake_hands(request: Request) -> Headers:
+    """The headers that accept a WebSocket (RFC 6455, section 4.2.2)."""
+    upgrade = request.headers.get("Upgrade", "").lower()
+    if upgrade != "websocket":
+        raise Refusal(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "upgrade_required",
+            "this is for WebSocket: the request has no 'Upgrade: websocket' (does a proxy take it away?)",
+            "Upgrade",
+            Upgrade="websocket",
+            Connection="Upgrade",
+        )
+    headers = WebSocketHeaders([(name, value) for name, value in request.headers.items()])
+    server = ServerProtocol(select_subprotocol=lambda _, offered: SUBPROTOCOL if SUBPROTOCOL in offered else None)  # type: ignore[arg-type, return-value]
+    response = server.accept(Handshake(request.path, headers))
+    if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        reason = response.body.decode() if response.body else response.reason_phrase
+        raise Refusal(HTTPStatus(response.status_code), "bad_handshake", reason.strip())
+    return [(name, value) for name, value in response.headers.raw_items() if name.lower() not in ("date", "server")]

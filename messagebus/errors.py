@@ -1,0 +1,104 @@
+"""What can go wrong, and how a connection ends. Knows nothing else of the package.
+
+::
+
+    MessageBusError
+    ├── InvalidChannel (ValueError)      a channel name that breaks the rules
+    ├── InvalidPosition (ValueError)     a position that is not a number of the grammar
+    ├── InvalidData (ValueError)         data that JSON cannot express
+    │   └── MessageTooLarge              data over ``max_message_size``
+    ├── InvalidTargets (ValueError)      targets that would reach nobody, or a restricted ``/global/`` channel
+    ├── InvalidOption (ValueError)       a setting that is unknown or out of range
+    ├── BusClosed (RuntimeError)         the bus was closed
+    └── BackendUnavailable               the store gave no answer
+        └── PublishQueueFull             nor is there room to keep the message until it does
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class MessageBusError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidChannel(MessageBusError, ValueError):
+    """A channel name breaks the rules; ``channel`` is what was given, ``reason`` what is wrong with it."""
+
+    def __init__(self, channel: object, reason: str) -> None:
+        super().__init__(f"channel {_short(channel)}: {reason}")
+        self.channel = channel
+        self.reason = reason
+
+
+class InvalidPosition(MessageBusError, ValueError):
+    """A position is neither an integer nor ``@`` and a global id; ``position`` is what was given."""
+
+    def __init__(self, channel: str, position: object) -> None:
+        super().__init__(
+            f"position {_short(position)} of channel {channel}: expected an integer (-1 for new messages only) or '@' and a global id"
+        )
+        self.channel = channel
+        self.position = position
+
+
+class InvalidData(MessageBusError, ValueError):
+    """``data`` has something in it that JSON cannot express."""
+
+
+class MessageTooLarge(InvalidData):
+    """The encoded message has ``size`` bytes, more than the ``limit`` set by ``max_message_size``."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the message has {size} bytes; max_message_size allows {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class InvalidTargets(MessageBusError, ValueError):
+    """``user_ids``, ``group_ids`` or ``client_ids`` of a publish make no sense."""
+
+
+class InvalidOption(MessageBusError, ValueError):
+    """A setting is unknown, of the wrong type or out of range; ``option`` is its name."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"option {option}: {reason}")
+        self.option = option
+
+
+class BusClosed(MessageBusError, RuntimeError):
+    """The bus was closed; make a new :class:`messagebus.Bus` or configure this one again."""
+
+
+class BackendUnavailable(MessageBusError):
+    """The store gave no answer. A publish that ends so may or may not have been stored."""
+
+
+class PublishQueueFull(BackendUnavailable):
+    """The store is gone and ``publish_queue_size`` messages already wait for it: this one was not taken."""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@dataclass(frozen=True)
+class Close:
+    """Why a connection ends: the WebSocket close ``code`` (RFC 6455, section 7.4) and a reason for people."""
+
+    code: int
+    reason: str
+
+
+SHUTDOWN = Close(1001, "server shutdown")
+MALFORMED = Close(1007, "malformed JSON")
+VIOLATION = Close(1002, "protocol error")
+BINARY = Close(1003, "text frames only")
+TOO_MANY_COMMANDS = Close(1008, "too many commands")
+TOO_BIG = Close(1009, "frame over the limit")
+REPLACED = Close(1000, "replaced by a newer request")
+FEED_LOST = Close(1012, "the store was reset or messages were missed, come back")
+SLOW = Close(1013, "too slow a reader, come back")

@@ -1,0 +1,450 @@
+"""Who listens in this process: channels, their subscribers and windows of newest messages, and dispatch. No HTTP.
+
+The path of a message: ``dispatch`` finds its channel, appends it to the window, encodes it once for each transport in use
+there, and puts the bytes out to each subscriber; the reactor writes them when its turn is over.
+
+Catching up without a gap or a duplicate rests on one rule: a channel is entered here *before* its backlog is read from the
+store. From then on the window has what is dispatched, the store had what came before, and ``Hub.global_id``, the last
+global id that was dispatched, says where the two meet: what was read beyond it is left to the live feed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+
+from .backends import Backlog, State
+from .catchup import Due, View, Want, add_due, covers, read_after
+from .errors import FEED_LOST, REPLACED, SHUTDOWN, Close
+from .message import Message
+from .options import Options
+from .reactor import Reactor
+from .subscriber import Identity, Subscriber, id_key
+from .subscriber import State as SubscriberState
+from .transports import Transport, join_batch
+
+logger = logging.getLogger("messagebus.hub")
+
+LINGER_SECONDS = 60.0
+"""How long a channel without subscribers keeps its window, for those who come back."""
+SWEEP_SECONDS = 5.0
+MAX_IDLE_CHANNELS = 10_000
+WAIT_SECONDS = 2.0
+"""How long a subscriber that has seen more than this process is kept waiting for the feed."""
+
+ReadBacklog = Callable[[str, int], Backlog]
+ReadLastId = Callable[[str], int]
+
+
+class Reading:
+    """What was read of a channel's backlog, by one request for all that ask at the same time."""
+
+    __slots__ = ("after", "backlog")
+
+    def __init__(self, after: int, backlog: Backlog) -> None:
+        self.after = after
+        self.backlog = backlog
+
+
+class Channel:
+    """A channel with subscribers, or that had some a moment ago."""
+
+    __slots__ = ("after", "floor", "last_id", "name", "reading", "reading_lock", "size", "subscribers", "touched", "whole", "window")
+
+    def __init__(self, name: str, global_id: int) -> None:
+        self.name = name
+        self.subscribers: dict[Transport, set[Subscriber]] = {}
+        self.window: list[Message] = []
+        self.size = 0  # bytes in the window
+        self.floor: int | None = None
+        self.last_id: int | None = None
+        self.after = global_id
+        self.whole = False
+        self.touched = 0.0
+        self.reading: Reading | None = None
+        self.reading_lock: threading.Lock | None = None
+
+    def view(self) -> View | None:
+        """What this process knows of it; ``None`` where neither a message nor a reading has told yet. From any thread."""
+        floor, last_id, after, whole = self.floor, self.last_id, self.after, self.whole
+        if floor is None or last_id is None:
+            return None
+        window = self.window[:]
+        if window and window[0].message_id > floor + 1:
+            floor, after, whole = window[0].message_id - 1, window[0].global_id - 1, False
+        return View(window, floor, last_id, after, whole)
+
+
+class Hub:
+    """See the module. In the reactor's loop only, unless a method says otherwise."""
+
+    def __init__(self, options: Options, reactor: Reactor, capacity: int) -> None:
+        """``capacity``: how many subscribers this process may hold."""
+        self.options = options
+        self.reactor = reactor
+        self.capacity = capacity
+        self.global_id = 0
+        self.epoch: str | None = None
+        self.ready = threading.Event()
+        self.ending = False
+        self.subscribers: set[Subscriber] = set()
+        self.draining: set[Subscriber] = set()
+        """Those that are over, but for bytes that are still being sent."""
+        self._when_empty: Callable[[], object] | None = None
+        self._channels: dict[str, Channel] = {}
+        self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
+        self._by_client: dict[str, set[Subscriber]] = {}
+        self._by_user: dict[bytes, set[Subscriber]] = {}
+        self._by_group: dict[bytes, set[Subscriber]] = {}
+        self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
+        self.tick = 0
+
+    # --- from any thread ---
+
+    def is_full(self) -> bool:
+        return len(self.subscribers) >= self.capacity
+
+    def read(self, want: Want, read_last_id: ReadLastId, read_backlog: ReadBacklog) -> Reading | None:
+        """Whatever of a channel's backlog has to be read for ``want``; ``None`` where this process knows enough.
+
+        May block, so never in the loop. However many ask at once, one of them reads.
+
+        Raises:
+            BackendUnavailable: The store gave no answer.
+        """
+        channel = self.enter(want.name)
+        if self.knows(want):
+            return None
+        with self._lock:
+            if channel.reading_lock is None:
+                channel.reading_lock = threading.Lock()
+        with channel.reading_lock:
+            reading = channel.reading
+            if reading is None or not covers(View.of(reading.backlog, reading.after), want):
+                last_id = read_last_id(want.name) if want.position < 0 else want.position
+                after = read_after(want, last_id)
+                reading = channel.reading = Reading(after, read_backlog(want.name, after))
+                if want.position > reading.backlog.last_id:
+                    reading = channel.reading = Reading(0, read_backlog(want.name, 0))
+                self.reactor.call_soon(self._absorb, channel, reading)
+            return reading
+
+    def knows(self, want: Want) -> bool:
+        """Whether what is due to ``want`` can be told without the store."""
+        channel = self._channels.get(want.name)
+        view = channel.view() if channel is not None else None
+        return view is not None and covers(view, want)
+
+    def enter(self, name: str) -> Channel:
+        """The channel of that name, which from now on remembers what is dispatched on it."""
+        with self._lock:
+            channel = self._channels.get(name)
+            if channel is None:
+                channel = self._channels[name] = Channel(name, self.global_id)
+            channel.touched = self.reactor.clock()
+            return channel
+
+    def due_now(self, wants: Iterable[Want], readings: dict[str, Reading], identity: Identity) -> Due | None:
+        """What a poll that is answered at once is due; ``None`` where that was forgotten since ``read``: read again."""
+        due = Due()
+        for want in wants:
+            reading = readings.get(want.name)
+            view = View.of(reading.backlog, reading.after) if reading else self.enter(want.name).view()
+            if view is None:
+                return None
+            self._add(due, view, want, identity)
+        return due
+
+    # --- subscribers ---
+
+    def join(self, subscriber: Subscriber, wants: Sequence[Want], readings: dict[str, Reading]) -> Due | None:
+        """Make a subscriber live on channels, and say what it is due before that; ``None`` where the readings have grown
+        too old to tell, so that it has to ask again."""
+        due = Due()
+        channels = []
+        for want in wants:
+            channel = self.enter(want.name)
+            reading = readings.get(want.name)
+            if reading is not None:
+                self._merge(channel, reading)
+            view = channel.view()
+            if view is None:
+                return None
+            read = View.of(reading.backlog, reading.after) if reading is not None else None
+            if view.floor > read.floor if read is not None else not covers(view, want):
+                return None
+            self._add(due, view, want, subscriber.identity)
+            self._trim(channel)
+            channels.append(channel)
+        for channel in channels:
+            channel.subscribers.setdefault(subscriber.transport, set()).add(subscriber)
+        subscriber.channels = {*subscriber.channels, *channels} if len(channels) != 1 or subscriber.channels else (channels[0],)
+        return due
+
+    def add(self, subscriber: Subscriber) -> bool:
+        """Count a subscriber in before it joins anything. ``False`` where it was ended instead: the hub is shutting down, or
+        a newer request of the same client is held."""
+        if self.ending:
+            subscriber.end(SHUTDOWN)
+            return False
+        if subscriber.sequence is not None:
+            held = self._by_client.get(subscriber.identity.client_id, _NOBODY)
+            if any(other.sequence is not None and other.sequence > subscriber.sequence for other in held):
+                subscriber.end(REPLACED)
+                return False
+            self.replace(subscriber.identity.client_id, subscriber.sequence + 1)
+        self.subscribers.add(subscriber)
+        for index, key in self._index(subscriber.identity):
+            index.setdefault(key, set()).add(subscriber)
+        return True
+
+    def when_reached(self, global_id: int, subscriber: Subscriber, call: Callable[[Subscriber], None]) -> None:
+        """Call when everything up to ``global_id`` has been dispatched, or the wait for it is over."""
+        if global_id <= self.global_id:
+            call(subscriber)
+        else:
+            self._waiting.setdefault(subscriber, []).append((global_id, call))
+            self.reactor.set_deadline(subscriber.outlet, WAIT_SECONDS)
+
+    def stop_waiting(self, subscriber: Subscriber) -> None:
+        for _, call in self._waiting.pop(subscriber, ()):
+            call(subscriber)
+
+    def set_live(self, subscriber: Subscriber) -> None:
+        """It has joined its channels: hold its connection, for the interval or with heartbeats."""
+        subscriber.state = SubscriberState.LIVE
+        options = self.options
+        if subscriber.transport.bounded:
+            self.reactor.set_deadline(subscriber.outlet, options.long_polling_interval)
+        else:
+            # The first heartbeat at any moment of the interval: those who came together are not served together for ever.
+            self.reactor.set_deadline(subscriber.outlet, options.heartbeat_interval * random.uniform(0.5, 1.0))
+
+    def keep_alive(self, subscriber: Subscriber) -> None:
+        """Its deadline has come."""
+        if subscriber.transport.bounded:
+            subscriber.end(Close(1000, "interval over"))
+        else:
+            subscriber.put(subscriber.transport.heartbeat)
+            self.reactor.set_deadline(subscriber.outlet, self.options.heartbeat_interval)
+
+    def replace(self, client_id: str, sequence: int) -> None:
+        """End the held polls of a client that are older than the one that has just been answered."""
+        for other in list(self._by_client.get(client_id, ())):
+            if other.sequence is not None and other.sequence < sequence:
+                other.end(REPLACED)
+
+    def drop(self, subscriber: Subscriber, channel: Channel) -> None:
+        """End one of a subscriber's subscriptions."""
+        if channel in subscriber.channels:
+            subscriber.channels = {other for other in subscriber.channels if other is not channel}
+            self._remove(subscriber, channel)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Deliver nothing more to a subscriber. May be repeated."""
+        self._waiting.pop(subscriber, None)
+        if subscriber not in self.subscribers:
+            return
+        self.subscribers.discard(subscriber)
+        for channel in subscriber.channels:
+            self._remove(subscriber, channel)
+        subscriber.channels = ()
+        for index, key in self._index(subscriber.identity):
+            members = index.get(key)
+            if members is not None:
+                members.discard(subscriber)
+                if not members:
+                    del index[key]
+
+    def closed(self, subscriber: Subscriber) -> None:
+        """Its connection has ended."""
+        self.leave(subscriber)
+        self.draining.discard(subscriber)
+        if self.ending and not self.draining and self._when_empty is not None:
+            self._when_empty()
+
+    def _remove(self, subscriber: Subscriber, channel: Channel) -> None:
+        members = channel.subscribers.get(subscriber.transport)
+        if members is not None:
+            members.discard(subscriber)
+            if not members:
+                del channel.subscribers[subscriber.transport]
+                channel.touched = self.reactor.clock()
+
+    def _index(self, identity: Identity) -> Iterable[tuple[dict[str, set[Subscriber]] | dict[bytes, set[Subscriber]], str | bytes]]:
+        yield self._by_client, identity.client_id
+        if identity.user_id is not None:
+            yield self._by_user, identity.user_id
+        for key in identity.group_ids:
+            yield self._by_group, key
+
+    # --- messages ---
+
+    def start(self, state: State) -> None:
+        """The store's feed stands. From the feed's thread, before any message."""
+        self.global_id, self.epoch = state
+        self.reactor.call_soon(self.on_deadline)
+        self.ready.set()
+
+    def dispatch(self, messages: Sequence[Message]) -> None:
+        """Deliver the feed's next messages. What comes in a row on one channel is one batch to its subscribers."""
+        for (name, targeted), run in groupby(messages, _by_run):
+            batch = list(run)
+            self.global_id = batch[-1].global_id
+            channel = self._channels.get(name)
+            if channel is None:
+                continue
+            self._append(channel, batch)
+            if not channel.subscribers:
+                continue
+            if targeted:
+                for message in batch:
+                    self._deliver_targeted(channel, message)
+            else:
+                self._deliver(channel.subscribers, batch)
+        if self._waiting:
+            for subscriber, waiting in list(self._waiting.items()):
+                if all(global_id <= self.global_id for global_id, _ in waiting):
+                    self.stop_waiting(subscriber)
+
+    def _deliver(self, subscribers: dict[Transport, set[Subscriber]], messages: Sequence[Message]) -> None:
+        batch = join_batch(messages)
+        global_id = messages[-1].global_id
+        for transport, members in list(subscribers.items()):
+            data = transport.encode(batch, global_id)
+            for subscriber in list(members):  # a copy: who came for one batch leaves
+                subscriber.put(data)
+
+    def _deliver_targeted(self, channel: Channel, message: Message) -> None:
+        found: set[Subscriber] = set()
+        if message.user_ids is None and message.group_ids is None:
+            for client_id in message.client_ids or ():
+                found |= self._by_client.get(client_id, _NOBODY)
+        for user_id in message.user_ids or ():
+            found |= self._by_user.get(id_key(user_id), _NOBODY)
+        for group_id in message.group_ids or ():
+            found |= self._by_group.get(id_key(group_id), _NOBODY)
+        allowed: dict[Transport, set[Subscriber]] = {}
+        for subscriber in found:
+            if channel in subscriber.channels and subscriber.identity.may_see(message):
+                allowed.setdefault(subscriber.transport, set()).add(subscriber)
+        if allowed:
+            self._deliver(allowed, [message])
+
+    def lost(self, state: State) -> None:
+        """What is remembered no longer fits the store: forget it, and have everybody come back with their positions."""
+        logger.warning("the store was reset, or messages were missed for good: %d subscribers are sent back", len(self.subscribers))
+        self.global_id, self.epoch = state
+        with self._lock:
+            self._channels = {}
+        self.end_all(FEED_LOST)
+
+    def end_all(self, close: Close) -> None:
+        """End every subscriber's connection in order."""
+        for subscriber in list(self.subscribers):
+            subscriber.end(close)
+
+    def shut_down(self, close: Close, done: Callable[[], object]) -> None:
+        """End every subscriber, take no new ones, and call ``done`` when the last byte is sent."""
+        self.ending = True
+        self._when_empty = done
+        self.end_all(close)
+        if not self.draining:
+            done()
+
+    def abandon(self) -> None:
+        """In a forked child: close the inherited sockets; the parent's connections live on."""
+        for subscriber in [*self.subscribers, *self.draining]:
+            subscriber.outlet.abandon()
+
+    # --- windows ---
+
+    def _absorb(self, channel: Channel, reading: Reading) -> None:
+        """What one request has read, the next ones need not read."""
+        if self._channels.get(channel.name) is channel:
+            self._merge(channel, reading)
+            self._trim(channel)
+        channel.reading = None
+
+    def _add(self, due: Due, view: View, want: Want, identity: Identity) -> None:
+        messages = add_due(due, view, want)
+        allowed = [message for message in messages if not message.targeted or identity.may_see(message)]
+        due.messages += allowed
+        if messages and (not allowed or allowed[-1] is not messages[-1]):
+            due.positions[want.channel] = messages[-1].message_id
+
+    def _append(self, channel: Channel, messages: Sequence[Message]) -> None:
+        if channel.floor is None:
+            channel.floor = messages[0].message_id - 1
+        channel.last_id = messages[-1].message_id
+        for message in messages:
+            if message.message_id > channel.floor:
+                channel.window.append(message)
+                channel.size += len(message.raw)
+        self._trim(channel)
+
+    def _merge(self, channel: Channel, reading: Reading) -> None:
+        """Put what was read before the window, as far as it has been dispatched."""
+        backlog = reading.backlog
+        passed = [message for message in backlog.messages if message.global_id <= self.global_id]
+        if channel.floor is None or channel.last_id is None:
+            older = passed
+            ahead = len(backlog.messages) - len(passed)
+            channel.last_id = passed[-1].message_id if passed else backlog.last_id - ahead
+        elif reading.after < channel.floor:
+            older = [message for message in passed if message.message_id <= channel.floor]
+            if (older[-1].message_id if older else backlog.first_id - 1) < channel.floor <= backlog.last_id:
+                return  # the window has moved on since
+        else:
+            return
+        view = View.of(backlog._replace(messages=older), reading.after)
+        channel.floor = view.floor if channel.floor is None else min(channel.floor, view.floor)
+        channel.whole = view.whole
+        channel.after = min(channel.after, view.after) if older else channel.after
+        channel.window[:0] = older
+        channel.size += sum(len(message.raw) for message in older)
+
+    def _trim(self, channel: Channel) -> None:
+        limit = self.options.window_bytes // max(1, len(self._channels))
+        window = channel.window
+        excess = len(window) - self.options.window_size
+        if excess <= 0 and channel.size <= limit:
+            return
+        # A quarter more than needed: to take from the front of a list costs as much for one as for many.
+        drop = max(0, excess) + self.options.window_size // 4 if excess > 0 else 0
+        drop = min(drop, len(window) - 1)
+        size = channel.size - sum(len(message.raw) for message in window[:drop])
+        while size > limit and drop < len(window) - 1:
+            size -= len(window[drop].raw)
+            drop += 1
+        if drop:
+            last = window[drop - 1]
+            channel.floor, channel.after, channel.whole, channel.size = last.message_id, last.global_id, False, size
+            channel.window = window[drop:]
+
+    def on_deadline(self) -> None:
+        """Sweep: drop the channels that nobody has asked for in a while."""
+        if self.ending:
+            return
+        now = self.reactor.clock()
+        with self._lock:
+            idle = sorted(
+                (channel for channel in self._channels.values() if not channel.subscribers), key=lambda channel: channel.touched
+            )
+            for number, channel in enumerate(idle):
+                if channel.touched < now - LINGER_SECONDS or number < len(idle) - MAX_IDLE_CHANNELS:
+                    del self._channels[channel.name]
+        for channel in list(self._channels.values()):
+            self._trim(channel)
+        self.reactor.set_deadline(self, SWEEP_SECONDS)
+
+
+_NOBODY: frozenset[Subscriber] = frozenset()
+
+
+def _by_run(message: Message) -> tuple[str, bool]:
+    return message.name, message.targeted

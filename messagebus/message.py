@@ -1,0 +1,251 @@
+"""Messages and names: bytes to values and back. The only place that knows the JSON of a message, and no I/O.
+
+A message is stored as ``global_id|message_id|name|envelope``. ``data`` is kept as the JSON it came in: it is spliced
+into what subscribers get, and only decoded when a program asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .errors import InvalidChannel, InvalidData, InvalidTargets, MessageTooLarge
+
+STATUS_CHANNEL = "/__status"
+GAP_CHANNEL = "/__gap"
+SITE_SEPARATOR = "$|$"
+PIPE_ESCAPE = "$$123$$"
+MAX_CHANNEL_LENGTH = 255
+
+
+class Message(msgspec.Struct):
+    """One publication on a channel. Treat it as frozen: every subscriber of the process shares it."""
+
+    global_id: int
+    """Its number over all channels of the store, from 1; -1 in a status or a gap."""
+    message_id: int
+    """Its number on its channel, from 1; -1 in a status or a gap."""
+    channel: str
+    raw: bytes
+    """``data`` as JSON."""
+    site_id: str | None = None
+    user_ids: tuple[Any, ...] | None = None
+    """Users it is for; ``None``: no restriction."""
+    group_ids: tuple[Any, ...] | None = None
+    client_ids: tuple[str, ...] | None = None
+    _data: Any = msgspec.UNSET
+    _json: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """The channel as the store names it, see :func:`store_name`."""
+        return self.channel if self.site_id is None else f"{self.channel}{SITE_SEPARATOR}{self.site_id}"
+
+    @property
+    def data(self) -> Any:
+        """``data`` as a Python value; decoded once, so do not change what you get."""
+        if self._data is msgspec.UNSET:
+            self._data = json.loads(self.raw)
+        return self._data
+
+    @property
+    def json(self) -> bytes:
+        """The message as subscribers get it; made once."""
+        if not self._json:
+            self._json = b'{"global_id":%d,"message_id":%d,"channel":%b,"data":%b}' % (
+                self.global_id,
+                self.message_id,
+                encode_json(self.channel),
+                self.raw,
+            )
+        return self._json
+
+    @property
+    def targeted(self) -> bool:
+        return self.user_ids is not None or self.group_ids is not None or self.client_ids is not None
+
+
+class Ids(NamedTuple):
+    """What a publish was given."""
+
+    message_id: int
+    global_id: int
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    user_ids: tuple[Any, ...] | None = None
+    group_ids: tuple[Any, ...] | None = None
+    client_ids: tuple[str, ...] | None = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_encode_text = msgspec.json.Encoder().encode
+# The standard library's encoder, not msgspec's: it refuses what JSON cannot express (sets, bytes, NaN), where msgspec
+# would publish something else than it was given.
+_encode_data = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def check_channel(channel: object) -> str:
+    """Returns a channel's name if it is a good one: ``/``, then up to 254 characters that are not control characters.
+
+    Raises:
+        InvalidChannel: It is not.
+    """
+    if not isinstance(channel, str):
+        raise InvalidChannel(channel, f"expected a string, not {type(channel).__name__}")
+    if not channel.startswith("/"):
+        raise InvalidChannel(channel, "a channel starts with '/'")
+    if len(channel) > MAX_CHANNEL_LENGTH:
+        raise InvalidChannel(channel, f"longer than {MAX_CHANNEL_LENGTH} characters")
+    if channel.startswith("/__"):
+        raise InvalidChannel(channel, "channels that start with '/__' are the bus's own")
+    # More than the site separator and the escape of the pipe themselves: what only ends in a part of one would become
+    # the whole with what follows it in a store's name.
+    if "$|" in channel or "$$123" in channel:
+        raise InvalidChannel(channel, "'$|' and '$$123' are reserved")
+    if any(map(_is_control, channel)):
+        raise InvalidChannel(channel, "control characters and lone surrogates are not allowed")
+    return channel
+
+
+def check_site(site_id: object) -> str:
+    """Returns a site's id if it is a good one: 1 to 255 characters that are not control characters.
+
+    Raises:
+        ValueError: It is not. One site's messages could reach another.
+    """
+    if not isinstance(site_id, str):
+        raise ValueError(f"site: expected a string, not {type(site_id).__name__}")
+    if not 0 < len(site_id) <= MAX_CHANNEL_LENGTH or any(map(_is_control, site_id)):
+        raise ValueError(f"site: expected 1 to {MAX_CHANNEL_LENGTH} characters, none of them a control character")
+    if "$$123" in site_id:
+        raise ValueError("site: '$$123' is reserved")
+    return site_id
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff"
+
+
+def store_name(channel: str, site_id: str | None) -> str:
+    """The name a store keeps a channel under: the same channel on two sites is two, ``/global/…`` is one for all."""
+    if site_id is None or channel.startswith("/global/"):
+        return channel
+    return f"{channel}{SITE_SEPARATOR}{site_id}"
+
+
+@lru_cache(maxsize=4096)
+def split_name(name: str) -> tuple[str, str | None]:
+    """The channel and the site of a stored name."""
+    channel, separator, site_id = name.partition(SITE_SEPARATOR)
+    return channel, site_id if separator else None
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON of a value made by the bus itself."""
+    return _encode_text(value)
+
+
+def encode_data(data: Any, max_size: int) -> bytes:
+    """JSON of a value that a user publishes.
+
+    Raises:
+        InvalidData: Something in it is not a JSON value.
+        MessageTooLarge: The JSON has more than ``max_size`` bytes.
+    """
+    try:
+        raw = _encode_data(data).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidData(f"data cannot be published as JSON: {error}") from error
+    if len(raw) > max_size:
+        raise MessageTooLarge(len(raw), max_size)
+    return raw
+
+
+def encode_envelope(
+    raw: bytes,
+    user_ids: Iterable[Any] | None = None,
+    group_ids: Iterable[Any] | None = None,
+    client_ids: Iterable[str] | None = None,
+) -> bytes:
+    """The envelope a store keeps: the data's JSON and whom it is for.
+
+    Raises:
+        InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or holds what is no JSON.
+    """
+    return b'{"data":%b,"user_ids":%b,"group_ids":%b,"client_ids":%b}' % (
+        raw,
+        _encode_targets("user_ids", user_ids),
+        _encode_targets("group_ids", group_ids),
+        _encode_targets("client_ids", client_ids),
+    )
+
+
+def _encode_targets(name: str, targets: Iterable[Any] | None) -> bytes:
+    if targets is None:
+        return b"null"
+    if isinstance(targets, (str, bytes)):
+        raise InvalidTargets(f"{name}: expected a list of ids, not the string {targets!r}")
+    ids = list(targets)
+    if not ids:
+        raise InvalidTargets(f"{name}: an empty list reaches nobody; leave it out (None) to reach everybody")
+    try:
+        return _encode_data(ids).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidTargets(f"{name}: {error}") from error
+
+
+def encode_stored(ids: Ids, name: str, envelope: bytes) -> bytes:
+    """A message as a store keeps and announces it."""
+    return b"%d|%d|%b|%b" % (ids.global_id, ids.message_id, name.replace("|", PIPE_ESCAPE).encode(), envelope)
+
+
+def decode_stored(stored: bytes) -> Message:
+    """The counterpart of :func:`encode_stored`, also for what other programs stored.
+
+    Raises:
+        ValueError: It is not a stored message.
+    """
+    global_id, message_id, name, envelope = stored.split(b"|", 3)
+    return decode_message(int(global_id), int(message_id), _decode_name(name), envelope)
+
+
+# Cached for the time, and so that the messages that a process keeps of a channel share one string.
+@lru_cache(maxsize=4096)
+def _decode_name(name: bytes) -> str:
+    return name.decode().replace(PIPE_ESCAPE, "|")
+
+
+def decode_message(global_id: int, message_id: int, name: str, envelope: bytes) -> Message:
+    """A message from its parts.
+
+    Raises:
+        ValueError: The envelope is not one.
+    """
+    try:
+        parts = _decode_envelope(envelope)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"message {message_id} on {name}: not an envelope: {error}") from error
+    channel, site_id = split_name(name)
+    return Message(
+        global_id, message_id, channel, bytes(parts.data), site_id, parts.user_ids, parts.group_ids, parts.client_ids
+    )
+
+
+def status_message(positions: dict[str, int], epoch: str | None) -> Message:
+    """Tells a client the positions to continue from; the epoch, where there is one, under ``__epoch``."""
+    data: dict[str, Any] = dict(positions)
+    if epoch is not None:
+        data["__epoch"] = epoch
+    return Message(-1, -1, STATUS_CHANNEL, encode_json(data))
+
+
+def gap_message(gaps: dict[str, tuple[int | None, int]]) -> Message:
+    """Tells a client what is gone: channel -> (after, before), the ids in between; after ``None``: all it ever knew."""
+    data = {channel: {"after": after, "before": before} for channel, (after, before) in gaps.items()}
+    return Message(-1, -1, GAP_CHANNEL, encode_json(data))

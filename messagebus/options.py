@@ -1,0 +1,187 @@
+"""Every setting: its default, its unit, what its edge values mean and when to change it.
+
+Settings come, the first that is given wins, from ``Bus(...)`` or ``configure(...)``, from ``app.config["MESSAGEBUS_" + NAME]``
+when the blueprint is registered, from the environment variable of the same name (numbers, ``true``/``false``; a tuple is
+written comma-separated), and from the defaults below. The URL's last resort before its default is ``REDIS_URL``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidOption
+
+Environ = dict[str, Any]
+"""A WSGI environ (PEP 3333)."""
+
+PREFIX = "MESSAGEBUS_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of one bus. Frozen: ``Bus.configure`` replaces the whole."""
+
+    url: str = "memory://"
+    """Where messages are kept: ``memory://`` (this process alone), ``redis://``, ``rediss://`` or ``unix://``."""
+
+    # --- the store ---
+    max_backlog_size: int = 1000
+    """Messages kept for each channel. More means that clients can be away longer; ``publish`` can set its own."""
+    max_backlog_age: int = 604_800
+    """Seconds without a publish after which a channel's backlog is dropped (7 days)."""
+    max_global_backlog_size: int = 2000
+    """Messages kept over all channels, from which a process catches up when it lost the store's feed."""
+    clear_every: int = 1
+    """Trim backlogs on every n-th message only: less work per publish for a backlog that may be n-1 messages longer."""
+    redis_pubsub_channel: str | None = None
+    """Redis pub/sub channel; ``None``: ``_message_bus_`` and the database's number, which Ruby processes use as well."""
+    publish_queue_size: int = 1000
+    """Messages a process keeps while the store is gone; past it ``publish`` raises. 0: never keep any."""
+    store_timeout: float = 5.0
+    """Seconds to wait for the store to connect or to answer."""
+    max_message_size: int = 16 * 1024 * 1024
+    """Bytes of one message's JSON; ``publish`` refuses more."""
+
+    # --- transports ---
+    long_polling_enabled: bool = True
+    """``False``: every poll is answered at once."""
+    long_polling_interval: float = 25.0
+    """Seconds a poll or a stream is held. Keep it below the proxy's idle timeout (nginx: 60 s)."""
+    chunked_encoding_enabled: bool = True
+    """``False``: a held poll always ends with its first batch."""
+    heartbeat_interval: float = 25.0
+    """Seconds between the heartbeats on EventSource and WebSocket. Keep it below the proxy's idle timeout."""
+    max_active_clients: int = 20_000
+    """Subscribers held by one process; further ones are answered as plain polling (WebSocket: 503). The process's limit
+    of open files lowers it."""
+    max_outbox: int = 4 * 1024 * 1024
+    """Bytes that may wait for a slow reader, beyond the backlog it asked for; past it the connection is closed and the
+    client resumes from its position."""
+
+    # --- what a request may hold ---
+    max_channels: int = 200
+    """Channels of one subscriber; more are refused with 400."""
+    max_request_body: int = 256 * 1024
+    """Bytes of a poll's body; more are refused with 413."""
+    max_frame_size: int = 256 * 1024
+    """Bytes of a message that a client may send over WebSocket; a larger one closes the connection with 1009."""
+    max_commands: int = 50
+    """WebSocket commands per second of one client, on average; more close the connection with 1008."""
+    allowed_origins: tuple[str, ...] = ()
+    """Other origins whose pages may connect, such as ``https://example.com`` or ``https://*.example.com``; ``*``: all.
+    The server's own origin is always allowed."""
+    client_publish: tuple[str, ...] = ()
+    """Channels that clients may publish to over WebSocket: names, or prefixes that end in ``*``. Empty: none."""
+
+    # --- what a process remembers ---
+    window_size: int = 1000
+    """Newest messages kept in the process for each channel with subscribers, so that reconnects cost the store nothing."""
+    window_bytes: int = 64 * 1024 * 1024
+    """Bytes of all those windows together; divided among the channels."""
+    callback_queue_size: int = 10_000
+    """Messages that may wait for a subscribed callback; past it they are read again from the backlog."""
+
+    # --- who is asking; each is called in the request's context ---
+    user_id_lookup: Callable[[Environ], Any] | None = None
+    """WSGI environ -> the user's id (any JSON value) or ``None``."""
+    group_ids_lookup: Callable[[Environ], Iterable[Any] | None] | None = None
+    """WSGI environ -> the ids of the groups the user is in."""
+    site_id_lookup: Callable[[Environ], str | None] | None = None
+    """WSGI environ -> the site (tenant) of the request, or ``None``."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field.name, getattr(self, field.name))
+
+
+_AT_LEAST: dict[str, float] = {
+    "max_backlog_size": 1,
+    "max_backlog_age": 1,
+    "max_global_backlog_size": 1,
+    "clear_every": 1,
+    "publish_queue_size": 0,
+    "store_timeout": 0.01,
+    "max_message_size": 1,
+    "long_polling_interval": 0.01,
+    "heartbeat_interval": 0.01,
+    "max_active_clients": 0,
+    "max_outbox": 1,
+    "max_channels": 1,
+    "max_request_body": 1,
+    "max_frame_size": 1,
+    "max_commands": 1,
+    "window_size": 1,
+    "window_bytes": 1,
+    "callback_queue_size": 1,
+}
+_NAMES = {field.name: field for field in dataclasses.fields(Options)}
+
+
+def _check(name: str, value: object) -> None:
+    kind = str(_NAMES[name].type)
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise InvalidOption(name, f"expected True or False, not {value!r}")
+    elif kind in ("int", "float"):
+        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
+            raise InvalidOption(name, f"expected {'an integer' if kind == 'int' else 'a number'}, not {value!r}")
+        if value < _AT_LEAST[name]:
+            raise InvalidOption(name, f"expected at least {_AT_LEAST[name]:g}, not {value!r}")
+    elif kind.startswith("tuple"):
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise InvalidOption(name, f"expected a tuple of strings, not {value!r}")
+    elif kind.startswith("Callable"):
+        if value is not None and not callable(value):
+            raise InvalidOption(name, f"expected a function or None, not {value!r}")
+    elif not isinstance(value, str) and not (value is None and "None" in kind):
+        raise InvalidOption(name, f"expected a string, not {value!r}")
+
+
+def from_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks names given by a program, and makes lists into tuples.
+
+    Raises:
+        InvalidOption: A name is none of the settings.
+    """
+    for name in values:
+        if name not in _NAMES:
+            raise InvalidOption(name, "there is no such option; see messagebus.Options")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a Flask app's ``config``: every key that starts with ``MESSAGEBUS_``."""
+    return from_values({key[len(PREFIX) :].lower(): config[key] for key in config if key.startswith(PREFIX)})
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The settings among the environment variables, converted from text. Unknown names are left to others."""
+    found: dict[str, Any] = {}
+    if environ.get("REDIS_URL"):
+        found["url"] = environ["REDIS_URL"]
+    for name, field in _NAMES.items():
+        text = environ.get(PREFIX + name.upper())
+        if text and not str(field.type).startswith("Callable"):
+            found[name] = _parse(name, str(field.type), text)
+    return found
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    if kind == "bool":
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+        raise InvalidOption(name, f"expected true or false, not {text!r}")
+    if kind in ("int", "float"):
+        try:
+            return int(text) if kind == "int" else float(text)
+        except ValueError:
+            raise InvalidOption(name, f"expected a number, not {text!r}") from None
+    if kind.startswith("tuple"):
+        return tuple(item.strip() for item in text.split(",") if item.strip())
+    return text

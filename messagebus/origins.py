@@ -1,0 +1,32 @@
+"""Which pages may connect: the ``Origin`` header (RFC 6454) against the server's own and the allowed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+def is_same(origin: str, host: str) -> bool:
+    """Whether a page of ``origin`` was served under ``host`` (the ``Host`` header). The scheme is left out of it: behind a
+    proxy that ends TLS the server does not know its own."""
+    parts = urlsplit(origin)
+    port = _PORTS.get(parts.scheme)
+    try:
+        own = urlsplit(f"//{host}")
+        return bool(parts.hostname) and (parts.hostname, parts.port or port) == (own.hostname, own.port or port)
+    except ValueError:
+        return False
+
+
+def is_allowed(origin: str, allowed: Sequence[str]) -> bool:
+    """Whether one of the entries fits: an origin, one with a wildcard subdomain (``https://*.example.com``), or ``*``."""
+    return any(_fits(origin, entry) for entry in allowed)
+
+
+def _fits(origin: str, entry: str) -> bool:
+    if entry in ("*", origin):
+        return True
+    scheme, wildcard, domain = entry.partition("://*.")
+    return bool(wildcard) and origin.startswith(f"{scheme}://") and origin.endswith(f".{domain}")

@@ -1,0 +1,103 @@
+"""What the reactor waits with: epoll on Linux, whatever ``selectors`` offers elsewhere; and how it is woken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any, Protocol
+
+READABLE = 0x001
+WRITABLE = 0x004
+PEER_CLOSED = 0x2000
+"""Events, with epoll's numbers. They are spelled out because gevent's patching takes the names away with ``select.epoll``."""
+
+
+class Poller(Protocol):
+    """The part of ``select.epoll`` that is used."""
+
+    def register(self, fd: int, events: int, /) -> None: ...
+    def modify(self, fd: int, events: int, /) -> None: ...
+    def unregister(self, fd: int, /) -> None: ...
+    def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def open_poller() -> Poller:
+    poller: Poller = _original("select", "epoll")() if sys.platform == "linux" else SelectorPoller()
+    return poller
+
+
+class SelectorPoller:
+    """A selector with epoll's face."""
+
+    def __init__(self) -> None:
+        self._selector = _original("selectors", "DefaultSelector")()
+
+    def register(self, fd: int, events: int) -> None:
+        self._selector.register(fd, _to_selector(events))
+
+    def modify(self, fd: int, events: int) -> None:
+        self._selector.modify(fd, _to_selector(events))
+
+    def unregister(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
+    def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
+        ready = self._selector.select(None if timeout < 0 else timeout)
+        return [(key.fd, _from_selector(events)) for key, events in ready[:maxevents]]
+
+    def fileno(self) -> int:
+        descriptor: int = self._selector.fileno()  # kqueue has one
+        return descriptor
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+def _to_selector(events: int) -> int:
+    return (1 if events & READABLE else 0) | (2 if events & WRITABLE else 0)
+
+
+def _from_selector(events: int) -> int:
+    return (READABLE if events & 1 else 0) | (WRITABLE if events & 2 else 0)
+
+
+class Waker:
+    """Makes a poller that waits return. :meth:`wake` may be called from any thread; never blocks."""
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+
+    def fileno(self) -> int:
+        return self._read_fd
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake; closed: nobody waits any more
+            os.write(self._write_fd, b"\0")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read_fd, 4096)
+
+    def close(self) -> None:
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+
+def gevent_is_in_charge() -> bool:
+    """Whether this process's threads are greenlets."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _original(module: str, name: str) -> Any:
+    """The standard library's own object, also where gevent has replaced or, like ``select.epoll``, removed it."""
+    if gevent_is_in_charge():
+        from gevent import monkey
+
+        return monkey.get_original(module, name)
+    return getattr(__import__(module), name)

@@ -1,0 +1,176 @@
+"""Publishing through an outage of the store: messages wait in memory, in order, until it is back."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+from .backends.base import Backend
+from .errors import BackendUnavailable, BusClosed, PublishQueueFull
+from .message import Ids
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
+
+
+class _Publish(NamedTuple):
+    name: str
+    envelope: bytes
+    max_backlog_size: int
+    max_backlog_age: int
+
+
+class PublishQueue:
+    """Publishes to ``backend``; while it is unavailable keeps up to ``size`` messages (0: none).
+
+    A message whose answer was lost on the way may be stored twice: it cannot be known whether the store had taken it
+    before the connection broke, and it is written again. Safe from any thread and greenlet."""
+
+    def __init__(self, backend: Backend, size: int) -> None:
+        self._backend = backend
+        self._size = size
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        # Nothing is waited for under the lock, so it may be made before gevent patches the process.
+        self._lock = threading.Lock()
+        self._waiting: deque[_Publish] = deque()  # a message leaves it when it is stored, not when it is sent
+        self._writer: _Writer | None = None
+
+    def __len__(self) -> int:
+        """Messages that wait now."""
+        return len(self._waiting)
+
+    def publish(
+        self,
+        name: str,
+        envelope: bytes,
+        *,
+        max_backlog_size: int,
+        max_backlog_age: int,
+        queue_in_memory: bool = True,
+    ) -> Ids | None:
+        """Publish now, and return the ids; or behind others that wait already, and return ``None``.
+
+        Raises:
+            BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
+            PublishQueueFull: The store gave no answer, and too many messages wait already.
+            BusClosed: The queue was closed.
+        """
+        if self._closed:
+            raise BusClosed("the bus was closed")
+        cause: BackendUnavailable | None = None
+        if not self._waiting:
+            try:
+                return self._backend.publish(
+                    name, envelope, max_backlog_size=max_backlog_size, max_backlog_age=max_backlog_age
+                )
+            except BackendUnavailable as error:
+                if not queue_in_memory or not self._size:
+                    raise
+                cause = error
+        elif not queue_in_memory:
+            # Not even tried: it would overtake the ones that wait.
+            raise BackendUnavailable(f"{len(self._waiting)} earlier messages still wait for the store")
+        self._put(_Publish(name, envelope, max_backlog_size, max_backlog_age), cause)
+        return None
+
+    def _put(self, publish: _Publish, cause: BackendUnavailable | None) -> None:
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the bus was closed")
+            if len(self._waiting) >= self._size:
+                raise PublishQueueFull(f"the store is gone, and {self._size} messages wait for it already") from cause
+            self._waiting.append(publish)
+            if self._writer is not None:
+                return
+            writer = self._writer = _Writer(self)
+        # Outside the lock: to start a thread is to wait for it.
+        if cause is not None:
+            logger.warning("the store is gone, keeping messages until it is back: %s", cause)
+        writer.thread.start()
+
+    def _next(self) -> _Publish | None:
+        """The next message to write; ``None`` ends the writer, in one step with forgetting it."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting[0]
+            self._writer = None
+            return None
+
+    def _written(self) -> None:
+        with self._lock:
+            if self._waiting:  # unless close gave up meanwhile
+                self._waiting.popleft()
+
+    def close(self, timeout: float) -> None:
+        """Take no more messages, and write those that wait for up to ``timeout`` seconds. Lost ones are logged as an
+        error. May be repeated."""
+        with self._lock:
+            self._closed = True
+            writer = self._writer
+        if writer is None:
+            return
+        writer.done.wait(timeout)
+        with self._lock:
+            lost = len(self._waiting)
+            self._waiting.clear()
+        writer.stop.set()
+        if lost:
+            logger.error("%d messages were lost: the store did not come back in time", lost)
+
+    def after_fork(self) -> None:
+        """In a child process: begin with an empty queue. The messages that wait are the parent's to write."""
+        writer = self._writer
+        self._begin()
+        if writer is not None:
+            writer.abandon()
+
+
+class _Writer:
+    """The thread that writes what waits; one at a time, from the first message that has to wait to the last."""
+
+    def __init__(self, queue: PublishQueue) -> None:
+        self._queue = queue
+        self._abandoned = False
+        self.stop = threading.Event()
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="messagebus-publish-queue", daemon=True)
+
+    def abandon(self) -> None:
+        """For a gevent greenlet that a fork has copied; a thread would not exist any more."""
+        self._abandoned = True
+
+    def _run(self) -> None:
+        attempts = written = 0
+        began = time.monotonic()
+        while not self._abandoned and (publish := self._queue._next()) is not None:
+            try:
+                self._queue._backend.publish(
+                    publish.name,
+                    publish.envelope,
+                    max_backlog_size=publish.max_backlog_size,
+                    max_backlog_age=publish.max_backlog_age,
+                )
+            except BackendUnavailable:
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
+                self.stop.wait(pause * random.uniform(0.5, 1.0))
+                attempts += 1
+                continue
+            except Exception:
+                # Not the outage's doing, and it would fail the next time too: the ones behind it must not wait forever.
+                logger.exception("a message on %s was lost", publish.name)
+            if not self._abandoned:
+                self._queue._written()
+            attempts = 0
+            written += 1
+        if written:
+            logger.info("the store is back; wrote %d messages after %.1f s", written, time.monotonic() - began)
+        self.done.set()

@@ -1,0 +1,20 @@
+"""How batches become bytes on a kind of connection. No sockets, no subscribers: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from .base import Transport, join_batch
+from .polling import LONG_POLLING, LONG_POLLING_WSGI
+from .sse import EVENT_SOURCE
+from .streaming import STREAMING, STREAMING_WSGI
+from .websocket import WEBSOCKET
+
+__all__ = [
+    "EVENT_SOURCE",
+    "LONG_POLLING",
+    "LONG_POLLING_WSGI",
+    "STREAMING",
+    "STREAMING_WSGI",
+    "WEBSOCKET",
+    "Transport",
+    "join_batch",
+]

@@ -1,0 +1,41 @@
+"""The contract of a transport. Its bytes depend on the batch alone, never on the subscriber, so that each dispatch makes them
+once and writes them to all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ..errors import Close
+from ..message import Message
+
+EMPTY_BATCH = b"[]"
+
+
+def join_batch(messages: Iterable[Message]) -> bytes:
+    """A batch: the JSON array that every transport delivers."""
+    return b"[%b]" % b",".join([message.json for message in messages])
+
+
+class Transport(ABC):
+    """One kind of connection. Its instances have no state: there is one of each."""
+
+    name: ClassVar[str]
+    """The field's name for it, as in the JS client's ``transports``."""
+    one_batch: ClassVar[bool] = False
+    """Whether the response ends with its first batch."""
+    bounded: ClassVar[bool] = False
+    """Whether it is held for ``long_polling_interval`` only; the others live on, with heartbeats."""
+    begins: ClassVar[bool] = False
+    """Whether a first batch is due at once, whatever is in it: a buffering proxy shows by keeping it back."""
+    heartbeat: ClassVar[bytes] = b""
+    """An empty batch, as bytes on the wire."""
+
+    @abstractmethod
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        """The batch on the wire. ``global_id``: everything up to it has been given to this subscriber."""
+
+    def end(self, close: Close) -> bytes:
+        """What is still to be sent when a connection of this kind ends in order."""
+        return b""

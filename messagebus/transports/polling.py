@@ -1,0 +1,31 @@
+"""Long-polling: the held response is one JSON array, and then it is over."""
+
+from __future__ import annotations
+
+from ..errors import Close
+from .base import EMPTY_BATCH, Transport
+
+
+class _LongPollingWSGI(Transport):
+    """The server makes the header and the end of the response."""
+
+    name = "long-polling"
+    one_batch = True
+    bounded = True
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        return batch
+
+    def end(self, close: Close) -> bytes:
+        return self.encode(EMPTY_BATCH, 0)
+
+
+class _LongPolling(_LongPollingWSGI):
+    """On a taken socket. The header is left open until the length is known: it is put before these bytes."""
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        return b"Content-Length: %d\r\n\r\n%b" % (len(batch), batch)
+
+
+LONG_POLLING = _LongPolling()
+LONG_POLLING_WSGI = _LongPollingWSGI()

@@ -1,0 +1,21 @@
+"""EventSource: one event for each batch, in a response that ends when the connection does (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+from .base import EMPTY_BATCH, Transport
+
+
+class _EventSource(Transport):
+    name = "eventsource"
+    begins = True
+    # No id, which would be taken for a position; and no comment, which a page's script would never see.
+    heartbeat = b"data: %b\n\n" % EMPTY_BATCH
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        if b"\n" in batch or b"\r" in batch:
+            # Data that another program stored with line breaks between its tokens: to JSON they are blanks.
+            batch = batch.replace(b"\r", b" ").replace(b"\n", b" ")
+        return b"id: %d\ndata: %b\n\n" % (global_id, batch)
+
+
+EVENT_SOURCE = _EventSource()

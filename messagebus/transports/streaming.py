@@ -1,0 +1,45 @@
+"""Streamed long-polling: many batches in one response, each followed by a separator.
+
+Chunks are HTTP's affair: a proxy may cut them anew, so a reader looks for the separator alone. JSON never contains it (it
+has no bare ``|`` outside strings, and no bare line feed inside them), but the protocol says how it would be written.
+"""
+
+from __future__ import annotations
+
+from ..errors import Close
+from .base import EMPTY_BATCH, Transport
+
+SEPARATOR = b"\r\n|\r\n"
+ESCAPED_SEPARATOR = b"\r\n||\r\n"
+
+
+class _StreamingWSGI(Transport):
+    """The server frames what it is given."""
+
+    name = "streaming"
+    bounded = True
+    begins = True
+    heartbeat = EMPTY_BATCH + SEPARATOR
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        return batch.replace(SEPARATOR, ESCAPED_SEPARATOR) + SEPARATOR
+
+    def end(self, close: Close) -> bytes:
+        return self.heartbeat
+
+
+class _Streaming(_StreamingWSGI):
+    """On a taken socket: ``Transfer-Encoding: chunked`` (RFC 9112, section 7.1)."""
+
+    heartbeat = b"%x\r\n%b\r\n" % (len(_StreamingWSGI.heartbeat), _StreamingWSGI.heartbeat)
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        part = super().encode(batch, global_id)
+        return b"%x\r\n%b\r\n" % (len(part), part)
+
+    def end(self, close: Close) -> bytes:
+        return self.heartbeat + b"0\r\n\r\n"
+
+
+STREAMING = _Streaming()
+STREAMING_WSGI = _StreamingWSGI()

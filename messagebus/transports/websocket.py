@@ -1,0 +1,46 @@
+"""WebSocket: one text frame for each batch (RFC 6455, section 5.2; a server's frames are not masked)."""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import Close
+from .base import EMPTY_BATCH, Transport
+
+_TEXT = 0x81
+_CLOSE = 0x88
+_PONG = 0x8A
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole text message."""
+    return _frame(_TEXT, payload)
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a ping: the same payload."""
+    return _frame(_PONG, payload)
+
+
+def _frame(first_byte: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", first_byte, size) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", first_byte, 126, size) + payload
+    return struct.pack("!BBQ", first_byte, 127, size) + payload
+
+
+class _WebSocket(Transport):
+    name = "websocket"
+    begins = True
+    heartbeat = _frame(_TEXT, EMPTY_BATCH)
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        return _frame(_TEXT, batch)
+
+    def end(self, close: Close) -> bytes:
+        return _frame(_CLOSE, struct.pack("!H", close.code) + close.reason.encode())
+
+
+WEBSOCKET = _WebSocket()
