@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, current_app, g, request, url_for
+from flask import Blueprint, Response, current_app, g, request, url_for
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -43,7 +43,7 @@ def make_blueprint(bus: Bus) -> Blueprint:
 
 
 def _register(state: BlueprintSetupState, bus: Bus) -> None:
-    app: Flask = state.app
+    app = state.app
     if "messagebus" in app.extensions:
         return  # a second bus of the same app: the template's helper stays with the first
     app.extensions["messagebus"] = bus
@@ -60,7 +60,11 @@ def _register(state: BlueprintSetupState, bus: Bus) -> None:
 
 
 def script_tag(
-    endpoint: str, channels: Iterable[str] | Mapping[str, int | str] = (), *, start: bool = True, nonce: str | None = None
+    endpoint: str,
+    channels: Iterable[str] | Mapping[str, int | str] = (),
+    *,
+    start: bool = True,
+    nonce: str | None = None,
 ) -> Markup:
     """The script tag of the JS client, in templates ``{{ message_bus(["/chat"]) }}``.
 
@@ -72,7 +76,7 @@ def script_tag(
     """
     seen: State | None = g.get("messagebus_seen")
     newest: int | str = -1 if seen is None else f"@{seen.global_id}"
-    positions = dict(channels) if isinstance(channels, Mapping) else {channel: newest for channel in channels}
+    positions = dict(channels) if isinstance(channels, Mapping) else dict.fromkeys(channels, newest)
     for channel in positions:
         check_channel(channel)
     source = url_for(endpoint, path="static/messagebus.js")
@@ -108,7 +112,7 @@ def _held_class(response_class: type[Response]) -> type[_HeldResponse]:
 
 def _to_flask(answered: Answer) -> Response:
     complete = answered.hold is None and answered.upgraded is None
-    response_class = current_app.response_class if complete else _held_class(current_app.response_class)
+    response_class = current_app.response_class if complete else _held_class(current_app.response_class)  # type: ignore[arg-type]
     response = response_class(answered.body, answered.status.value)
     response.headers.clear()
     for name, value in answered.headers:

@@ -29,8 +29,9 @@ _buses: weakref.WeakSet[Bus] = weakref.WeakSet()
 class Bus:
     """A message bus. Safe to use from any thread, from any greenlet and, without a word, in forked children.
 
-    It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects and starts its loop when it is first used.
-    Keyword arguments are :class:`messagebus.Options`; what is not given comes from the environment, see there.
+    It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects and starts its loop when it is
+    first used. Keyword arguments are :class:`messagebus.Options`; what is not given comes from the environment, see
+    there.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -64,8 +65,8 @@ class Bus:
         self._given, self._options, self._closed = given, merged, False
 
     def configure_app(self, config: Mapping[str, Any]) -> None:
-        """Take the settings of a Flask app, ``MESSAGEBUS_…``; done when the blueprint is registered. They stand behind those
-        of :meth:`configure`.
+        """Take the settings of a Flask app, ``MESSAGEBUS_…``; done when the blueprint is registered. They stand
+        behind those of :meth:`configure`.
 
         Raises:
             InvalidOption: A setting is unknown or out of range.
@@ -122,10 +123,11 @@ class Bus:
     ) -> int | None:
         """Publish a message, and return its id on the channel.
 
-        ``data`` is any JSON value. ``user_ids``, ``group_ids``: whom it is for (either suffices), ``client_ids``: on which
-        connections; ``None`` is everybody. ``max_backlog_size`` (messages) and ``max_backlog_age`` (seconds) replace the
-        options of the same name for this channel. While the store is gone the message is kept in memory, up to
-        ``publish_queue_size`` of them, and ``None`` is returned: it has no id yet; it is written when the store is back.
+        ``data`` is any JSON value. ``user_ids``, ``group_ids``: whom it is for (either suffices), ``client_ids``: on
+        which connections; ``None`` is everybody. ``max_backlog_size`` (messages) and ``max_backlog_age`` (seconds)
+        replace the options of the same name for this channel. While the store is gone the message is kept in memory,
+        up to ``publish_queue_size`` of them, and ``None`` is returned: it has no id yet; it is written when the store
+        is back.
 
         Raises:
             InvalidChannel, InvalidData, InvalidTargets: What was given cannot be published.
@@ -176,19 +178,23 @@ class Bus:
     # --- subscribing ---
 
     @overload
-    def subscribe(self, channel: str, *, last_id: int = ..., site_id: str | None = ...) -> Callable[[Callback], Callback]: ...
+    def subscribe(
+        self, channel: str, *, last_id: int = ..., site_id: str | None = ...
+    ) -> Callable[[Callback], Callback]: ...
 
     @overload
-    def subscribe(self, channel: str, callback: Callback, last_id: int = ..., site_id: str | None = ...) -> Callback: ...
+    def subscribe(
+        self, channel: str, callback: Callback, last_id: int = ..., site_id: str | None = ...
+    ) -> Callback: ...
 
     def subscribe(
         self, channel: str, callback: Callback | None = None, last_id: int = -1, site_id: str | None = None
     ) -> Callback | Callable[[Callback], Callback]:
         """Have ``callback`` called with every :class:`Message` of a channel, in order; also as a decorator.
 
-        It is called in a thread (under gevent: a greenlet) that all callbacks of the bus share, so it should not take long. What
-        it raises is logged. ``last_id``: the message to continue after; -1: new ones only; ``-k``: the last k-1 and new ones.
-        Returns the callback.
+        It is called in a thread (under gevent: a greenlet) that all callbacks of the bus share, so it should not take
+        long. What it raises is logged. ``last_id``: the message to continue after; -1: new ones only; ``-k``: the
+        last k-1 and new ones. Returns the callback.
 
         Raises:
             InvalidChannel: It is not a channel's name.
@@ -246,8 +252,8 @@ class Bus:
     def seen(self) -> State | None:
         """How far this process has heard its store: what a page that is being made now may continue from.
 
-        Costs no question to the store. ``None`` where the store's feed does not stand; it is waited for once, for a second
-        at most."""
+        Costs no question to the store. ``None`` where the store's feed does not stand; it is waited for once, for a
+        second at most."""
         from .backends import State
 
         runtime = self._running()
@@ -265,9 +271,11 @@ class Bus:
         self._running().backend.reset()
 
     def close(self) -> None:
-        """End it: queued messages are written, clients sent away (they come back where they find a server), threads ended.
+        """End it: queued messages are written, clients sent away (they come back where they find a server), threads
+        ended.
 
-        Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is configured."""
+        Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is
+        configured."""
         self._closed = True
         self._stop()
         self._callbacks = None
@@ -314,8 +322,8 @@ class Bus:
             runtime.after_fork()
         if self._callbacks:
             self._callbacks.after_fork()
-            # Where gevent may yet patch this child (gunicorn does it in its workers), threads made now would be of the wrong
-            # kind: there the callbacks begin with the bus's first use, a request for instance.
+            # Where gevent may yet patch this child (gunicorn does it in its workers), threads made now would be of
+            # the wrong kind: there the callbacks begin with the bus's first use, a request for instance.
             if "gevent" not in sys.modules or _gevent_has_patched():
                 with contextlib.suppress(Exception):
                     self._running()

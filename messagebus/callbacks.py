@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from _thread import allocate_lock
 
 from .backends import Backlog
 from .errors import BackendUnavailable
@@ -33,14 +33,16 @@ class Subscription:
         self.position = position
         self.pending: deque[Message] = deque()
         self.behind = True
-        """Whether there may be messages after ``position``, and after those that are pending, that only the store has."""
+        """Whether there may be messages after ``position``, and after those that are pending, that only the store
+        has."""
 
 
 class Callbacks:
     """All subscriptions of a process, and the thread that serves them. Safe from any thread or greenlet.
 
-    A message that arrives is queued; where ``limit`` of them already wait for a slow function, it is left to the backlog, and
-    read from there when the function has caught up. So nothing is lost that the backlog still has, and nothing grows."""
+    A message that arrives is queued; where ``limit`` of them already wait for a slow function, it is left to the
+    backlog, and read from there when the function has caught up. So nothing is lost that the backlog still has, and
+    nothing grows."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, list[Subscription]] = {}
@@ -74,7 +76,9 @@ class Callbacks:
         self._limit = limit
         self._stopped = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(read_backlog, self._wake), name="messagebus-callbacks", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(read_backlog, self._wake), name="messagebus-callbacks", daemon=True
+        )
         self._thread.start()
         self.wake()
 

@@ -1,4 +1,5 @@
-"""What a subscriber is due on a channel before it goes live. Pure: positions and backlogs in, messages and notices out."""
+"""What a subscriber is due on a channel before it goes live. Pure: positions and backlogs in, messages and notices
+out."""
 
 from __future__ import annotations
 

@@ -26,14 +26,18 @@ def main() -> None:
 @click.option("--bind", default="127.0.0.1:8000", show_default=True, help="HOST:PORT or unix:PATH to listen on.")
 @click.option("--url", help="The store; without it, what the app or the environment says (MESSAGEBUS_URL, REDIS_URL).")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to serve with.")
-@click.option("--allow-anonymous-publish", is_flag=True, help="Without MODULE:APP: take POST /message-bus/publish from anybody.")
+@click.option(
+    "--allow-anonymous-publish", is_flag=True, help="Without MODULE:APP: take POST /message-bus/publish from anybody."
+)
 @click.option("--access-log", is_flag=True, help="Log every request.")
 def serve(
     application: str | None, bind: str, url: str | None, workers: int, allow_anonymous_publish: bool, access_log: bool
 ) -> None:
     """Serve a WSGI app that has the bus, or without one the bus alone, on gevent."""
     if application and allow_anonymous_publish:
-        raise click.UsageError("--allow-anonymous-publish is for serving the bus alone; an app has its own routes to publish.")
+        raise click.UsageError(
+            "--allow-anonymous-publish is for serving the bus alone; an app has its own routes to publish."
+        )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     allow_many_files()
     if workers == 1:

@@ -1,8 +1,8 @@
 """One subscriber's way out: bytes in, never blocking, bounded. No HTTP, no channels.
 
-Two kinds with the same face: :class:`Connection` owns a taken socket and lives in the reactor; :class:`BlockingConnection`
-is iterated by a WSGI server that gives its sockets to nobody. All methods are called in the reactor's loop, except where it
-says otherwise.
+Two kinds with the same face: :class:`Connection` owns a taken socket and lives in the reactor;
+:class:`BlockingConnection` is iterated by a WSGI server that gives its sockets to nobody. All methods are called in
+the reactor's loop, except where it says otherwise.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import queue
 import sys
-from collections.abc import Iterator
-from typing import Protocol
 
 # Not socket.socket: under gevent that is a class that waits for its greenlet's turn, and it is three times the size.
 from _socket import IPPROTO_TCP, TCP_NODELAY
 from _socket import socket as RawSocket
+from collections.abc import Iterator
+from typing import Protocol
 
 from .poller import WRITABLE
 from .reactor import Reactor

@@ -1,7 +1,7 @@
 """A request to the bus, from the WSGI environ to an answer or a response that is held. No Flask.
 
-``answer`` reads and checks the request and asks the store for what it takes, in the server's thread. It decides everything
-that can be refused; what it returns is either complete, or held from when the server calls it.
+``answer`` reads and checks the request and asks the store for what it takes, in the server's thread. It decides
+everything that can be refused; what it returns is either complete, or held from when the server calls it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
-from werkzeug.utils import send_from_directory
-from werkzeug.wrappers import Request, Response
 from websockets.datastructures import Headers as WebSocketHeaders
 from websockets.http11 import Request as Handshake
 from websockets.server import ServerProtocol
+from werkzeug.utils import send_from_directory
+from werkzeug.wrappers import Request, Response
 
 from . import hijack, requests
 from .catchup import Want
@@ -48,7 +46,11 @@ STATIC_MAX_AGE = 3600
 SUBPROTOCOL = "messagebus.v1"
 NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
 JSON = ("Content-Type", "application/json; charset=utf-8")
-STREAM = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("X-Accel-Buffering", "no")]
+STREAM = [
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Accel-Buffering", "no"),
+]
 EVENTS = [
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-cache, no-transform"),
@@ -83,7 +85,8 @@ class Answer:
 
 
 def answer(runtime: Runtime, request: Request, path: str) -> Answer | Response:
-    """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups raise."""
+    """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups
+    raise."""
     try:
         return _route(runtime, request, path)
     except Refusal as refusal:
@@ -178,7 +181,9 @@ def _poll(exchange: _Exchange) -> Answer:
         and request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     )
     if held and streamed:
-        return exchange.hold([*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.make_subscriber, exchange.say_epoch)
+        return exchange.hold(
+            [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.make_subscriber, exchange.say_epoch
+        )
     batch = exchange.due_now()
     if held and not batch:
         return exchange.hold([JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.make_subscriber, False)

@@ -37,7 +37,8 @@ class InvalidPosition(MessageBusError, ValueError):
 
     def __init__(self, channel: str, position: object) -> None:
         super().__init__(
-            f"position {_short(position)} of channel {channel}: expected an integer (-1 for new messages only) or '@' and a global id"
+            f"position {_short(position)} of channel {channel}: expected an integer (-1 for new messages only), "
+            "or '@' and a global id"
         )
         self.channel = channel
         self.position = position

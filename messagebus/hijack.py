@@ -1,9 +1,9 @@
 """Takes a request's socket out of the WSGI server. The only file that knows servers apart.
 
-The same way with every server: the socket is duplicated, and the server's own descriptor is made to refer to a socket whose
-other end is closed. To the server the client has just hung up, a thing that every server takes quietly: it ends the request,
-closes its descriptor, and neither its shutdown nor its keep-alive reaches the client. The response that the application
-returns goes nowhere.
+The same way with every server: the socket is duplicated, and the server's own descriptor is made to refer to a socket
+whose other end is closed. To the server the client has just hung up, a thing that every server takes quietly: it ends
+the request, closes its descriptor, and neither its shutdown nor its keep-alive reaches the client. The response that
+the application returns goes nowhere.
 
 Where the socket is:
 
@@ -14,8 +14,8 @@ gevent ``pywsgi``, ``messagebus serve``    the file that ``environ["wsgi.input"]
 gevent-websocket, both of its forms        the same; its open WebSocket is taken over, see below
 =========================================  ========================================================
 
-gevent-websocket has answered 101 before the application is called and would then serve the connection from a greenlet of its
-own; its socket is taken like any other, so that such a subscriber costs no more than the rest.
+gevent-websocket has answered 101 before the application is called and would then serve the connection from a greenlet
+of its own; its socket is taken like any other, so that such a subscriber costs no more than the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from .options import Environ
 
 
 def can_take(environ: Environ) -> bool:
-    """Whether :func:`take` would find a socket: not on an unknown server, nor where the server itself ends TLS or speaks HTTP/2."""
+    """Whether :func:`take` would find a socket: not on an unknown server, nor where the server itself ends TLS or
+    speaks HTTP/2."""
     return _descriptor(environ) is not None
 
 
@@ -56,7 +57,9 @@ def upgraded(environ: Environ) -> bool:
 def _descriptor(environ: Environ) -> int | None:
     if environ.get("SERVER_PROTOCOL") not in ("HTTP/1.1", "HTTP/1.0"):
         return None
-    sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket") or _socket_of_input(environ.get("wsgi.input"))
+    sock = (
+        environ.get("werkzeug.socket") or environ.get("gunicorn.socket") or _socket_of_input(environ.get("wsgi.input"))
+    )
     if sock is None or hasattr(sock, "getpeercert"):  # the latter is TLS: its bytes are not what the client must see
         return None
     try:

@@ -38,7 +38,9 @@ class Hold:
     prepared: Prepared
     say_epoch: bool
 
-    def respond(self, environ: Environ, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
+    def respond(
+        self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
+    ) -> Iterable[bytes]:
         """As a WSGI application would: what the server shall send by itself."""
         sock = hijack.take(environ)
         if sock is None:

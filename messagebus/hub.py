@@ -1,11 +1,11 @@
 """Who listens in this process: channels, their subscribers and windows of newest messages, and dispatch. No HTTP.
 
-The path of a message: ``dispatch`` finds its channel, appends it to the window, encodes it once for each transport in use
-there, and puts the bytes out to each subscriber; the reactor writes them when its turn is over.
+The path of a message: ``dispatch`` finds its channel, appends it to the window, encodes it once for each transport in
+use there, and puts the bytes out to each subscriber; the reactor writes them when its turn is over.
 
-Catching up without a gap or a duplicate rests on one rule: a channel is entered here *before* its backlog is read from the
-store. From then on the window has what is dispatched, the store had what came before, and ``Hub.global_id``, the last
-global id that was dispatched, says where the two meet: what was read beyond it is left to the live feed.
+Catching up without a gap or a duplicate rests on one rule: a channel is entered here *before* its backlog is read
+from the store. From then on the window has what is dispatched, the store had what came before, and ``Hub.global_id``,
+the last global id that was dispatched, says where the two meet: what was read beyond it is left to the live feed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,19 @@ class Reading:
 class Channel:
     """A channel with subscribers, or that had some a moment ago."""
 
-    __slots__ = ("after", "floor", "last_id", "name", "reading", "reading_lock", "size", "subscribers", "touched", "whole", "window")
+    __slots__ = (
+        "after",
+        "floor",
+        "last_id",
+        "name",
+        "reading",
+        "reading_lock",
+        "size",
+        "subscribers",
+        "touched",
+        "whole",
+        "window",
+    )
 
     def __init__(self, name: str, global_id: int) -> None:
         self.name = name
@@ -69,7 +81,8 @@ class Channel:
         self.reading_lock: threading.Lock | None = None
 
     def view(self) -> View | None:
-        """What this process knows of it; ``None`` where neither a message nor a reading has told yet. From any thread."""
+        """What this process knows of it; ``None`` where neither a message nor a reading has told yet. From any
+        thread."""
         floor, last_id, after, whole = self.floor, self.last_id, self.after, self.whole
         if floor is None or last_id is None:
             return None
@@ -97,7 +110,7 @@ class Hub:
         self._when_empty: Callable[[], object] | None = None
         self._channels: dict[str, Channel] = {}
         self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
-        self._by_client: dict[str, set[Subscriber]] = {}
+        self._by_client: dict[bytes, set[Subscriber]] = {}
         self._by_user: dict[bytes, set[Subscriber]] = {}
         self._by_group: dict[bytes, set[Subscriber]] = {}
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
@@ -162,8 +175,8 @@ class Hub:
     # --- subscribers ---
 
     def join(self, subscriber: Subscriber, wants: Sequence[Want], readings: dict[str, Reading]) -> Due | None:
-        """Make a subscriber live on channels, and say what it is due before that; ``None`` where the readings have grown
-        too old to tell, so that it has to ask again."""
+        """Make a subscriber live on channels, and say what it is due before that; ``None`` where the readings have
+        grown too old to tell, so that it has to ask again."""
         due = Due()
         channels = []
         for want in wants:
@@ -182,17 +195,20 @@ class Hub:
             channels.append(channel)
         for channel in channels:
             channel.subscribers.setdefault(subscriber.transport, set()).add(subscriber)
-        subscriber.channels = {*subscriber.channels, *channels} if len(channels) != 1 or subscriber.channels else (channels[0],)
+        alone = len(channels) == 1 and not subscriber.channels
+        subscriber.channels = (
+            (channels[0],) if alone else {*subscriber.channels, *channels}
+        )  # a tuple takes less memory
         return due
 
     def add(self, subscriber: Subscriber) -> bool:
-        """Count a subscriber in before it joins anything. ``False`` where it was ended instead: the hub is shutting down, or
-        a newer request of the same client is held."""
+        """Count a subscriber in before it joins anything. ``False`` where it was ended instead: the hub is shutting
+        down, or a newer request of the same client is held."""
         if self.ending:
             subscriber.end(SHUTDOWN)
             return False
         if subscriber.sequence is not None:
-            held = self._by_client.get(subscriber.identity.client_id, _NOBODY)
+            held = self._by_client.get(subscriber.identity.client_id.encode(), _NOBODY)
             if any(other.sequence is not None and other.sequence > subscriber.sequence for other in held):
                 subscriber.end(REPLACED)
                 return False
@@ -221,7 +237,8 @@ class Hub:
         if subscriber.transport.bounded:
             self.reactor.set_deadline(subscriber.outlet, options.long_polling_interval)
         else:
-            # The first heartbeat at any moment of the interval: those who came together are not served together for ever.
+            # The first heartbeat at any moment of the interval: those who came together are not served together for
+            # ever.
             self.reactor.set_deadline(subscriber.outlet, options.heartbeat_interval * random.uniform(0.5, 1.0))
 
     def keep_alive(self, subscriber: Subscriber) -> None:
@@ -234,7 +251,7 @@ class Hub:
 
     def replace(self, client_id: str, sequence: int) -> None:
         """End the held polls of a client that are older than the one that has just been answered."""
-        for other in list(self._by_client.get(client_id, ())):
+        for other in list(self._by_client.get(client_id.encode(), ())):
             if other.sequence is not None and other.sequence < sequence:
                 other.end(REPLACED)
 
@@ -275,8 +292,8 @@ class Hub:
                 del channel.subscribers[subscriber.transport]
                 channel.touched = self.reactor.clock()
 
-    def _index(self, identity: Identity) -> Iterable[tuple[dict[str, set[Subscriber]] | dict[bytes, set[Subscriber]], str | bytes]]:
-        yield self._by_client, identity.client_id
+    def _index(self, identity: Identity) -> Iterable[tuple[dict[bytes, set[Subscriber]], bytes]]:
+        yield self._by_client, identity.client_id.encode()
         if identity.user_id is not None:
             yield self._by_user, identity.user_id
         for key in identity.group_ids:
@@ -323,7 +340,7 @@ class Hub:
         found: set[Subscriber] = set()
         if message.user_ids is None and message.group_ids is None:
             for client_id in message.client_ids or ():
-                found |= self._by_client.get(client_id, _NOBODY)
+                found |= self._by_client.get(client_id.encode(), _NOBODY)
         for user_id in message.user_ids or ():
             found |= self._by_user.get(id_key(user_id), _NOBODY)
         for group_id in message.group_ids or ():
@@ -337,7 +354,7 @@ class Hub:
 
     def lost(self, state: State) -> None:
         """What is remembered no longer fits the store: forget it, and have everybody come back with their positions."""
-        logger.warning("the store was reset, or messages were missed for good: %d subscribers are sent back", len(self.subscribers))
+        logger.warning("the store was reset, or messages are lost: %d subscribers are sent back", len(self.subscribers))
         self.global_id, self.epoch = state
         with self._lock:
             self._channels = {}
@@ -433,7 +450,8 @@ class Hub:
         now = self.reactor.clock()
         with self._lock:
             idle = sorted(
-                (channel for channel in self._channels.values() if not channel.subscribers), key=lambda channel: channel.touched
+                (channel for channel in self._channels.values() if not channel.subscribers),
+                key=lambda channel: channel.touched,
             )
             for number, channel in enumerate(idle):
                 if channel.touched < now - LINGER_SECONDS or number < len(idle) - MAX_IDLE_CHANNELS:

@@ -15,7 +15,9 @@ from .subscriber import State, Subscriber
 from .transports import join_batch
 
 
-def open_subscriber(hub: Hub, subscriber: Subscriber, wants: Sequence[Want], prepared: Prepared, say_epoch: bool) -> None:
+def open_subscriber(
+    hub: Hub, subscriber: Subscriber, wants: Sequence[Want], prepared: Prepared, say_epoch: bool
+) -> None:
     """Take a subscriber in and make it live on ``wants``. ``say_epoch``: tell it the store's epoch in any case."""
     if hub.add(subscriber):
         hub.when_reached(prepared.global_id, subscriber, partial(_go_live, hub, wants, prepared, say_epoch))
@@ -29,8 +31,8 @@ def _go_live(hub: Hub, wants: Sequence[Want], prepared: Prepared, say_epoch: boo
 
 
 def give_due(hub: Hub, subscriber: Subscriber, wants: Sequence[Want], prepared: Prepared, say_epoch: bool) -> bool:
-    """Join the channels and put out what is due on them, as the first batch where the transport wants one. ``False`` where
-    what was prepared is no longer enough to tell."""
+    """Join the channels and put out what is due on them, as the first batch where the transport wants one. ``False``
+    where what was prepared is no longer enough to tell."""
     due = hub.join(subscriber, wants, prepared.readings)
     if due is None:
         return False

@@ -1,8 +1,9 @@
 """Every setting: its default, its unit, what its edge values mean and when to change it.
 
-Settings come, the first that is given wins, from ``Bus(...)`` or ``configure(...)``, from ``app.config["MESSAGEBUS_" + NAME]``
-when the blueprint is registered, from the environment variable of the same name (numbers, ``true``/``false``; a tuple is
-written comma-separated), and from the defaults below. The URL's last resort before its default is ``REDIS_URL``.
+Settings come, the first that is given wins, from ``Bus(...)`` or ``configure(...)``, from ``app.config["MESSAGEBUS_"
++ NAME]`` when the blueprint is registered, from the environment variable of the same name (numbers,
+``true``/``false``; a tuple is written comma-separated), and from the defaults below. The URL's last resort before its
+default is ``REDIS_URL``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Options:
     clear_every: int = 1
     """Trim backlogs on every n-th message only: less work per publish for a backlog that may be n-1 messages longer."""
     redis_pubsub_channel: str | None = None
-    """Redis pub/sub channel; ``None``: ``_message_bus_`` and the database's number, which Ruby processes use as well."""
+    """Redis pub/sub channel; ``None``: ``_message_bus_`` and the database's number, which Ruby processes use as
+    well."""
     publish_queue_size: int = 1000
     """Messages a process keeps while the store is gone; past it ``publish`` raises. 0: never keep any."""
     store_timeout: float = 5.0
@@ -79,7 +81,8 @@ class Options:
 
     # --- what a process remembers ---
     window_size: int = 1000
-    """Newest messages kept in the process for each channel with subscribers, so that reconnects cost the store nothing."""
+    """Newest messages kept in the process for each channel with subscribers, so that reconnects cost the store
+    nothing."""
     window_bytes: int = 64 * 1024 * 1024
     """Bytes of all those windows together; divided among the channels."""
     callback_queue_size: int = 10_000

@@ -9,8 +9,8 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def is_same(origin: str, host: str) -> bool:
-    """Whether a page of ``origin`` was served under ``host`` (the ``Host`` header). The scheme is left out of it: behind a
-    proxy that ends TLS the server does not know its own."""
+    """Whether a page of ``origin`` was served under ``host`` (the ``Host`` header). The scheme is left out of it:
+    behind a proxy that ends TLS the server does not know its own."""
     parts = urlsplit(origin)
     port = _PORTS.get(parts.scheme)
     try:
@@ -21,7 +21,8 @@ def is_same(origin: str, host: str) -> bool:
 
 
 def is_allowed(origin: str, allowed: Sequence[str]) -> bool:
-    """Whether one of the entries fits: an origin, one with a wildcard subdomain (``https://*.example.com``), or ``*``."""
+    """Whether one of the entries fits: an origin, one with a wildcard subdomain (``https://*.example.com``), or
+    ``*``."""
     return any(_fits(origin, entry) for entry in allowed)
 
 

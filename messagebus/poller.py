@@ -10,7 +10,8 @@ from typing import Any, Protocol
 READABLE = 0x001
 WRITABLE = 0x004
 PEER_CLOSED = 0x2000
-"""Events, with epoll's numbers. They are spelled out because gevent's patching takes the names away with ``select.epoll``."""
+"""Events, with epoll's numbers. They are spelled out because gevent's patching takes the names away with
+``select.epoll``."""
 
 
 class Poller(Protocol):

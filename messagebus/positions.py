@@ -15,7 +15,8 @@ _GLOBAL_POSITION = re.compile(r"@([0-9]{1,18})", re.ASCII)
 
 
 def parse_position(channel: str, value: object) -> tuple[int, int | None]:
-    """A position by message id, and one by global id where that was given: ``"12"``, ``12``, ``""`` (as -1), ``"@345"``.
+    """A position by message id, and one by global id where that was given: ``"12"``, ``12``, ``""`` (as -1),
+    ``"@345"``.
 
     Raises:
         InvalidPosition: It is none of these.

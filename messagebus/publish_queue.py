@@ -19,6 +19,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
 
 
+_left_behind: list[_Writer] = []
+"""Writers that a fork has copied together with their greenlets, see ``_Writer.abandon``."""
+
+
 class _Publish(NamedTuple):
     name: str
     envelope: bytes
@@ -145,8 +149,9 @@ class _Writer:
         self.thread = threading.Thread(target=self._run, name="messagebus-publish-queue", daemon=True)
 
     def abandon(self) -> None:
-        """For a gevent greenlet that a fork has copied; a thread would not exist any more."""
+        """In a child process, where the thread does not exist; but a gevent greenlet does, and must do no more."""
         self._abandoned = True
+        _left_behind.append(self)
 
     def _run(self) -> None:
         attempts = written = 0
@@ -171,6 +176,9 @@ class _Writer:
                 self._queue._written()
             attempts = 0
             written += 1
+        if self._abandoned:
+            # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
+            threading.Event().wait()
         if written:
             logger.info("the store is back; wrote %d messages after %.1f s", written, time.monotonic() - began)
         self.done.set()

@@ -1,8 +1,8 @@
 """The one poll loop over all taken sockets, its clock, and its two drivers. No HTTP, no channels.
 
-Without gevent a daemon thread runs the loop. Where gevent has patched the process, the poller's own descriptor is watched by
-gevent's loop, and the same turn runs in a callback of it. Everything that the loop calls runs in that one place, one call at
-a time, and must never block; everybody else hands work over with :meth:`Reactor.call_soon`.
+Without gevent a daemon thread runs the loop. Where gevent has patched the process, the poller's own descriptor is
+watched by gevent's loop, and the same turn runs in a callback of it. Everything that the loop calls runs in that one
+place, one call at a time, and must never block; everybody else hands work over with :meth:`Reactor.call_soon`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Handler(Timed, Protocol):
 
 
 class Reactor:
-    """See the module. Only :meth:`call_soon`, :meth:`spawn`, :meth:`start` and :meth:`stop` may be called from outside the loop."""
+    """See the module. Only :meth:`call_soon`, :meth:`spawn`, :meth:`start` and :meth:`stop` may be called from
+    outside the loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         self.clock = clock
@@ -61,7 +62,9 @@ class Reactor:
         self._due: dict[int, set[Timed]] = {}
         self._ticks: list[int] = []
         self._stopped = False
-        self._driver: _ThreadDriver | _GeventDriver = _GeventDriver(self) if gevent_is_in_charge() else _ThreadDriver(self)
+        self._driver: _ThreadDriver | _GeventDriver = (
+            _GeventDriver(self) if gevent_is_in_charge() else _ThreadDriver(self)
+        )
 
     def start(self) -> None:
         self._driver.start()
@@ -132,8 +135,8 @@ class Reactor:
     def turn(self, wait: float) -> bool:
         """One turn: what was handed over, what happened on the sockets, what is due, then one write per socket.
 
-        ``wait`` is how many seconds to wait for something to happen, negative for as long as it takes. Returns whether the
-        loop goes on."""
+        ``wait`` is how many seconds to wait for something to happen, negative for as long as it takes. Returns
+        whether the loop goes on."""
         events = self._poller.poll(wait, EVENTS_PER_TURN)
         if self._awake:
             self._waker.clear()

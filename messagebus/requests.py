@@ -1,4 +1,5 @@
-"""Reads and checks what a request asks for. Everything malformed ends here, as an :class:`Refusal`, and changes nothing."""
+"""Reads and checks what a request asks for. Everything malformed ends here, as an :class:`Refusal`, and changes
+nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +79,10 @@ def check_method(request: Request, *allowed: str) -> None:
 def check_client_id(client_id: str) -> None:
     if not CLIENT_ID.fullmatch(client_id):
         raise Refusal(
-            HTTPStatus.BAD_REQUEST, "invalid_client_id", "a client id has 1 to 128 letters, digits, or any of _ . ~ -", "client_id"
+            HTTPStatus.BAD_REQUEST,
+            "invalid_client_id",
+            "a client id has 1 to 128 letters, digits, or any of _ . ~ -",
+            "client_id",
         )
 
 
@@ -104,7 +108,9 @@ def read_query(request: Request, options: Options) -> Asked:
     if not last_event_id:
         return asked
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 18):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID")
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID"
+        )
     return Asked(asked.positions, asked.sequence, asked.epoch, int(last_event_id))
 
 
@@ -113,7 +119,10 @@ def check_origin(request: Request, options: Options) -> None:
     origin = request.headers.get("Origin")
     if origin and not is_same(origin, request.host) and not is_allowed(origin, options.allowed_origins):
         raise Refusal(
-            HTTPStatus.FORBIDDEN, "forbidden_origin", f"pages of {origin[:100]} may not connect; see allowed_origins", "Origin"
+            HTTPStatus.FORBIDDEN,
+            "forbidden_origin",
+            f"pages of {origin[:100]} may not connect; see allowed_origins",
+            "Origin",
         )
 
 
@@ -138,7 +147,7 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
     environ = request.environ
     user_id = options.user_id_lookup(environ) if options.user_id_lookup else None
     group_ids = options.group_ids_lookup(environ) if options.group_ids_lookup else None
-    site_id = options.site_id_lookup(environ) if options.site_id_lookup else None
+    site_id: Any = options.site_id_lookup(environ) if options.site_id_lookup else None
     if site_id is not None and (not isinstance(site_id, str) or SITE_SEPARATOR in site_id):
         raise TypeError(f"site_id_lookup: expected a string without {SITE_SEPARATOR!r} or None, not {site_id!r}")
     return (
@@ -162,7 +171,9 @@ def _asked(pairs: Mapping[str, object], options: Options) -> Asked:
             raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_sequence", "__seq: expected a whole number", "__seq")
         sequence = int(text)
     if epoch is not None and not (isinstance(epoch, str) and len(epoch) <= 128):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch")
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch"
+        )
     return Asked(positions, sequence, epoch)
 
 
@@ -193,19 +204,26 @@ def _json_pairs(body: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body is not JSON", "body") from None
     if not isinstance(pairs, dict):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body is not a JSON object of channels and positions", "body")
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST, "malformed", "the body is not a JSON object of channels and positions", "body"
+        )
     return pairs
 
 
 def _read_body(request: Request, options: Options) -> bytes:
     limit = options.max_request_body
     too_large = Refusal(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"max_request_body allows {limit} bytes", "body", Connection="close"
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "too_large",
+        f"max_request_body allows {limit} bytes",
+        "body",
+        Connection="close",
     )
-    if (request.content_length or 0) > limit:
+    length = request.content_length
+    if length is not None and length > limit:
         raise too_large
     try:
-        if request.content_length is not None:
+        if length is not None:
             return request.get_data()
         body = request.stream.read(limit + 1)  # chunked: its length shows when it has been read
     except RequestEntityTooLarge:

@@ -75,7 +75,8 @@ class Runtime:
         self.backend.close()
 
     def end_subscribers(self, timeout: float) -> None:
-        """End every subscriber's connection in order and refuse new ones; wait up to ``timeout`` seconds for the last byte."""
+        """End every subscriber's connection in order and refuse new ones; wait up to ``timeout`` seconds for the last
+        byte."""
         done = threading.Event()
         self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set)
         done.wait(timeout)
@@ -188,8 +189,8 @@ class Runtime:
             done.wait(1.0)
 
     def _learn_epoch(self) -> None:
-        # An empty store has none: the first publish makes it, unheard by the feed. Nor has a store that only other programs
-        # publish to, so that this is asked once a second at most.
+        # An empty store has none: the first publish makes it, unheard by the feed. Nor has a store that only other
+        # programs publish to, so that this is asked once a second at most.
         now = self.reactor.clock()
         if self.seen_id and now >= self._ask_epoch_at:
             self._ask_epoch_at = now + 1.0

@@ -1,7 +1,7 @@
 """``messagebus serve``: gevent's WSGI server, set up for many connections, and its workers.
 
-The workers are plain forks that share the listening socket. A library for that (gunicorn's arbiter) was tried and left out:
-it costs a second process where one worker is enough, and serves with handlers of its own.
+The workers are plain forks that share the listening socket. A library for that (gunicorn's arbiter) was tried and
+left out: it costs a second process where one worker is enough, and serves with handlers of its own.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ def serve_here(listener: socket.socket, application: Callable[..., Any], access_
 
     from .bus import close_all
 
-    class Server(WSGIServer):  # type: ignore[misc]
+    class Server(WSGIServer):
         def handle(self, client: Any, address: Any) -> None:
-            # pywsgi writes head and body apart. Without this, the second waits 40 ms for the first one's acknowledgement.
+            # pywsgi writes head and body apart. Without this, the second waits 40 ms for the first one's
+            # acknowledgement.
             with contextlib.suppress(OSError):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             super().handle(client, address)
@@ -101,7 +102,8 @@ def serve_here(listener: socket.socket, application: Callable[..., Any], access_
 
 
 def serve_with_workers(listener: socket.socket, count: int, work: Callable[[], None]) -> int:
-    """Run ``work`` in ``count`` children until SIGTERM or SIGINT, and start another when one dies. Returns the exit code."""
+    """Run ``work`` in ``count`` children until SIGTERM or SIGINT, and start another when one dies. Returns the exit
+    code."""
     workers: set[int] = set()
     stopping = False
     started = time.monotonic()

@@ -1,4 +1,5 @@
-"""A subscriber on a WebSocket: its commands, and the frames it sends. RFC 6455; frames are parsed by the websockets library.
+"""A subscriber on a WebSocket: its commands, and the frames it sends. RFC 6455; frames are parsed by the websockets
+library.
 
 A parser exists only while a frame is incomplete, so that an idle connection costs no more than any other.
 """
@@ -13,8 +14,8 @@ from typing import Any
 
 import msgspec
 from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.frames import Frame, Opcode
 from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from .errors import (
@@ -43,6 +44,8 @@ logger = logging.getLogger("messagebus.websocket")
 MAX_UNANSWERED = 100
 """Commands of one client that may wait for the store; more end the connection."""
 _COMMANDS = ("subscribe", "unsubscribe", "publish", "ping")
+_OPEN = (State.OPENING, State.LIVE)
+_CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
 
 
 class CommandError(Exception):
@@ -72,13 +75,13 @@ class WebSocketSubscriber(Subscriber):
     # --- frames ---
 
     def on_data(self, data: bytes) -> None:
-        if self.state not in (State.OPENING, State.LIVE):
+        if self.state not in _OPEN:
             return
         if self._reader is None:
             self._reader = StreamReader()
         self._reader.feed_data(data)
         try:
-            while (frame := self._parse(self._reader)) is not None and self.state is not State.CLOSING:
+            while (frame := self._parse(self._reader)) is not None and self.state in _OPEN:
                 self._on_frame(frame)
         except PayloadTooBig:
             self.end(TOO_BIG)
@@ -153,12 +156,14 @@ class WebSocketSubscriber(Subscriber):
             self.end(TOO_MANY_COMMANDS)
 
     def _carry_out(self, command: dict[str, Any]) -> None:
-        if self.state not in (State.OPENING, State.LIVE):
+        if self.state not in _OPEN:
             return
         try:
             verbs = [key for key in command if key != "id"]
             if len(verbs) != 1 or verbs[0] not in _COMMANDS:
-                raise CommandError("bad_request", f"expected one of {', '.join(_COMMANDS)}, and id; not {', '.join(verbs)[:100]}")
+                raise CommandError(
+                    "bad_request", f"expected one of {', '.join(_COMMANDS)}; not {', '.join(verbs)[:100]}"
+                )
             getattr(self, "_" + verbs[0])(command, command[verbs[0]])
         except (CommandError, InvalidChannel, InvalidPosition, InvalidData) as error:
             self._fail(command, error)
@@ -228,15 +233,18 @@ class WebSocketSubscriber(Subscriber):
             try:
                 result = job()
             except BackendUnavailable as error:
-                self._runtime.reactor.call_soon(then, partial(self._fail, command, CommandError("unavailable", str(error))))
+                answer = partial(self._fail, command, CommandError("unavailable", str(error)))
+            except InvalidData as error:
+                answer = partial(self._fail, command, error)
             except Exception as error:
                 logger.exception("a command failed")
-                self._runtime.reactor.call_soon(then, partial(self._fail, command, CommandError("internal", type(error).__name__)))
+                answer = partial(self._fail, command, CommandError("internal", type(error).__name__))
             else:
-                self._runtime.reactor.call_soon(then, partial(finish, result))
+                answer = partial(finish, result)
+            self._runtime.reactor.call_soon(then, answer)
 
         def then(answer: Any) -> None:
-            if self.state in (State.OPENING, State.LIVE):
+            if self.state in _OPEN:
                 answer()
             commands, self._commands = self._commands, None
             while commands and self._commands is None:
@@ -253,14 +261,13 @@ class WebSocketSubscriber(Subscriber):
             self._say({"id": command["id"], "ok": result})
 
     def _fail(self, command: Mapping[str, Any], error: Exception) -> None:
-        codes = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
-        code = error.code if isinstance(error, CommandError) else codes.get(type(error), "invalid_data")
+        code = error.code if isinstance(error, CommandError) else _CODES.get(type(error), "invalid_data")
         self._say({"id": command.get("id"), "error": {"code": code, "message": str(error)}})
 
     def _say(self, answer: dict[str, Any]) -> None:
         if answer.get("id") is None:
             answer.pop("id", None)
-        if self.state in (State.OPENING, State.LIVE):
+        if self.state in _OPEN:
             self.put(text_frame(encode_json(answer)))
 
 

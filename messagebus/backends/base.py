@@ -23,7 +23,7 @@ class State(NamedTuple):
     global_id: int
     """The last global id; 0 in an empty store."""
     epoch: str | None
-    """Random name of this life of the store; ``None`` before the first message that this package published."""
+    """Random name of this life of the store; ``None`` before this package published a message or began a feed."""
 
 
 class Backlog(NamedTuple):
@@ -43,7 +43,9 @@ class Listener(Protocol):
     None may block, or publish."""
 
     def started(self, state: State) -> None:
-        """The feed stands: every message after ``state.global_id`` will come."""
+        """The feed stands: every message after ``state.global_id`` will come.
+
+        The state has an epoch even if the store is empty, unless the store cannot be written to."""
 
     def received(self, messages: Sequence[Message]) -> None:
         """The next messages in the order of their global ids, with no hole before or between them.

@@ -28,7 +28,8 @@ Entry = Message | Unreadable
 class Source(Protocol):
     """What the sequencer asks the store. Both may raise; the sequencer stays where it was, for a next ``catch_up``."""
 
-    def state(self) -> State: ...
+    def named_state(self) -> State:
+        """The store's state; a store without an epoch is given one, so that listeners know it from the beginning."""
 
     def entries(self, after: int) -> Sequence[Entry]:
         """The global backlog after a global id, in order; without those that are gone."""
@@ -51,11 +52,11 @@ class Sequencer:
         """Before subscribing: every id that the coming stream brings is greater than the store's last one now.
 
         Without this floor, the first message after a reset could not be told from one that the backlog already gave."""
-        self._seen = self._source.state().global_id
+        self._seen = self._source.named_state().global_id
 
     def catch_up(self) -> None:
         """After subscribing: deliver what was missed since the last connection, or begin."""
-        state = self._source.state()
+        state = self._source.named_state()
         self._seen = min(self._seen, state.global_id)
         if not self._started:
             self._started = True
@@ -91,13 +92,13 @@ class Sequencer:
 
     def _was_reset(self, state: State) -> bool:
         return state.global_id < self._delivered or (
-            # The epoch appears with the first message that this package publishes; until then there is none to compare.
+            # A store that cannot be written to may have none, and then there is none to compare.
             state.epoch is not None and self._epoch is not None and state.epoch != self._epoch
         )
 
     def _begin_anew(self, global_id: int) -> None:
         """The store was reset, and this is the first message of its new life that came."""
-        state = State(global_id - 1, self._source.state().epoch)
+        state = State(global_id - 1, self._source.named_state().epoch)
         self._go_on_after(state)
         self._listener.lost(state)
 
@@ -111,7 +112,7 @@ class Sequencer:
         if self._delivered + len(run) >= through:
             self._deliver(run)
             return
-        state = self._source.state()
+        state = self._source.named_state()
         # Never before what the stream has shown, even if the store is reset right now: the stream will show that, too.
         state = State(max(state.global_id, through), state.epoch)
         self._go_on_after(state)

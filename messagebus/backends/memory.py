@@ -92,8 +92,7 @@ class MemoryBackend(Backend):
             channel = self._channels[name] = _Channel()
             heapq.heappush(self._expiries, (now + age, name))
         self._global_id += 1
-        if self._epoch is None:
-            self._epoch = secrets.token_hex(8)
+        self._named_state()
         channel.last_id = message_id
         channel.backlog_until = now + age
         channel.ids_until = now + age * IDS_AGE_FACTOR
@@ -178,12 +177,17 @@ class MemoryBackend(Backend):
             self._check_open()
             return State(self._global_id, self._epoch)
 
+    def _named_state(self) -> State:
+        if self._epoch is None:
+            self._epoch = secrets.token_hex(8)
+        return State(self._global_id, self._epoch)
+
     def listen(self, listener: Listener) -> MemoryFeed:
         with self._lock:
             feed = MemoryFeed(self, listener)
             self._check_open()
             self._feeds = (*self._feeds, feed)
-            listener.started(State(self._global_id, self._epoch))
+            listener.started(self._named_state())
             return feed
 
     def _remove(self, feed: MemoryFeed) -> None:
@@ -195,7 +199,7 @@ class MemoryBackend(Backend):
             self._check_open()
             self._forget()
             for feed in self._feeds:
-                feed.listener.lost(State(0, None))
+                feed.listener.lost(self._named_state())
 
     def close(self) -> None:
         with self._lock:

@@ -188,6 +188,18 @@ class RedisBackend(Backend):
             global_id, epoch = self._client().mget([GLOBAL_ID, EPOCH])
         return State(int(global_id or 0), epoch.decode(errors="replace") if epoch else None)
 
+    def named_state(self) -> State:
+        """As ``state``, but a store that has no epoch yet is given one. For the feed."""
+        state = self.state()
+        if state.epoch is not None:
+            return state
+        try:
+            with self._errors():
+                self._client().set(EPOCH, secrets.token_hex(8), nx=True)
+        except BackendUnavailable:
+            return state  # read-only: the feed works without
+        return self.state()
+
     def listen(self, listener: Listener) -> RedisFeed:
         feed = RedisFeed(
             self,

@@ -31,6 +31,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect: the first is short, each next up to twice as long, as far as the longest."""
 
 _NOTHING = object()
+_left_behind: list[RedisFeed] = []
+"""Feeds that a fork has copied together with their greenlets, see ``abandon``."""
 
 
 class RedisFeed:
@@ -83,10 +85,10 @@ class RedisFeed:
             self._thread.join(1.0)
 
     def abandon(self) -> None:
-        """In a child process, where the thread does not exist; but a gevent greenlet does, and has to end."""
+        """In a child process, where the thread does not exist; but a gevent greenlet does, and must do no more."""
         self._gate.shut_after_fork()
         self._stop = threading.Event()
-        self._stop.set()
+        _left_behind.append(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()  # only closes the descriptor: redis-py sees that another process opened it
@@ -105,6 +107,9 @@ class RedisFeed:
                 self._went_down(error)
             self._stop.wait(self._pause(attempts))
             attempts += 1
+        if self in _left_behind:
+            # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
+            self._stop.wait()
 
     def _pause(self, attempts: int) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))

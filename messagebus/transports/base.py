@@ -1,5 +1,5 @@
-"""The contract of a transport. Its bytes depend on the batch alone, never on the subscriber, so that each dispatch makes them
-once and writes them to all."""
+"""The contract of a transport. Its bytes depend on the batch alone, never on the subscriber, so that each dispatch
+makes them once and writes them to all."""
 
 from __future__ import annotations
 

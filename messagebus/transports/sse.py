@@ -1,4 +1,5 @@
-"""EventSource: one event for each batch, in a response that ends when the connection does (WHATWG HTML, section 9.2)."""
+"""EventSource: one event for each batch, in a response that ends when the connection does (WHATWG HTML, section
+9.2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Streamed long-polling: many batches in one response, each followed by a separator.
 
-Chunks are HTTP's affair: a proxy may cut them anew, so a reader looks for the separator alone. JSON never contains it (it
-has no bare ``|`` outside strings, and no bare line feed inside them), but the protocol says how it would be written.
+Chunks are HTTP's affair: a proxy may cut them anew, so a reader looks for the separator alone. JSON never contains it
+(it has no bare ``|`` outside strings, and no bare line feed inside them), but the protocol says how it would be
+written.
 """
 
 from __future__ import annotations
