@@ -39,6 +39,8 @@ def make_blueprint(bus: Bus) -> Blueprint:
         answered = answer(bus._running(), request, path)
         return _to_flask(answered) if isinstance(answered, Answer) else answered
 
+    # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
+    blueprint.add_url_rule(f"{ROOT}/<path:path>", "serve_websocket", serve, websocket=True)
     return blueprint
 
 

@@ -106,6 +106,13 @@ class Bus:
             self._blueprint = make_blueprint(self)
         return self._blueprint
 
+    def start(self) -> None:
+        """Connect and begin to listen now, rather than with the first use; for servers that have yet to open their door.
+
+        Does not wait for the store longer than a second: where it is gone, the bus finds it when it is back."""
+        runtime = self._running()
+        runtime.has_started()
+
     # --- publishing ---
 
     def publish(

@@ -58,6 +58,8 @@ def serve(
         if workers > 1 and urlsplit(bus.options.url).scheme == "memory":
             click.echo("Error: several workers need a store that they share: give --url redis://HOST:PORT/0", err=True)
             sys.exit(CANNOT_START)
+        # Before the first client comes: after a restart they all come at once, and would wait for this together.
+        bus.start()
         click.echo(f"messagebus listening on {name}, store {redacted(bus.options.url)}, process {os.getpid()}")
         serve_here(listener, app, access_log)
 

@@ -1,0 +1,91 @@
+# make demo    the chat on http://127.0.0.1:8000; HOST, PORT and MESSAGEBUS_URL may be set. Ctrl-C ends it.
+# make test    everything that must pass: style, types, the tests of the client, the tests of the server
+# make lint, make types, make test-js, make test-py    each of them by itself
+# make clean   removes what these made
+#
+# Needs Python 3.10 or newer; the rest is fetched into .venv and node_modules, or through apt where that is allowed.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+# More arguments for pytest, such as: make test-py PYTEST_ARGS="-k nginx"
+PYTEST_ARGS ?=
+
+# By their path from here, so that this works in a directory with blanks in its name.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+NODE := node_modules/.stamp
+TEST_TOOLS := redis-server postgresql nginx chromium nodejs openssl
+DESCRIBED := setup.cfg pyproject.toml
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+
+export PYTHON
+
+.PHONY: demo test check lint types test-js test-py coverage tools clean
+
+demo: export HOST := $(HOST)
+demo: export PORT := $(PORT)
+# exec: what make waits for, and passes its signals on to, is the server itself.
+demo: $(STAMPS)/demo
+	@exec $(BIN)/python -m messagebus serve demo.app:app --bind "$$HOST:$$PORT"
+
+# One after the other, and pytest's summary last.
+test:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory test-js
+	@$(MAKE) --no-print-directory test-py
+
+check: test
+
+lint: $(STAMPS)/test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: $(STAMPS)/test
+	$(BIN)/python -m mypy
+
+test-js: $(NODE)
+	node --test tests/js/*.test.*js
+
+test-py: $(STAMPS)/test $(NODE)
+	$(BIN)/python -m pytest -q --durations=10 $(PYTEST_ARGS)
+
+coverage: $(STAMPS)/test $(NODE)
+	$(BIN)/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
+
+# --- what they need ---
+
+# Not --upgrade-deps: the pip that comes with Python will do.
+$(BIN)/python:
+	@scripts/ensure-tools python-venv
+	"$$PYTHON" -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+
+$(STAMPS)/demo: $(DESCRIBED) | $(BIN)/python
+	$(PIP) install -e .
+	@touch $@
+
+$(STAMPS)/test: $(DESCRIBED) | $(BIN)/python
+	$(PIP) install -e '.[test,dev]'
+	@touch $@ $(STAMPS)/demo
+
+# Asked every time, which takes no time: a tool may have been removed since.
+tools:
+	@scripts/ensure-tools $(TEST_TOOLS)
+
+$(NODE): $(wildcard package.json package-lock.json) | tools
+	@if [ -e package.json ] && grep -q '"devDependencies"' package.json; then \
+	    scripts/ensure-tools npm && \
+	    npm $$([ -e package-lock.json ] && echo ci || echo install --no-package-lock) --no-audit --no-fund --silent; \
+	fi
+	@mkdir -p $(@D) && touch $@
+
+clean:
+	rm -rf $(VENV) node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

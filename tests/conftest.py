@@ -1,0 +1,16 @@
+"""What all tests share. The fixtures are in the modules named here, each beside what it is made of."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+pytest_plugins = ["tests.fixtures_stores", "tests.fixtures_servers", "tests.chromium"]
+
+
+def pytest_configure() -> None:
+    # Settings of the bus that whoever runs the tests happens to have.
+    for name in [name for name in os.environ if name.startswith("MESSAGEBUS_") or name == "REDIS_URL"]:
+        del os.environ[name]
+    # A run that is ended from outside ends as by Ctrl-C does, through the fixtures: no server stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,69 @@
+"""Servers that the stories of the transports are told to, and what a test does to them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..clients import TRANSPORTS, Client, request
+from ..redis_server import RedisServer
+from ..servers import Server
+
+APP = "tests.apps.contract:app"
+_numbers = itertools.count()
+
+
+class World:
+    """A server with the bus, and publishing on it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.url = server.url
+
+    def channel(self) -> str:
+        """A channel that no other test has."""
+        return f"/chat-{next(_numbers)}"
+
+    def publish(self, channel: str, *data: Any, **options: Any) -> list[int]:
+        """Publish messages one after the other; their ids."""
+        ids: list[int] = self._post("/publish", {"channel": channel, "data": data, **options})["ids"]
+        return ids
+
+    def reset(self) -> None:
+        """The store loses everything."""
+        with request(self.url, "POST", "/reset") as response:
+            assert response.status == 200, response.read()
+
+    def _post(self, path: str, arguments: dict[str, Any]) -> Any:
+        body = json.dumps(arguments)
+        with request(self.url, "POST", path, body, {"Content-Type": "application/json"}) as response:
+            assert response.status == 200, response.read()
+            return json.loads(response.read())
+
+
+def run(kind: str, redis: RedisServer, **env: str) -> Iterator[World]:
+    """``serve`` on Redis, everything else on the memory of its one process."""
+    if kind == "serve":
+        with redis.client() as client:
+            client.flushall()
+        env = {"MESSAGEBUS_URL": redis.url, **env}
+    with Server(kind, APP, env={name.upper(): value for name, value in env.items()}) as server:
+        yield World(server)
+        assert "Traceback" not in server.output(), server.output()[-5000:]
+
+
+@pytest.fixture(scope="module", params=["flask", "serve"])
+def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[World]:
+    """Flask's development server with the store in memory, then ``messagebus serve`` with Redis; default settings."""
+    yield from run(request.param, redis_server)
+
+
+@pytest.fixture(params=TRANSPORTS, ids=lambda transport: transport.transport)
+def transport(request: pytest.FixtureRequest) -> type[Client]:
+    """Each transport's client in turn."""
+    client: type[Client] = request.param
+    return client

@@ -1,0 +1,236 @@
+// A world for the client to live in: a clock that moves when told to, a page, a store, and a server that records what it
+// is asked and behaves as a test says. Nothing here waits in real time.
+import "../../static/js/messagebus.js";
+
+export const { createMessageBus } = globalThis.MessageBus;
+
+// Lets promises that are ready run on; fetch and streams take several turns.
+export const settle = async () => {
+  for (let turn = 0; turn < 8; turn++) await new Promise(setImmediate);
+};
+
+class Target {
+  listeners = new Map();
+  addEventListener(type, fn) {
+    this.listeners.set(type, [...(this.listeners.get(type) || []), fn]);
+  }
+  removeEventListener(type, fn) {
+    this.listeners.set(type, (this.listeners.get(type) || []).filter((one) => one !== fn));
+  }
+  get listening() {
+    return [...this.listeners.values()].flat().length;
+  }
+  emit(type, event = {}) {
+    for (const fn of this.listeners.get(type) || []) fn(event);
+  }
+}
+
+class Request {
+  constructor(world, url, init) {
+    this.url = url;
+    this.at = world.time;
+    this.plain = url.endsWith("?dlp=t");
+    this.headers = init.headers;
+    this.form = Object.fromEntries(new URLSearchParams(init.body));
+    this.kind = this.plain ? "polling" : "Dont-Chunk" in init.headers ? "long-polling" : "streaming";
+    this.aborted = false;
+    this.response = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    init.signal.addEventListener("abort", () => {
+      this.aborted = true;
+      this.fail("aborted");
+    });
+  }
+  answer(batch, { status = 200, headers = {} } = {}) {
+    const text = typeof batch === "string" ? batch : JSON.stringify(batch);
+    this.resolve(new Response(text, { status, headers }));
+  }
+  fail(reason = "network error") {
+    const error = new TypeError(reason);
+    this.reject(error);
+    if (this.controller && !this.over) this.controller.error(error);
+    this.over = true;
+  }
+  // Bytes or text of a streamed answer; the first call sends the head.
+  write(piece) {
+    if (!this.controller) this.resolve(new Response(new ReadableStream({ start: (controller) => (this.controller = controller) })));
+    if (piece) this.controller.enqueue(typeof piece === "string" ? new TextEncoder().encode(piece) : piece);
+  }
+  send(batch) {
+    this.write(JSON.stringify(batch).replaceAll("\r\n|\r\n", "\r\n||\r\n") + "\r\n|\r\n");
+  }
+  end() {
+    this.over = true;
+    this.controller.close();
+  }
+}
+
+export class World {
+  time = 1_000_000;
+  timers = new Map();
+  lastTimer = 0;
+  window = new Target();
+  document = Object.assign(new Target(), { visibilityState: "visible" });
+  store = new Map();
+  polls = [];
+  sockets = [];
+  sources = [];
+  log = [];
+  states = [];
+  // "open": works; "fail": breaks before a byte; "silent": says nothing. polling answers [] unless `answers` has something.
+  behave = { websocket: "open", eventsource: "open", streaming: "open", "long-polling": "open", polling: "open" };
+  answers = [];
+
+  constructor() {
+    const world = this;
+    class Socket {
+      sent = [];
+      closed = false;
+      constructor(url) {
+        this.url = url;
+        this.at = world.time;
+        this.query = Object.fromEntries(new URL(url, "http://page.test/").searchParams);
+        this.connect();
+      }
+      send(text) {
+        this.sent.push(JSON.parse(text));
+      }
+      close() {
+        this.closed = true;
+      }
+      receive(body) {
+        if (!this.closed) this.onmessage({ data: JSON.stringify(body) });
+      }
+    }
+    this.WebSocket = class extends Socket {
+      connect() {
+        world.sockets.push(this);
+        if (world.behave.websocket === "open") world.setTimeout(() => this.closed || this.onopen({}), 1);
+        if (world.behave.websocket === "fail") world.setTimeout(() => this.break(1006), 1);
+      }
+      break(code = 1006, reason = "") {
+        if (!this.closed) this.onclose({ code, reason });
+      }
+    };
+    this.EventSource = class extends Socket {
+      connect() {
+        world.sources.push(this);
+        if (world.behave.eventsource === "open") world.setTimeout(() => this.closed || (this.onopen({}), this.receive([])), 1);
+        if (world.behave.eventsource === "fail") world.setTimeout(() => this.break(), 1);
+      }
+      break() {
+        if (!this.closed) this.onerror({});
+      }
+    };
+  }
+
+  setTimeout = (fn, ms) => {
+    this.timers.set(++this.lastTimer, { fn, due: this.time + ms, ms });
+    return this.lastTimer;
+  };
+  clearTimeout = (timer) => this.timers.delete(timer);
+
+  fetch = (url, init) => {
+    const request = new Request(this, url, init);
+    this.polls.push(request);
+    const how = this.behave[request.kind];
+    if (how === "fail") request.fail();
+    else if (how !== "silent") {
+      if (request.kind === "streaming") request.send([]);
+      if (request.kind === "polling") {
+        const next = this.answers.shift() || [];
+        if (Array.isArray(next)) request.answer(next);
+        else request.answer(next.text || "", next);
+      }
+    }
+    return request.response;
+  };
+
+  environment() {
+    const world = this;
+    return {
+      fetch: this.fetch,
+      WebSocket: this.WebSocket,
+      EventSource: this.EventSource,
+      setTimeout: this.setTimeout,
+      clearTimeout: this.clearTimeout,
+      window: this.window,
+      document: this.document,
+      location: { href: "http://page.test/room" },
+      Date: { now: () => this.time, parse: Date.parse },
+      Math: { random: () => 0.5 },
+      localStorage: {
+        getItem: (key) => this.store.get(key) ?? null,
+        setItem: (key, value) => this.store.set(key, value),
+        removeItem: (key) => this.store.delete(key),
+      },
+      console: {
+        error: (...what) => world.log.push(["error", ...what]),
+        warn: (...what) => world.log.push(["warn", ...what]),
+      },
+    };
+  }
+
+  bus(settings = {}) {
+    const bus = createMessageBus({
+      environment: this.environment(),
+      onStateChange: (state, info) => this.states.push([state, info]),
+      ...settings,
+    });
+    this.made = bus;
+    return bus;
+  }
+
+  get stateNames() {
+    return this.states.map(([state]) => state);
+  }
+  get socket() {
+    return this.sockets.at(-1);
+  }
+  get source() {
+    return this.sources.at(-1);
+  }
+  get poll() {
+    return this.polls.at(-1);
+  }
+
+  // Moves the clock, and fires what comes due on the way, in order.
+  async advance(ms) {
+    const end = this.time + ms;
+    await settle();
+    for (;;) {
+      const [next] = [...this.timers].filter(([, { due }]) => due <= end).sort(([, a], [, b]) => a.due - b.due);
+      if (!next) break;
+      this.timers.delete(next[0]);
+      this.time = Math.max(this.time, next[1].due);
+      next[1].fn();
+      await settle();
+    }
+    this.time = end;
+  }
+
+  // The machine sleeps: the clock goes on, timers do not.
+  async sleep(ms) {
+    this.time += ms;
+    await this.advance(0);
+  }
+
+  show(visibilityState) {
+    this.document.visibilityState = visibilityState;
+    this.document.emit("visibilitychange");
+  }
+}
+
+// A message as the server sends it. Global ids are ten times the message's, so that the two cannot be mixed up unseen.
+export const message = (channel, message_id, data = `${channel} ${message_id}`) => ({
+  global_id: message_id * 10, message_id, channel, data,
+});
+export const status = (data) => ({ global_id: -1, message_id: -1, channel: "/__status", data });
+export const gap = (data) => ({ global_id: -1, message_id: -1, channel: "/__gap", data });
+
+// A callback that keeps what it got.
+export function recorder() {
+  const callback = (...args) => callback.got.push(args);
+  callback.got = [];
+  Object.defineProperty(callback, "data", { get: () => callback.got.map(([data]) => data) });
+  return callback;
+}

@@ -1,0 +1,78 @@
+// Right calls compile, wrong ones do not: each line after "// wrong" has to be an error, and no other line may be one.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { fileURLToPath } from "node:url";
+import ts from "typescript"; // `npm install` brings it
+
+const FILE = fileURLToPath(new URL("calls.ts", import.meta.url));
+
+const CALLS = `
+import MessageBus, { createMessageBus, type Gap, type State } from "../../static/js/messagebus.mjs";
+import Named from "messagebus";
+
+const undo: () => boolean = MessageBus.subscribe("/chat", (data, globalId, messageId) => console.log(data.text, globalId + messageId));
+MessageBus.subscribe<{ text: string }>("/chat", ({ text }) => text.trim(), "@17");
+MessageBus.subscribe("/chat", () => {}, -1);
+MessageBus.start();
+MessageBus.start({ baseUrl: "/app/", transports: ["polling"] });
+MessageBus.onStateChange = (state: State, { delay = 0 }) => console.log(state, delay + 1);
+MessageBus.onGap = (channel: string, { after, before }: Gap) => console.log(channel, after, before + 1);
+MessageBus.shouldLongPollCallback = null;
+const removed: boolean = MessageBus.unsubscribe("/chat/*");
+MessageBus.publish("/chat", { any: ["thing"] }).then(({ message_id }) => message_id);
+MessageBus.continueFrom({ "/chat": "@17", "/a": 3 }, "epoch");
+createMessageBus({ headers: { "X-Mine": "1" }, environment: { WebSocket: undefined } }).stop();
+globalThis.MessageBus.pause();
+Named.resume();
+
+// wrong: not a position
+MessageBus.subscribe("/chat", () => {}, "17");
+// wrong: not a callback
+MessageBus.subscribe("/chat", "fn");
+// wrong: data is of the type that was given
+MessageBus.subscribe<{ text: string }>("/chat", ({ txt }) => txt);
+// wrong: no such transport
+MessageBus.transports = ["websockets"];
+// wrong: read-only
+MessageBus.transport = "polling";
+// wrong: read-only
+MessageBus.state = "connected";
+// wrong: no such setting
+createMessageBus({ callbackIntervall: 1 });
+// wrong: milliseconds are a number
+MessageBus.callbackInterval = "15s";
+// wrong: a gap's after may be null
+MessageBus.onGap = (channel, { after }) => after + 1;
+// wrong: no such state
+if (MessageBus.state === "closed") removed;
+// wrong: publish gives a promise
+const id: number = MessageBus.publish("/chat", 1);
+export { undo, id };
+`;
+
+test("right calls compile and wrong ones do not", () => {
+  const options = {
+    strict: true, noEmit: true, skipLibCheck: false, types: [],
+    target: ts.ScriptTarget.ES2020, lib: ["lib.es2020.d.ts", "lib.dom.d.ts"],
+    module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext,
+  };
+  const host = ts.createCompilerHost(options);
+  const { fileExists, readFile, getSourceFile } = host;
+  host.fileExists = (name) => name === FILE || fileExists.call(host, name);
+  host.readFile = (name) => (name === FILE ? CALLS : readFile.call(host, name));
+  host.getSourceFile = (name, ...rest) => (name === FILE ? ts.createSourceFile(name, CALLS, rest[0]) : getSourceFile.call(host, name, ...rest));
+  const found = ts.getPreEmitDiagnostics(ts.createProgram([FILE], options, host));
+  const wrong = found.map(({ file, start, messageText }) => {
+    const at = file?.fileName === FILE ? file.getLineAndCharacterOfPosition(start).line : file?.fileName;
+    return [at, ts.flattenDiagnosticMessageText(messageText, " ")];
+  });
+  const expected = CALLS.split("\n").flatMap((line, index) => (line.startsWith("// wrong") ? [index + 1] : []));
+  assert.deepEqual([...new Set(wrong.map(([at]) => at))], expected, JSON.stringify(wrong, null, 1));
+});
+
+test("every setting is declared with its name", async () => {
+  const { readFileSync } = await import("node:fs");
+  const types = readFileSync(new URL("../../static/js/messagebus.d.ts", import.meta.url), "utf8");
+  const { createMessageBus } = await import("../../static/js/messagebus.mjs");
+  for (const name of Object.keys(createMessageBus())) assert.match(types, new RegExp(`^  (readonly )?${name}[:(<]`, "m"), name);
+});

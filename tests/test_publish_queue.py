@@ -1,0 +1,190 @@
+"""Publishing through an outage: in order, bounded, and never silently lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from messagebus.backends.memory import MemoryBackend
+from messagebus.errors import BackendUnavailable, BusClosed, PublishQueueFull
+from messagebus.message import Ids, encode_envelope
+from messagebus.options import Options
+from messagebus.publish_queue import PublishQueue
+from tests.eventually import eventually
+
+
+class Flaky(MemoryBackend):
+    """The memory store, which can be gone."""
+
+    def __init__(self) -> None:
+        super().__init__(Options())
+        self.available = True
+        self.before: Callable[[], object] = lambda: None
+
+    def publish(self, name: str, envelope: bytes, **limits: Any) -> Ids:
+        self.before()
+        if not self.available:
+            raise BackendUnavailable("gone")
+        return super().publish(name, envelope, **limits)
+
+    def stored(self) -> list[object]:
+        return [message.data for message in self.global_backlog()]
+
+
+@pytest.fixture
+def store() -> Flaky:
+    return Flaky()
+
+
+def publish(queue: PublishQueue, number: int, **options: bool) -> Ids | None:
+    return queue.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=60, **options)
+
+
+def writers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "messagebus-publish-queue"]
+
+
+def test_a_store_that_answers_is_written_at_once_and_no_thread_is_started(store: Flaky) -> None:
+    queue = PublishQueue(store, 5)
+    assert publish(queue, 1) == Ids(1, 1)
+    assert len(queue) == 0
+    assert writers() == []
+    queue.close(1)
+
+
+def test_messages_wait_in_order_and_the_thread_ends_when_all_are_written(
+    store: Flaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "messagebus")
+    queue = PublishQueue(store, 5)
+    store.available = False
+    assert [publish(queue, number) for number in range(3)] == [None] * 3
+    store.available = True
+    eventually(lambda: not writers())
+    assert store.stored() == [0, 1, 2]
+    assert publish(queue, 3) == Ids(4, 4)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    queue.close(1)
+
+
+def test_a_second_outage_is_survived_as_the_first(store: Flaky) -> None:
+    queue = PublishQueue(store, 5)
+    for number in range(2):
+        store.available = False
+        assert publish(queue, number) is None
+        store.available = True
+        eventually(lambda: not writers())
+    assert store.stored() == [0, 1]
+    queue.close(1)
+
+
+def test_no_message_overtakes_those_that_wait(store: Flaky) -> None:
+    queue = PublishQueue(store, 5)
+    store.available = False
+    publish(queue, 0)
+    held, entered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        held.wait(10)
+
+    store.before = hold
+    store.available = True
+    eventually(entered.is_set)
+    # The store is back and the first message on its way, but not yet stored.
+    assert publish(queue, 1) is None
+    with pytest.raises(BackendUnavailable, match="wait"):
+        publish(queue, 2, queue_in_memory=False)
+    held.set()
+    eventually(lambda: not writers())
+    assert store.stored() == [0, 1]
+    queue.close(1)
+
+
+def test_a_caller_may_refuse_the_queue_and_a_queue_of_size_0_keeps_nothing(store: Flaky) -> None:
+    store.available = False
+    with pytest.raises(BackendUnavailable, match="gone"):
+        publish(PublishQueue(store, 5), 1, queue_in_memory=False)
+    with pytest.raises(BackendUnavailable, match="gone"):
+        publish(PublishQueue(store, 0), 1)
+    assert writers() == []
+
+
+def test_a_full_queue_refuses_more_and_keeps_what_it_has(store: Flaky) -> None:
+    queue = PublishQueue(store, 2)
+    store.available = False
+    publish(queue, 0)
+    publish(queue, 1)
+    with pytest.raises(PublishQueueFull, match="2 messages"):
+        publish(queue, 2)
+    store.available = True
+    eventually(lambda: not writers())
+    assert store.stored() == [0, 1]
+    queue.close(1)
+
+
+def test_closing_writes_what_waits_if_the_store_is_back_in_time(store: Flaky) -> None:
+    queue = PublishQueue(store, 5)
+    store.available = False
+    publish(queue, 0)
+    store.available = True
+    queue.close(5)
+    assert store.stored() == [0]
+    with pytest.raises(BusClosed):
+        publish(queue, 1)
+
+
+def test_closing_in_vain_says_how_many_messages_were_lost(store: Flaky, caplog: pytest.LogCaptureFixture) -> None:
+    queue = PublishQueue(store, 5)
+    store.available = False
+    publish(queue, 0)
+    publish(queue, 1)
+    queue.close(0.05)
+    queue.close(0.05)
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["2 messages were lost: the store did not come back in time"]
+    eventually(lambda: not writers())
+
+
+def test_a_message_that_can_never_be_written_does_not_hold_up_the_others(
+    store: Flaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = PublishQueue(store, 5)
+    store.available = False
+    queue.publish("/a", b"no envelope", max_backlog_size=1, max_backlog_age=1)
+    publish(queue, 1)
+    store.available = True
+    eventually(lambda: not writers())
+    assert store.stored() == [1]
+    assert "was lost" in caplog.text
+    queue.close(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_begins_with_an_empty_queue_and_the_parent_keeps_its_own(store: Flaky) -> None:
+    queue = PublishQueue(store, 5)
+    store.available = False
+    publish(queue, 0)
+    child = os.fork()
+    if child == 0:  # pragma: no cover - coverage does not see the child
+        status = 1
+        try:
+            store.after_fork()
+            queue.after_fork()
+            assert len(queue) == 0
+            assert publish(queue, 1) is None
+            store.available = True
+            eventually(lambda: store.stored() == [1])
+            status = 0
+        finally:
+            os._exit(status)
+    _, result = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(result) == 0
+    store.available = True
+    eventually(lambda: store.stored() == [0])
+    queue.close(1)
