@@ -107,7 +107,8 @@ class Bus:
         return self._blueprint
 
     def start(self) -> None:
-        """Connect and begin to listen now, rather than with the first use; for servers that have yet to open their door.
+        """Connect and begin to listen now, rather than with the first use; for servers that have yet to open their
+        door.
 
         Does not wait for the store longer than a second: where it is gone, the bus finds it when it is back."""
         runtime = self._running()
@@ -263,6 +264,8 @@ class Bus:
         second at most."""
         from .backends import State
 
+        if self._closed:
+            return None
         runtime = self._running()
         return State(runtime.seen_id, runtime.hub.epoch) if runtime.has_started() else None
 

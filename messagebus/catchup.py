@@ -110,11 +110,13 @@ def add_due(due: Due, view: View, want: Want) -> list[Message]:
             due.gaps[want.channel] = (position, view.floor + 1)
         messages = view.messages[bisect_right(view.messages, position, key=_by_message_id) :]
         return [m for m in messages if want.after is None or m.global_id > want.after]
-    due.positions[want.channel] = last_id
     if want.after is not None:
+        due.positions[want.channel] = last_id
         if view.after > want.after:
             due.gaps[want.channel] = (None, view.floor + 1)
         return [m for m in view.messages if m.global_id > want.after]
+    if position == NEW_ONLY:
+        due.positions[want.channel] = last_id
     start = max(last_id - _lookback(position), 0)
     return list(view.messages[bisect_right(view.messages, start, key=_by_message_id) :])
 

@@ -52,7 +52,7 @@ STREAM = [
     ("X-Accel-Buffering", "no"),
 ]
 EVENTS = [
-    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Content-Type", "text/event-stream"),
     ("Cache-Control", "no-cache, no-transform"),
     ("X-Accel-Buffering", "no"),
 ]

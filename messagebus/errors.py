@@ -4,6 +4,7 @@
 
     MessageBusError
     ├── InvalidChannel (ValueError)      a channel name that breaks the rules
+    ├── InvalidSite (ValueError)         a site's id that breaks the rules
     ├── InvalidPosition (ValueError)     a position that is not a number of the grammar
     ├── InvalidData (ValueError)         data that JSON cannot express
     │   └── MessageTooLarge              data over ``max_message_size``
@@ -29,6 +30,15 @@ class InvalidChannel(MessageBusError, ValueError):
     def __init__(self, channel: object, reason: str) -> None:
         super().__init__(f"channel {_short(channel)}: {reason}")
         self.channel = channel
+        self.reason = reason
+
+
+class InvalidSite(MessageBusError, ValueError):
+    """A site's id breaks the rules; ``site_id`` is what was given, ``reason`` what is wrong with it."""
+
+    def __init__(self, site_id: object, reason: str) -> None:
+        super().__init__(f"site {_short(site_id)}: {reason}")
+        self.site_id = site_id
         self.reason = reason
 
 

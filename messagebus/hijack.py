@@ -70,7 +70,7 @@ def _descriptor(environ: Environ) -> int | None:
 
 
 def _socket_of_input(stream: Any) -> Any:
-    # pywsgi's Input has the connection's buffered file as `rfile`, or is that file where an upgrade is asked for; below it
-    # lies a SocketIO, and below that the socket.
+    # pywsgi's Input has the connection's buffered file as `rfile`, or is that file where an upgrade is asked for;
+    # below it lies a SocketIO, and below that the socket.
     file = getattr(stream, "rfile", stream)
     return getattr(getattr(file, "raw", None), "_sock", None)

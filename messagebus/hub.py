@@ -19,6 +19,7 @@ from itertools import groupby
 
 from .backends import Backlog, State
 from .catchup import Due, View, Want, add_due, covers, read_after
+from .channel import Channel, Reading
 from .errors import FEED_LOST, REPLACED, SHUTDOWN, Close
 from .message import Message
 from .options import Options
@@ -38,58 +39,6 @@ WAIT_SECONDS = 2.0
 
 ReadBacklog = Callable[[str, int], Backlog]
 ReadLastId = Callable[[str], int]
-
-
-class Reading:
-    """What was read of a channel's backlog, by one request for all that ask at the same time."""
-
-    __slots__ = ("after", "backlog")
-
-    def __init__(self, after: int, backlog: Backlog) -> None:
-        self.after = after
-        self.backlog = backlog
-
-
-class Channel:
-    """A channel with subscribers, or that had some a moment ago."""
-
-    __slots__ = (
-        "after",
-        "floor",
-        "last_id",
-        "name",
-        "reading",
-        "reading_lock",
-        "size",
-        "subscribers",
-        "touched",
-        "whole",
-        "window",
-    )
-
-    def __init__(self, name: str, global_id: int) -> None:
-        self.name = name
-        self.subscribers: dict[Transport, set[Subscriber]] = {}
-        self.window: list[Message] = []
-        self.size = 0  # bytes in the window
-        self.floor: int | None = None
-        self.last_id: int | None = None
-        self.after = global_id
-        self.whole = False
-        self.touched = 0.0
-        self.reading: Reading | None = None
-        self.reading_lock: threading.Lock | None = None
-
-    def view(self) -> View | None:
-        """What this process knows of it; ``None`` where neither a message nor a reading has told yet. From any
-        thread."""
-        floor, last_id, after, whole = self.floor, self.last_id, self.after, self.whole
-        if floor is None or last_id is None:
-            return None
-        window = self.window[:]
-        if window and window[0].message_id > floor + 1:
-            floor, after, whole = window[0].message_id - 1, window[0].global_id - 1, False
-        return View(window, floor, last_id, after, whole)
 
 
 class Hub:
@@ -137,7 +86,7 @@ class Hub:
                 channel.reading_lock = threading.Lock()
         with channel.reading_lock:
             reading = channel.reading
-            if reading is None or not covers(View.of(reading.backlog, reading.after), want):
+            if reading is None or not covers(reading.view(), want):
                 last_id = read_last_id(want.name) if want.position < 0 else want.position
                 after = read_after(want, last_id)
                 reading = channel.reading = Reading(after, read_backlog(want.name, after))
@@ -166,7 +115,7 @@ class Hub:
         due = Due()
         for want in wants:
             reading = readings.get(want.name)
-            view = View.of(reading.backlog, reading.after) if reading else self.enter(want.name).view()
+            view = reading.view() if reading else self.enter(want.name).view()
             if view is None:
                 return None
             self._add(due, view, want, identity)
@@ -183,11 +132,11 @@ class Hub:
             channel = self.enter(want.name)
             reading = readings.get(want.name)
             if reading is not None:
-                self._merge(channel, reading)
+                channel.merge(reading, self.global_id)
             view = channel.view()
             if view is None:
                 return None
-            read = View.of(reading.backlog, reading.after) if reading is not None else None
+            read = reading.view() if reading is not None else None
             if view.floor > read.floor if read is not None else not covers(view, want):
                 return None
             self._add(due, view, want, subscriber.identity)
@@ -196,9 +145,8 @@ class Hub:
         for channel in channels:
             channel.subscribers.setdefault(subscriber.transport, set()).add(subscriber)
         alone = len(channels) == 1 and not subscriber.channels
-        subscriber.channels = (
-            (channels[0],) if alone else {*subscriber.channels, *channels}
-        )  # a tuple takes less memory
+        # A tuple takes less memory than a set, and most have one channel.
+        subscriber.channels = (channels[0],) if alone else {*subscriber.channels, *channels}
         return due
 
     def add(self, subscriber: Subscriber) -> bool:
@@ -315,7 +263,8 @@ class Hub:
             channel = self._channels.get(name)
             if channel is None:
                 continue
-            self._append(channel, batch)
+            channel.append(batch)
+            self._trim(channel)
             if not channel.subscribers:
                 continue
             if targeted:
@@ -383,7 +332,7 @@ class Hub:
     def _absorb(self, channel: Channel, reading: Reading) -> None:
         """What one request has read, the next ones need not read."""
         if self._channels.get(channel.name) is channel:
-            self._merge(channel, reading)
+            channel.merge(reading, self.global_id)
             self._trim(channel)
         channel.reading = None
 
@@ -394,54 +343,8 @@ class Hub:
         if messages and (not allowed or allowed[-1] is not messages[-1]):
             due.positions[want.channel] = messages[-1].message_id
 
-    def _append(self, channel: Channel, messages: Sequence[Message]) -> None:
-        if channel.floor is None:
-            channel.floor = messages[0].message_id - 1
-        channel.last_id = messages[-1].message_id
-        for message in messages:
-            if message.message_id > channel.floor:
-                channel.window.append(message)
-                channel.size += len(message.raw)
-        self._trim(channel)
-
-    def _merge(self, channel: Channel, reading: Reading) -> None:
-        """Put what was read before the window, as far as it has been dispatched."""
-        backlog = reading.backlog
-        passed = [message for message in backlog.messages if message.global_id <= self.global_id]
-        if channel.floor is None or channel.last_id is None:
-            older = passed
-            ahead = len(backlog.messages) - len(passed)
-            channel.last_id = passed[-1].message_id if passed else backlog.last_id - ahead
-        elif reading.after < channel.floor:
-            older = [message for message in passed if message.message_id <= channel.floor]
-            if (older[-1].message_id if older else backlog.first_id - 1) < channel.floor <= backlog.last_id:
-                return  # the window has moved on since
-        else:
-            return
-        view = View.of(backlog._replace(messages=older), reading.after)
-        channel.floor = view.floor if channel.floor is None else min(channel.floor, view.floor)
-        channel.whole = view.whole
-        channel.after = min(channel.after, view.after) if older else channel.after
-        channel.window[:0] = older
-        channel.size += sum(len(message.raw) for message in older)
-
     def _trim(self, channel: Channel) -> None:
-        limit = self.options.window_bytes // max(1, len(self._channels))
-        window = channel.window
-        excess = len(window) - self.options.window_size
-        if excess <= 0 and channel.size <= limit:
-            return
-        # A quarter more than needed: to take from the front of a list costs as much for one as for many.
-        drop = max(0, excess) + self.options.window_size // 4 if excess > 0 else 0
-        drop = min(drop, len(window) - 1)
-        size = channel.size - sum(len(message.raw) for message in window[:drop])
-        while size > limit and drop < len(window) - 1:
-            size -= len(window[drop].raw)
-            drop += 1
-        if drop:
-            last = window[drop - 1]
-            channel.floor, channel.after, channel.whole, channel.size = last.message_id, last.global_id, False, size
-            channel.window = window[drop:]
+        channel.trim(self.options.window_size, self.options.window_bytes // max(1, len(self._channels)))
 
     def on_deadline(self) -> None:
         """Sweep: drop the channels that nobody has asked for in a while."""

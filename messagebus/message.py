@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .errors import InvalidChannel, InvalidData, InvalidTargets, MessageTooLarge
+from .errors import InvalidChannel, InvalidData, InvalidSite, InvalidTargets, MessageTooLarge
 
 STATUS_CHANNEL = "/__status"
 GAP_CHANNEL = "/__gap"
@@ -117,14 +117,14 @@ def check_site(site_id: object) -> str:
     """Returns a site's id if it is a good one: 1 to 255 characters that are not control characters.
 
     Raises:
-        ValueError: It is not. One site's messages could reach another.
+        InvalidSite: It is not. One site's messages could reach another.
     """
     if not isinstance(site_id, str):
-        raise ValueError(f"site: expected a string, not {type(site_id).__name__}")
+        raise InvalidSite(site_id, f"expected a string, not {type(site_id).__name__}")
     if not 0 < len(site_id) <= MAX_CHANNEL_LENGTH or any(map(_is_control, site_id)):
-        raise ValueError(f"site: expected 1 to {MAX_CHANNEL_LENGTH} characters, none of them a control character")
+        raise InvalidSite(site_id, f"expected 1 to {MAX_CHANNEL_LENGTH} characters, no control characters")
     if "$$123" in site_id:
-        raise ValueError("site: '$$123' is reserved")
+        raise InvalidSite(site_id, "'$$123' is reserved")
     return site_id
 
 
@@ -133,10 +133,14 @@ def _is_control(character: str) -> bool:
 
 
 def store_name(channel: str, site_id: str | None) -> str:
-    """The name a store keeps a channel under: the same channel on two sites is two, ``/global/…`` is one for all."""
+    """The name a store keeps a channel under: the same channel on two sites is two, ``/global/…`` is one for all.
+
+    Raises:
+        InvalidSite: It is not a site's id.
+    """
     if site_id is None or channel.startswith("/global/"):
         return channel
-    return f"{channel}{SITE_SEPARATOR}{site_id}"
+    return f"{channel}{SITE_SEPARATOR}{check_site(site_id)}"
 
 
 @lru_cache(maxsize=4096)

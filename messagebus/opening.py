@@ -32,7 +32,9 @@ def _go_live(hub: Hub, wants: Sequence[Want], prepared: Prepared, say_epoch: boo
 
 def give_due(hub: Hub, subscriber: Subscriber, wants: Sequence[Want], prepared: Prepared, say_epoch: bool) -> bool:
     """Join the channels and put out what is due on them, as the first batch where the transport wants one. ``False``
-    where what was prepared is no longer enough to tell."""
+    where what was prepared is no longer enough to tell, or the feed has not come as far as the subscriber."""
+    if prepared.global_id > hub.global_id:
+        return False
     due = hub.join(subscriber, wants, prepared.readings)
     if due is None:
         return False

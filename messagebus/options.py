@@ -20,6 +20,7 @@ Environ = dict[str, Any]
 """A WSGI environ (PEP 3333)."""
 
 PREFIX = "MESSAGEBUS_"
+SCHEMES = ("memory", "redis", "rediss", "unix")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,10 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field.name, getattr(self, field.name))
+        scheme, separator, _ = self.url.partition("://")
+        if not separator or scheme not in SCHEMES:
+            # Without the URL itself, which may have a password in it.
+            raise InvalidOption("url", f"expected one of {', '.join(f'{known}://' for known in SCHEMES)}")
 
 
 _AT_LEAST: dict[str, float] = {

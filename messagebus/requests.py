@@ -16,7 +16,7 @@ from werkzeug.wrappers import Request
 
 from .catchup import Want
 from .errors import InvalidChannel, InvalidPosition
-from .message import SITE_SEPARATOR
+from .message import check_site
 from .options import Options
 from .origins import is_allowed, is_same
 from .positions import parse_wants
@@ -147,9 +147,9 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
     environ = request.environ
     user_id = options.user_id_lookup(environ) if options.user_id_lookup else None
     group_ids = options.group_ids_lookup(environ) if options.group_ids_lookup else None
-    site_id: Any = options.site_id_lookup(environ) if options.site_id_lookup else None
-    if site_id is not None and (not isinstance(site_id, str) or SITE_SEPARATOR in site_id):
-        raise TypeError(f"site_id_lookup: expected a string without {SITE_SEPARATOR!r} or None, not {site_id!r}")
+    site_id = options.site_id_lookup(environ) if options.site_id_lookup else None
+    if site_id is not None:
+        check_site(site_id)
     return (
         Identity(
             client_id,

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from .backends import Backend, Feed, State, open_backend
 from .callbacks import Callbacks
 from .catchup import Want
+from .channel import Reading
 from .errors import SHUTDOWN, BackendUnavailable
-from .hub import Hub, Reading
+from .hub import Hub
 from .message import Ids, Message, encode_data, encode_envelope
 from .options import Options
 from .publish_queue import PublishQueue
@@ -151,7 +152,8 @@ class Runtime:
             reading = self.hub.read(want, self._read_last_id, self.backend.backlog)
             if reading is not None:
                 readings[want.name] = reading
-                seen = (m.global_id for m in reading.backlog.messages if m.message_id == want.position)
+                # Its own newest message where the store still has that, the one after it otherwise.
+                seen = (m.global_id for m in reading.backlog.messages if 0 < want.position <= m.message_id)
                 global_id = max(global_id, next(seen, 0))
             if want.after is not None and not want.stale:
                 global_id = max(global_id, want.after)

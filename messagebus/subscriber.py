@@ -13,7 +13,8 @@ from .message import Message
 from .transports import Transport
 
 if TYPE_CHECKING:
-    from .hub import Channel, Hub
+    from .channel import Channel
+    from .hub import Hub
 
 DRAIN_SECONDS = 10.0
 """How long a connection that is over may take to send what it still has."""
