@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, current_app, g, request, url_for
+from flask import Blueprint, Flask, Request, Response, current_app, g, request, url_for
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -36,7 +37,7 @@ def make_blueprint(bus: Bus) -> Blueprint:
 
     @blueprint.route(f"{ROOT}/<path:path>", methods=METHODS, provide_automatic_options=False)
     def serve(path: str) -> WerkzeugResponse:
-        answered = answer(bus._running(), request, path)
+        answered = answer(bus._running(), request, path, partial(_in_context, _this_app()))
         return _to_flask(answered) if isinstance(answered, Answer) else answered
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
@@ -110,6 +111,18 @@ class _HeldResponse(Response):
 def _held_class(response_class: type[Response]) -> type[_HeldResponse]:
     # Flask turns a response that is not of the app's own class into one, and would lose ours.
     return type("HeldResponse", (_HeldResponse, response_class), {})
+
+
+def _this_app() -> Flask:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+@contextmanager
+def _in_context(app: Flask, environ: Environ) -> Iterator[Request]:
+    """A request that is over, as hooks expect to find it."""
+    with app.request_context(environ):
+        yield request
 
 
 def _to_flask(answered: Answer) -> Response:

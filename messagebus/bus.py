@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from . import options as settings
+from .access import Access
 from .errors import BusClosed, InvalidTargets
 from .message import Ids, Message, check_channel, store_name
 from .options import Options
@@ -19,8 +20,9 @@ from .options import Options
 if TYPE_CHECKING:
     from flask import Blueprint
 
+    from .access import Filter, Hook
     from .backends import State
-    from .callbacks import Callback, Callbacks
+    from .callbacks import Callback, Callbacks, Subscription
     from .runtime import Runtime
 
 _buses: weakref.WeakSet[Bus] = weakref.WeakSet()
@@ -45,7 +47,9 @@ class Bus:
         self._runtime: Runtime | None = None
         self._callbacks: Callbacks | None = None
         self._blueprint: Blueprint | None = None
+        self._access = Access()
         self._closed = False
+        self._publish_off = False
         self._lock = allocate_lock()  # native: held while things are made, never across I/O or a greenlet switch
         if options:
             self._options = self._merge()
@@ -172,6 +176,8 @@ class Bus:
         check_channel(channel)
         if channel.startswith("/global/") and not (user_ids is group_ids is client_ids is None):
             raise InvalidTargets(f"{channel}: a /global/ channel is for everybody on every site; it takes no targets")
+        if self._publish_off:
+            return None
         return self._running().publish(
             store_name(channel, site_id),
             data,
@@ -187,47 +193,138 @@ class Bus:
 
     @overload
     def subscribe(
-        self, channel: str, *, last_id: int = ..., site_id: str | None = ...
+        self, channel: str | None = ..., *, last_id: int = ..., site_id: str | None = ...
     ) -> Callable[[Callback], Callback]: ...
 
     @overload
     def subscribe(
-        self, channel: str, callback: Callback, last_id: int = ..., site_id: str | None = ...
+        self, channel: str | None, callback: Callback, last_id: int = ..., site_id: str | None = ...
     ) -> Callback: ...
 
     def subscribe(
-        self, channel: str, callback: Callback | None = None, last_id: int = -1, site_id: str | None = None
+        self,
+        channel: str | None = None,
+        callback: Callback | None = None,
+        last_id: int = -1,
+        site_id: str | None = None,
     ) -> Callback | Callable[[Callback], Callback]:
         """Have ``callback`` called with every :class:`Message` of a channel, in order; also as a decorator.
 
         It is called in a thread (under gevent: a greenlet) that all callbacks of the bus share, so it should not take
-        long. What it raises is logged. ``last_id``: the message to continue after; -1: new ones only; ``-k``: the
-        last k-1 and new ones. Returns the callback.
+        long. What it raises is logged, and told to ``on_error``. Returns the callback.
+
+        ``channel``: ``None`` for all channels. ``last_id``: the message to continue after; -1: new ones only; ``-k``:
+        the last k-1 and new ones. ``site_id``: the site whose messages are meant; ``"*"`` for those of every site,
+        and of none. For all channels, and for every site, ``last_id`` is a global id.
 
         Raises:
-            InvalidChannel: It is not a channel's name.
+            InvalidChannel, InvalidSite: It is not the name of one.
             BackendUnavailable: The store is gone, and with it the position to begin from.
         """
         if callback is None:
             return lambda function: self.subscribe(channel, function, last_id, site_id)
-        from .callbacks import Subscription
-
-        name = store_name(check_channel(channel), site_id)
         runtime = self._running()
-        position = last_id
-        if last_id < 0:
-            position = max(runtime.backend.last_ids([name])[0] - (-last_id - 1), 0)
-        runtime.callbacks.add(Subscription(channel, name, callback, position))
+        runtime.callbacks.add(self._subscription(runtime, channel, callback, last_id, site_id))
         runtime.start_callbacks()
         return callback
 
-    def unsubscribe(self, channel: str, callback: Callback | None = None, site_id: str | None = None) -> bool:
+    def blocking_subscribe(
+        self, channel: str | None, callback: Callback, last_id: int = -1, site_id: str | None = None
+    ) -> None:
+        """As :meth:`subscribe`, but calls in this thread, and returns when the callback is unsubscribed or the bus
+        closed."""
+        from .callbacks import Worker
+
+        runtime = self._running()
+        subscription = self._subscription(runtime, channel, callback, last_id, site_id)
+        worker = subscription.worker = Worker(runtime.callbacks, runtime.backend, runtime.report, subscription)
+        runtime.callbacks.add(subscription)
+        worker.run()
+
+    def unsubscribe(
+        self, channel: str | None = None, callback: Callback | None = None, site_id: str | None = None
+    ) -> bool:
         """End a callback's subscription to a channel, or all of the channel's. Returns whether there was one.
 
         The callback may still be running when this returns; it is not called again."""
-        if self._callbacks is None:
-            return False
-        return self._callbacks.remove(store_name(check_channel(channel), site_id), callback)
+        from .callbacks import Scope
+
+        if channel is not None:
+            check_channel(channel)
+        return self._callbacks is not None and self._callbacks.remove(Scope(channel, site_id), callback)
+
+    def _subscription(
+        self, runtime: Runtime, channel: str | None, callback: Callback, last_id: int, site_id: str | None
+    ) -> Subscription:
+        from .callbacks import Scope, Subscription
+
+        if channel is not None:
+            check_channel(channel)
+        scope = Scope(channel, site_id)
+        if last_id < 0:
+            name = scope.name
+            newest = runtime.backend.state().global_id if name is None else runtime.backend.last_ids([name])[0]
+            last_id = max(newest - (-last_id - 1), 0)
+        return Subscription(scope, callback, last_id)
+
+    # --- what clients may do ---
+
+    def authorize(self, pattern: str) -> Callable[[Hook], Hook]:
+        """Decorator for a function that decides who may subscribe: ``@bus.authorize("/private/*")``.
+
+        ``pattern`` is a channel, or a prefix that ends in ``*``. The function is given the request (in a Flask app
+        the Flask request, in its context) and the channel, and returns whether it may. All functions whose pattern
+        fits have to agree. A refused channel is a 403 that names it, on an open WebSocket an error answer. What the
+        function raises is raised in the request; ``flask.abort`` works. It may block.
+
+        Raises:
+            InvalidChannel: The pattern is not one.
+        """
+
+        def add(hook: Hook) -> Hook:
+            self._access.add_hook(pattern, hook)
+            return hook
+
+        return add
+
+    def grant(
+        self, channel: str, *, ttl: float = 3600.0, client_id: str | None = None, site_id: str | None = None
+    ) -> str:
+        """A signed token that allows whoever has it to subscribe to a channel for ``ttl`` seconds from now.
+
+        For servers that cannot see the app's session: they need the same ``secret_key``, and ``protected_channels``.
+        ``channel`` may be a prefix that ends in ``*``. ``client_id``: only that client may use it. A subscription that
+        has begun does not end with its grant.
+
+        Raises:
+            InvalidOption: There is no ``secret_key``.
+            InvalidChannel: It is not a channel's name.
+        """
+        from .access import make_grant
+
+        return make_grant(self.options.secret_key, channel, ttl, client_id, site_id)
+
+    def register_client_message_filter(self, prefix: str, keep: Filter) -> None:
+        """Have ``keep`` decide which messages of the channels that begin with ``prefix`` clients get.
+
+        It is asked once for each message, in the loop that serves all connections: it must not block. A message that it
+        does not keep, or on which it fails, reaches no client; Python subscribers get it all the same."""
+        self._access.add_filter(prefix, keep)
+
+    def off(self, *, disable_publish: bool = True) -> None:
+        """Switch the bus off: clients are sent away and refused with 503, and publishing does nothing and returns
+        ``None``, unless ``disable_publish`` is ``False``. Python subscribers hear what others publish."""
+        self._access.off, self._publish_off = True, disable_publish
+        if self._runtime is not None:
+            self._runtime.turn_away()
+
+    def on(self) -> None:
+        """Switch the bus on again."""
+        self._access.off = self._publish_off = False
+
+    @property
+    def is_off(self) -> bool:
+        return self._access.off
 
     # --- reading ---
 
@@ -310,7 +407,7 @@ class Bus:
             if self._runtime is None:
                 if self._callbacks is None:
                     self._callbacks = Callbacks()
-                runtime = Runtime(options, self._callbacks)
+                runtime = Runtime(options, self._callbacks, self._access)
                 self._runtime = runtime
             else:
                 return self._runtime

@@ -1,4 +1,5 @@
-"""Python functions subscribed to channels: called one at a time, in order, in a thread (or greenlet) of their own."""
+"""Python functions subscribed to channels: called one at a time, in order, never in the thread that publishes or
+dispatches."""
 
 from __future__ import annotations
 
@@ -7,49 +8,89 @@ import threading
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from .backends import Backlog
+from .backends import Backend
 from .errors import BackendUnavailable
-from .message import Message
+from .message import Message, store_name
 
 logger = logging.getLogger("messagebus.callbacks")
 
 RETRY_SECONDS = 1.0
+EVERY_SITE = "*"
+"""In place of a site's id: the messages of every site, and of none."""
 
 Callback = Callable[[Message], object]
-ReadBacklog = Callable[[str, int], Backlog]
+ReportError = Callable[[Exception, str], object]
+
+
+class Scope(NamedTuple):
+    """What a function is subscribed to."""
+
+    channel: str | None
+    """``None``: every channel."""
+    site_id: str | None
+
+    @property
+    def name(self) -> str | None:
+        """The one stored name it stands for; ``None`` where there are several, whose ids only the store can compare."""
+        if self.channel is None or (self.site_id == EVERY_SITE and not self.channel.startswith("/global/")):
+            return None
+        return store_name(self.channel, self.site_id)
+
+    def holds(self, message: Message) -> bool:
+        if self.channel is not None and message.channel != self.channel:
+            return False
+        return self.site_id == EVERY_SITE or message.site_id == self.site_id or message.channel.startswith("/global/")
+
+    def __str__(self) -> str:
+        return self.channel or "all channels"
 
 
 class Subscription:
-    """One function on one channel."""
+    """One function on one scope. Where that is one channel its position is a message id, otherwise a global id."""
 
-    __slots__ = ("behind", "callback", "channel", "name", "pending", "position")
+    __slots__ = ("behind", "callback", "name", "pending", "position", "scope", "worker")
 
-    def __init__(self, channel: str, name: str, callback: Callback, position: int) -> None:
+    def __init__(self, scope: Scope, callback: Callback, position: int) -> None:
         """``position``: the id of the last message that it shall not see."""
-        self.channel = channel
-        self.name = name
+        self.scope = scope
+        self.name = scope.name
         self.callback = callback
         self.position = position
         self.pending: deque[Message] = deque()
         self.behind = True
         """Whether there may be messages after ``position``, and after those that are pending, that only the store
         has."""
+        self.worker: Worker | None = None
+        """Who calls it; ``None``: the thread that all share."""
+
+    def id_of(self, message: Message) -> int:
+        return message.global_id if self.name is None else message.message_id
+
+    def read(self, backend: Backend) -> Sequence[Message]:
+        """What the store has after its position."""
+        if self.name is None:
+            return [message for message in backend.global_backlog(self.position) if self.scope.holds(message)]
+        backlog = backend.backlog(self.name, self.position)
+        if backlog.first_id > self.position + 1:
+            first, last = self.position + 1, backlog.first_id - 1
+            logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self.scope, first, last)
+        return backlog.messages
 
 
 class Callbacks:
-    """All subscriptions of a process, and the thread that serves them. Safe from any thread or greenlet.
+    """All subscriptions of a process. Safe from any thread or greenlet.
 
     A message that arrives is queued; where ``limit`` of them already wait for a slow function, it is left to the
     backlog, and read from there when the function has caught up. So nothing is lost that the backlog still has, and
     nothing grows."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, list[Subscription]] = {}
+        self._by_name: dict[str | None, list[Subscription]] = {}
         self._lock = allocate_lock()  # native: held for a moment, across nothing that switches greenlets
-        self._wake: threading.Event | None = None
-        self._thread: threading.Thread | None = None
-        self._stopped = False
+        self._shared: Worker | None = None
+        self._limit = 0
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
@@ -58,54 +99,58 @@ class Callbacks:
         with self._lock:
             # A new list each time: the feed walks the old one without a lock.
             self._by_name[subscription.name] = [*self._by_name.get(subscription.name, ()), subscription]
-        self.wake()
+        self._wake(subscription)
 
-    def remove(self, name: str, callback: Callback | None) -> bool:
-        """Remove a function's subscriptions to a name, or all of them. Returns whether there were any."""
+    def remove(self, scope: Scope, callback: Callback | None) -> bool:
+        """Remove a function's subscriptions to a scope, or all of them. Returns whether there were any."""
         with self._lock:
-            found = self._by_name.get(name, [])
-            kept = [s for s in found if callback is not None and s.callback != callback]
+            found = self._by_name.get(scope.name, [])
+            kept = [s for s in found if s.scope != scope or (callback is not None and s.callback != callback)]
             if kept:
-                self._by_name[name] = kept
+                self._by_name[scope.name] = kept
             else:
-                self._by_name.pop(name, None)
-            return len(kept) < len(found)
+                self._by_name.pop(scope.name, None)
+        for subscription in found:
+            if subscription not in kept:
+                self._wake(subscription)  # it may be what its worker waits for
+        return len(kept) < len(found)
 
-    def start(self, read_backlog: ReadBacklog, limit: int) -> None:
+    def has(self, subscription: Subscription) -> bool:
+        return subscription in self._by_name.get(subscription.name, ())
+
+    def start(self, backend: Backend, limit: int, report: ReportError) -> None:
         """Begin to call, in a thread that ends with :meth:`stop`. The functions' positions are where they were."""
         self._limit = limit
-        self._stopped = False
-        self._wake = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(read_backlog, self._wake), name="messagebus-callbacks", daemon=True
-        )
-        self._thread.start()
-        self.wake()
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None
+        if self._shared is None:
+            self._shared = Worker(self, backend, report)
+            self._shared.start()
 
     def stop(self, timeout: float) -> None:
-        """End the thread after the call that it is in; wait for it up to ``timeout`` seconds."""
-        thread, self._thread = self._thread, None
-        self._stopped = True
-        self.wake()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+        """End all workers after the call that they are in; wait for the shared one up to ``timeout`` seconds."""
+        shared, self._shared = self._shared, None
+        for subscription in self.all():
+            if subscription.worker is not None:
+                subscription.worker.stop(0)
+        if shared is not None:
+            shared.stop(timeout)
 
     def after_fork(self) -> None:
-        """In a child: the thread stayed with the parent; the subscriptions are this process's as well."""
+        """In a child: the threads stayed with the parent; the subscriptions are this process's as well."""
         self._lock = allocate_lock()
-        self._thread = None
-        self._wake = None
-        for subscription in self._all():
+        self._shared = None
+        for subscription in self.all():
             subscription.pending.clear()
             subscription.behind = True
+            if subscription.worker is not None:
+                self.remove(subscription.scope, subscription.callback)  # whoever waits for it waits in the parent
 
-    def wake(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
+    def all(self) -> list[Subscription]:
+        return [subscription for subscriptions in list(self._by_name.values()) for subscription in subscriptions]
+
+    def _wake(self, subscription: Subscription) -> None:
+        worker = subscription.worker or self._shared
+        if worker is not None:
+            worker.wake.set()
 
     # --- from the feed ---
 
@@ -113,75 +158,94 @@ class Callbacks:
         """Queue the feed's next messages for whoever subscribed to them. Never blocks."""
         if not self._by_name:
             return
+        woken = []
         for message in messages:
-            for subscription in self._by_name.get(message.name, ()):
-                if subscription.behind:
+            for subscription in (*self._by_name.get(message.name, ()), *self._by_name.get(None, ())):
+                if subscription.behind or not subscription.scope.holds(message):
                     continue
                 if len(subscription.pending) >= self._limit:
                     subscription.behind = True
                 else:
                     subscription.pending.append(message)
-        self.wake()
+                    woken.append(subscription)
+        for subscription in woken:
+            self._wake(subscription)
 
     def lost(self, reset: bool) -> None:
         """The feed has missed messages; after a reset, ids begin anew."""
-        for subscription in self._all():
+        for subscription in self.all():
             if reset:
                 subscription.pending.clear()
                 subscription.position = 0
             subscription.behind = True
-        self.wake()
+            self._wake(subscription)
 
-    # --- in the thread ---
 
-    def _run(self, read_backlog: ReadBacklog, wake: threading.Event) -> None:
+class Worker:
+    """Calls subscribed functions: all that have no worker of their own, or the one that it was made for."""
+
+    def __init__(
+        self, callbacks: Callbacks, backend: Backend, report: ReportError, only: Subscription | None = None
+    ) -> None:
+        self.wake = threading.Event()
+        self._callbacks = callbacks
+        self._backend = backend
+        self._report = report
+        self._only = only
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Work in a thread of its own."""
+        self._thread = threading.Thread(target=self.run, name="messagebus-callbacks", daemon=True)
+        self._thread.start()
+        self.wake.set()
+
+    def stop(self, timeout: float) -> None:
+        self._stopped = True
+        self.wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def run(self) -> None:
+        """Work in this thread until stopped, or until its only subscription is removed."""
         retry: float | None = None
-        while True:
-            wake.wait(retry)
-            wake.clear()
-            if self._wake is not wake or self._stopped:
-                return
+        while not self._stopped:
+            self.wake.wait(retry)
+            self.wake.clear()
             retry = None
-            for subscription in self._all():
+            if self._only is not None and not self._callbacks.has(self._only):
+                return
+            for subscription in [self._only] if self._only else self._callbacks.all():
+                if subscription.worker not in (None, self):
+                    continue
                 try:
-                    self._serve(subscription, read_backlog)
+                    self._serve(subscription)
                 except BackendUnavailable:
-                    retry = RETRY_SECONDS  # the feed says so in the log
-                if self._stopped:
-                    return
+                    retry = RETRY_SECONDS  # that the store is gone is in the feed's log
 
-    def _serve(self, subscription: Subscription, read_backlog: ReadBacklog) -> None:
+    def _serve(self, subscription: Subscription) -> None:
         while subscription.pending and not self._stopped:
             self._call(subscription, (subscription.pending.popleft(),))
         if subscription.behind and not self._stopped:
             # From here on arriving messages are queued; whatever came before is in what is read now.
             subscription.behind = False
             try:
-                backlog = read_backlog(subscription.name, subscription.position)
+                messages = subscription.read(self._backend)
             except BackendUnavailable:
                 subscription.behind = True
                 raise
-            if backlog.first_id > subscription.position + 1:
-                logger.warning(
-                    "a callback on %s has missed messages %d to %d: the backlog no longer has them",
-                    subscription.channel,
-                    subscription.position + 1,
-                    backlog.first_id - 1,
-                )
-            self._call(subscription, backlog.messages)
-            self.wake()
+            self._call(subscription, messages)
+            self.wake.set()
 
     def _call(self, subscription: Subscription, messages: Sequence[Message]) -> None:
         for message in messages:
-            if message.message_id <= subscription.position:
+            if subscription.id_of(message) <= subscription.position:
                 continue
-            if subscription not in self._by_name.get(subscription.name, ()) or self._stopped:
+            if self._stopped or not self._callbacks.has(subscription):
                 return
-            subscription.position = message.message_id
+            subscription.position = subscription.id_of(message)
             try:
                 subscription.callback(message)
-            except Exception:
-                logger.exception("a callback on %s failed on message %d", subscription.channel, message.message_id)
-
-    def _all(self) -> list[Subscription]:
-        return [subscription for subscriptions in list(self._by_name.values()) for subscription in subscriptions]
+            except Exception as error:
+                self._report(error, f"the callback on {subscription.scope}, message {message.message_id}")

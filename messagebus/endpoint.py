@@ -6,7 +6,7 @@ everything that can be refused; what it returns is either complete, or held from
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,14 +19,13 @@ from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Request, Response
 
 from . import hijack, requests
-from .catchup import Want
 from .errors import BackendUnavailable, Close
+from .exchange import Context, Exchange, plain_context, unavailable
 from .holding import Headers, Hold, MakeSubscriber, StartResponse, refuse_upgraded
-from .message import Message
 from .options import Environ
-from .requests import Asked, Refusal
-from .runtime import Prepared, Runtime
-from .subscriber import Identity, Subscriber
+from .requests import Refusal
+from .runtime import Runtime
+from .subscriber import Subscriber
 from .transports import (
     EVENT_SOURCE,
     LONG_POLLING,
@@ -38,8 +37,6 @@ from .transports import (
     join_batch,
 )
 from .websocket import WebSocketSubscriber
-
-logger = logging.getLogger("messagebus.endpoint")
 
 STATIC = Path(__file__).parent / "static" / "js"
 STATIC_MAX_AGE = 3600
@@ -56,7 +53,6 @@ EVENTS = [
     ("Cache-Control", "no-cache, no-transform"),
     ("X-Accel-Buffering", "no"),
 ]
-RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +80,27 @@ class Answer:
         return [self.body]
 
 
-def answer(runtime: Runtime, request: Request, path: str) -> Answer | Response:
+def answer(runtime: Runtime, request: Request, path: str, context: Context = plain_context) -> Answer | Response:
     """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups
     raise."""
     try:
-        return _route(runtime, request, path)
+        answered = _route(runtime, request, path, context)
     except Refusal as refusal:
         upgraded = None
         if hijack.upgraded(request.environ):
             upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal)[:100])
         headers = [JSON, *NO_CACHE, *refusal.headers, *requests.cors_headers(request, runtime.options)]
-        return Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
+        answered = Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
+    lookup = runtime.options.extra_response_headers_lookup
+    if lookup is not None and isinstance(answered, Answer):
+        extra = dict(lookup(request.environ) or {})
+        replaced = {name.lower() for name in extra}
+        kept = [(name, value) for name, value in answered.headers if name.lower() not in replaced]
+        answered = dataclasses.replace(answered, headers=[*kept, *extra.items()])
+    return answered
 
 
-def _route(runtime: Runtime, request: Request, path: str) -> Answer | Response:
+def _route(runtime: Runtime, request: Request, path: str, context: Context) -> Answer | Response:
     first, _, rest = path.partition("/")
     if first == "static":
         requests.check_method(request, "GET", "HEAD")
@@ -107,66 +110,12 @@ def _route(runtime: Runtime, request: Request, path: str) -> Answer | Response:
         raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
     requests.check_client_id(first)
     try:
-        return serve(_Exchange(runtime, request, first))
+        return serve(Exchange(runtime, request, first, context))
     except BackendUnavailable:
-        raise _unavailable("the store is unavailable, come back") from None
+        raise unavailable("the store is unavailable, come back") from None
 
 
-def _unavailable(message: str) -> Refusal:
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, Retry_After=str(RETRY_SECONDS))
-
-
-class _Exchange:
-    """A request on its way to an answer: what the three kinds have in common."""
-
-    def __init__(self, runtime: Runtime, request: Request, client_id: str) -> None:
-        self.runtime = runtime
-        self.request = request
-        self.client_id = client_id
-        self.options = runtime.options
-        self.asked = Asked({}, None, None)
-        self.identity = Identity(client_id)
-        self.site_id: str | None = None
-        self.wants: list[Want] = []
-        self.prepared = Prepared({}, 0)
-
-    def prepare(self, asked: Asked) -> None:
-        """Check what is asked for, find out who asks, and read what it takes to answer."""
-        self.asked = asked
-        asked.wants(None, None)  # malformed ones are refused before anybody is asked anything
-        self.identity, self.site_id = requests.identify(self.request, self.client_id, self.options)
-        self.runtime.wait_until_ready()
-        if self.runtime.hub.ending:
-            raise _unavailable("the server is shutting down, come back")
-        self.runtime.catch_up()
-        self.wants, self.prepared = self.runtime.prepare(lambda epoch: asked.wants(self.site_id, epoch))
-
-    @property
-    def say_epoch(self) -> bool:
-        epoch = self.runtime.hub.epoch
-        return epoch is not None and self.asked.epoch is not None and self.asked.epoch != epoch
-
-    def due_now(self) -> list[Message]:
-        """What a poll that is not held answers."""
-        hub = self.runtime.hub
-        while True:
-            due = hub.due_now(self.wants, self.prepared.readings, self.identity)
-            if due is not None:
-                return due.batch(hub.epoch, self.say_epoch)
-            self.prepare(self.asked)
-
-    def hold(
-        self, headers: Headers, taken: Transport, blocking: Transport | None, make: MakeSubscriber, say_epoch: bool
-    ) -> Answer:
-        headers = [*headers, *requests.cors_headers(self.request, self.options)]
-        hold = Hold(self.runtime, taken, blocking, make, self.wants, self.prepared, say_epoch)
-        return Answer(HTTPStatus.OK, headers, hold=hold)
-
-    def make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
-        return Subscriber(self.runtime.hub, transport, self.identity, head, self.asked.sequence)
-
-
-def _poll(exchange: _Exchange) -> Answer:
+def _poll(exchange: Exchange) -> Answer:
     request, options = exchange.request, exchange.options
     requests.check_method(request, "POST", "OPTIONS")
     cors = requests.cors_headers(request, options)
@@ -181,25 +130,38 @@ def _poll(exchange: _Exchange) -> Answer:
         and request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     )
     if held and streamed:
-        return exchange.hold(
-            [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.make_subscriber, exchange.say_epoch
+        return _hold(
+            exchange, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.make_subscriber, exchange.say_epoch
         )
     batch = exchange.due_now()
     if held and not batch:
-        return exchange.hold([JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.make_subscriber, False)
+        return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.make_subscriber, False)
     if exchange.asked.sequence is not None:
         exchange.runtime.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
     return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors], join_batch(batch))
 
 
-def _event_source(exchange: _Exchange) -> Answer:
+def _hold(
+    exchange: Exchange,
+    headers: Headers,
+    taken: Transport,
+    blocking: Transport | None,
+    make: MakeSubscriber,
+    say_epoch: bool,
+) -> Answer:
+    headers = [*headers, *requests.cors_headers(exchange.request, exchange.options)]
+    hold = Hold(exchange.runtime, taken, blocking, make, exchange.wants, exchange.prepared, say_epoch)
+    return Answer(HTTPStatus.OK, headers, hold=hold)
+
+
+def _event_source(exchange: Exchange) -> Answer:
     requests.check_method(exchange.request, "GET")
     exchange.prepare(requests.read_query(exchange.request, exchange.options))
     _check_room(exchange)
-    return exchange.hold(EVENTS, EVENT_SOURCE, EVENT_SOURCE, exchange.make_subscriber, _epoch_is_news(exchange))
+    return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE, exchange.make_subscriber, _epoch_is_news(exchange))
 
 
-def _websocket(exchange: _Exchange) -> Answer:
+def _websocket(exchange: Exchange) -> Answer:
     request, runtime = exchange.request, exchange.runtime
     requests.check_method(request, "GET")
     upgraded = hijack.upgraded(request.environ)
@@ -212,21 +174,21 @@ def _websocket(exchange: _Exchange) -> Answer:
         )
     exchange.prepare(asked)
     _check_room(exchange)
-    identity, site_id = exchange.identity, exchange.site_id
+    identity, site_id, refused = exchange.identity, exchange.site_id, exchange.refused_later()
 
     def make(transport: Transport, head: bytes) -> Subscriber:
-        return WebSocketSubscriber(runtime, identity, head, site_id)
+        return WebSocketSubscriber(runtime, identity, head, site_id, refused)
 
-    held = exchange.hold(handshake, WEBSOCKET, None, make, _epoch_is_news(exchange))
+    held = _hold(exchange, handshake, WEBSOCKET, None, make, _epoch_is_news(exchange))
     return Answer(HTTPStatus.SWITCHING_PROTOCOLS, held.headers, hold=held.hold)
 
 
-def _check_room(exchange: _Exchange) -> None:
+def _check_room(exchange: Exchange) -> None:
     if exchange.runtime.hub.is_full():
-        raise _unavailable("max_active_clients are connected; poll, or come back")
+        raise unavailable("max_active_clients are connected; poll, or come back")
 
 
-def _epoch_is_news(exchange: _Exchange) -> bool:
+def _epoch_is_news(exchange: Exchange) -> bool:
     # Whoever comes this way is a client of ours, and is told the epoch when it begins.
     epoch = exchange.runtime.hub.epoch
     return epoch is not None and exchange.asked.epoch != epoch

@@ -17,6 +17,7 @@ from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
+from .access import Access, ReportError
 from .backends import Backlog, State
 from .catchup import Due, View, Want, add_due, covers, read_after
 from .channel import Channel, Reading
@@ -44,9 +45,11 @@ ReadLastId = Callable[[str], int]
 class Hub:
     """See the module. In the reactor's loop only, unless a method says otherwise."""
 
-    def __init__(self, options: Options, reactor: Reactor, capacity: int) -> None:
-        """``capacity``: how many subscribers this process may hold."""
+    def __init__(self, options: Options, reactor: Reactor, capacity: int, access: Access, report: ReportError) -> None:
+        """``capacity``: how many subscribers this process may hold. ``report``: told of filters that fail."""
         self.options = options
+        self._access = access
+        self._report = report
         self.reactor = reactor
         self.capacity = capacity
         self.global_id = 0
@@ -267,6 +270,10 @@ class Hub:
             self._trim(channel)
             if not channel.subscribers:
                 continue
+            if self._access.filters:
+                batch = [message for message in batch if self._access.lets_through(message, self._report)]
+                if not batch:
+                    continue
             if targeted:
                 for message in batch:
                     self._deliver_targeted(channel, message)
@@ -339,6 +346,8 @@ class Hub:
     def _add(self, due: Due, view: View, want: Want, identity: Identity) -> None:
         messages = add_due(due, view, want)
         allowed = [message for message in messages if not message.targeted or identity.may_see(message)]
+        if self._access.filters:
+            allowed = [message for message in allowed if self._access.lets_through(message, self._report)]
         due.messages += allowed
         if messages and (not allowed or allowed[-1] is not messages[-1]):
             due.positions[want.channel] = messages[-1].message_id

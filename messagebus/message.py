@@ -37,6 +37,8 @@ class Message(msgspec.Struct):
     """Users it is for; ``None``: no restriction."""
     group_ids: tuple[Any, ...] | None = None
     client_ids: tuple[str, ...] | None = None
+    kept: bool | None = None
+    """Whether the client message filters let it through; ``None``: they were not asked yet."""
     _data: Any = msgspec.UNSET
     _json: bytes = b""
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidOption
@@ -27,7 +28,7 @@ SCHEMES = ("memory", "redis", "rediss", "unix")
 class Options:
     """The settings of one bus. Frozen: ``Bus.configure`` replaces the whole."""
 
-    url: str = "memory://"
+    url: str = field(default="memory://", repr=False)  # it may have a password in it
     """Where messages are kept: ``memory://`` (this process alone), ``redis://``, ``rediss://`` or ``unix://``."""
 
     # --- the store ---
@@ -74,9 +75,14 @@ class Options:
     """Bytes of a message that a client may send over WebSocket; a larger one closes the connection with 1009."""
     max_commands: int = 50
     """WebSocket commands per second of one client, on average; more close the connection with 1008."""
-    allowed_origins: tuple[str, ...] = ()
-    """Other origins whose pages may connect, such as ``https://example.com`` or ``https://*.example.com``; ``*``: all.
-    The server's own origin is always allowed."""
+    allowed_origins: tuple[str | re.Pattern[str], ...] = ()
+    """Other origins whose pages may connect: ``https://example.com``, ``https://*.example.com`` for its subdomains, a
+    compiled regular expression that fits the whole origin, or ``*`` for all. The server's own is always allowed."""
+    protected_channels: tuple[str, ...] = ()
+    """Channels that take a grant, or the consent of an ``authorize`` hook, to subscribe to: names, or prefixes that
+    end in ``*``. For servers that cannot see the app's session."""
+    secret_key: str | None = field(default=None, repr=False)
+    """What grants are signed with. A Flask app's ``SECRET_KEY`` where the app gives no other."""
     client_publish: tuple[str, ...] = ()
     """Channels that clients may publish to over WebSocket: names, or prefixes that end in ``*``. Empty: none."""
 
@@ -97,9 +103,15 @@ class Options:
     site_id_lookup: Callable[[Environ], str | None] | None = None
     """WSGI environ -> the site (tenant) of the request, or ``None``."""
 
+    # --- hooks ---
+    extra_response_headers_lookup: Callable[[Environ], Mapping[str, str] | None] | None = None
+    """WSGI environ -> headers to add to the bus's answer, or to put in place of its own."""
+    on_error: Callable[[Exception, str], object] | None = None
+    """Called with what a callback or a filter raised, and with words for where; it is logged in any case."""
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check(field.name, getattr(self, field.name))
+        for option in dataclasses.fields(self):
+            _check(option.name, getattr(self, option.name))
         scheme, separator, _ = self.url.partition("://")
         if not separator or scheme not in SCHEMES:
             # Without the URL itself, which may have a password in it.
@@ -126,7 +138,7 @@ _AT_LEAST: dict[str, float] = {
     "window_bytes": 1,
     "callback_queue_size": 1,
 }
-_NAMES = {field.name: field for field in dataclasses.fields(Options)}
+_NAMES = {option.name: option for option in dataclasses.fields(Options)}
 
 
 def _check(name: str, value: object) -> None:
@@ -140,13 +152,14 @@ def _check(name: str, value: object) -> None:
         if value < _AT_LEAST[name]:
             raise InvalidOption(name, f"expected at least {_AT_LEAST[name]:g}, not {value!r}")
     elif kind.startswith("tuple"):
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+        items = (str, re.Pattern) if "Pattern" in kind else str
+        if not isinstance(value, tuple) or not all(isinstance(item, items) for item in value):
             raise InvalidOption(name, f"expected a tuple of strings, not {value!r}")
     elif kind.startswith("Callable"):
         if value is not None and not callable(value):
             raise InvalidOption(name, f"expected a function or None, not {value!r}")
     elif not isinstance(value, str) and not (value is None and "None" in kind):
-        raise InvalidOption(name, f"expected a string, not {value!r}")
+        raise InvalidOption(name, f"expected a string, not one of type {type(value).__name__}")
 
 
 def from_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,8 +175,13 @@ def from_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a Flask app's ``config``: every key that starts with ``MESSAGEBUS_``."""
-    return from_values({key[len(PREFIX) :].lower(): config[key] for key in config if key.startswith(PREFIX)})
+    """The settings among a Flask app's ``config``: every key that starts with ``MESSAGEBUS_``, and its
+    ``SECRET_KEY``."""
+    found = from_values({key[len(PREFIX) :].lower(): config[key] for key in config if key.startswith(PREFIX)})
+    secret = config.get("SECRET_KEY")
+    if secret:
+        found.setdefault("secret_key", secret.decode("latin-1") if isinstance(secret, bytes) else secret)
+    return found
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -171,10 +189,10 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if environ.get("REDIS_URL"):
         found["url"] = environ["REDIS_URL"]
-    for name, field in _NAMES.items():
+    for name, option in _NAMES.items():
         text = environ.get(PREFIX + name.upper())
-        if text and not str(field.type).startswith("Callable"):
-            found[name] = _parse(name, str(field.type), text)
+        if text and not str(option.type).startswith("Callable"):
+            found[name] = _parse(name, str(option.type), text)
     return found
 
 

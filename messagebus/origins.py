@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -20,13 +21,15 @@ def is_same(origin: str, host: str) -> bool:
         return False
 
 
-def is_allowed(origin: str, allowed: Sequence[str]) -> bool:
-    """Whether one of the entries fits: an origin, one with a wildcard subdomain (``https://*.example.com``), or
-    ``*``."""
+def is_allowed(origin: str, allowed: Sequence[str | re.Pattern[str]]) -> bool:
+    """Whether one of the entries fits: an origin, one with a wildcard subdomain (``https://*.example.com``), a regular
+    expression for the whole origin, or ``*``."""
     return any(_fits(origin, entry) for entry in allowed)
 
 
-def _fits(origin: str, entry: str) -> bool:
+def _fits(origin: str, entry: str | re.Pattern[str]) -> bool:
+    if isinstance(entry, re.Pattern):
+        return entry.fullmatch(origin) is not None
     if entry in ("*", origin):
         return True
     scheme, wildcard, domain = entry.partition("://*.")

@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from .catchup import Want
@@ -53,6 +54,7 @@ class Asked:
     epoch: str | None
     """The client's; empty where it has none yet, ``None`` where it knows of none."""
     after: int | None = None
+    grants: tuple[str, ...] = ()
 
     def wants(self, site_id: str | None, store_epoch: str | None) -> list[Want]:
         """Raises Refusal where a channel or a position is malformed."""
@@ -111,7 +113,7 @@ def read_query(request: Request, options: Options) -> Asked:
         raise Refusal(
             HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID"
         )
-    return Asked(asked.positions, asked.sequence, asked.epoch, int(last_event_id))
+    return dataclasses.replace(asked, after=int(last_event_id))
 
 
 def check_origin(request: Request, options: Options) -> None:
@@ -174,7 +176,11 @@ def _asked(pairs: Mapping[str, object], options: Options) -> Asked:
         raise Refusal(
             HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch"
         )
-    return Asked(positions, sequence, epoch)
+    grants = pairs.get("__grants", "")
+    tokens = grants.split(",") if isinstance(grants, str) else grants
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "__grants: expected tokens, separated by commas", "__grants")
+    return Asked(positions, sequence, epoch, grants=tuple(token for token in tokens if token))
 
 
 def _too_many(options: Options) -> Refusal:
@@ -228,6 +234,8 @@ def _read_body(request: Request, options: Options) -> bytes:
         body = request.stream.read(limit + 1)  # chunked: its length shows when it has been read
     except RequestEntityTooLarge:
         raise too_large from None
+    except (OSError, ClientDisconnected):  # nobody will read the answer, but neither is it an error of ours
+        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body ended early", "body") from None
     if len(body) > limit:
         raise too_large
     return body

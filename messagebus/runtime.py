@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .access import Access
 from .backends import Backend, Feed, State, open_backend
 from .callbacks import Callbacks
 from .catchup import Want
@@ -41,12 +42,13 @@ class Prepared(NamedTuple):
 class Runtime:
     """See the module. Its methods are safe from any thread or greenlet."""
 
-    def __init__(self, options: Options, callbacks: Callbacks) -> None:
+    def __init__(self, options: Options, callbacks: Callbacks, access: Access) -> None:
         self.options = options
+        self.access = access
         self.backend: Backend = open_backend(options)
         self.queue = PublishQueue(self.backend, options.publish_queue_size)
         self.reactor = Reactor()
-        self.hub = Hub(options, self.reactor, _capacity(options))
+        self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self.callbacks = callbacks
         self.is_healthy = True
         """Whether the store's feed is connected."""
@@ -62,8 +64,16 @@ class Runtime:
         self._feed = self.backend.listen(self)
 
     def start_callbacks(self) -> None:
-        if not self.callbacks.running:
-            self.callbacks.start(self.backend.backlog, self.options.callback_queue_size)
+        self.callbacks.start(self.backend, self.options.callback_queue_size, self.report)
+
+    def report(self, error: Exception, where: str) -> None:
+        """Say that a function of the user's has failed, where no caller can be told."""
+        logger.error("%s failed", where, exc_info=error)
+        if self.options.on_error is not None:
+            try:
+                self.options.on_error(error, where)
+            except Exception:
+                logger.exception("on_error failed")
 
     def stop(self) -> None:
         """End everything in order: queued publishes are written, subscribers sent away, threads ended."""
@@ -81,6 +91,10 @@ class Runtime:
         done = threading.Event()
         self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set)
         done.wait(timeout)
+
+    def turn_away(self) -> None:
+        """End every subscriber's connection in order; does not wait for it."""
+        self.reactor.call_soon(self.hub.end_all, SHUTDOWN)
 
     def after_fork(self) -> None:
         """In a child: let go of what is the parent's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from .access import matches
 from .errors import (
     BINARY,
     FEED_LOST,
@@ -48,6 +49,10 @@ _OPEN = (State.OPENING, State.LIVE)
 _CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
 
 
+Refused = Callable[[Iterable[str], Iterable[str]], list[str]]
+"""Channels and grants -> those of the channels that the client may not subscribe to. May block."""
+
+
 class CommandError(Exception):
     """A command that is not carried out; ``code`` is for programs."""
 
@@ -59,12 +64,26 @@ class CommandError(Exception):
 class WebSocketSubscriber(Subscriber):
     """See the module. Everything but the jobs that it spawns happens in the reactor's loop."""
 
-    __slots__ = ("_allowance", "_allowed_at", "_commands", "_fragments", "_parser", "_reader", "_runtime", "_site_id")
+    __slots__ = (
+        "_allowance",
+        "_allowed_at",
+        "_commands",
+        "_fragments",
+        "_parser",
+        "_reader",
+        "_refused",
+        "_runtime",
+        "_site_id",
+    )
 
-    def __init__(self, runtime: Runtime, identity: Identity, head: bytes, site_id: str | None) -> None:
+    def __init__(
+        self, runtime: Runtime, identity: Identity, head: bytes, site_id: str | None, refused: Refused | None
+    ) -> None:
+        """``refused``: asks who may subscribe to what; ``None``: everybody may."""
         super().__init__(runtime.hub, WEBSOCKET, identity, head, None)
         self._runtime = runtime
         self._site_id = site_id
+        self._refused = refused
         self._reader: StreamReader | None = None
         self._parser: Generator[None, None, Frame] | None = None
         self._fragments: list[bytes] | None = None
@@ -159,7 +178,7 @@ class WebSocketSubscriber(Subscriber):
         if self.state not in _OPEN:
             return
         try:
-            verbs = [key for key in command if key != "id"]
+            verbs = [key for key in command if key not in ("id", "grants")]
             if len(verbs) != 1 or verbs[0] not in _COMMANDS:
                 raise CommandError(
                     "bad_request", f"expected one of {', '.join(_COMMANDS)}; not {', '.join(verbs)[:100]}"
@@ -191,6 +210,15 @@ class WebSocketSubscriber(Subscriber):
         if len(names) > limit:
             raise CommandError("too_many_channels", f"{len(names)} channels; max_channels allows {limit}")
 
+        grants = command.get("grants", [])
+        if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
+            raise CommandError("bad_request", "grants: expected a list of tokens")
+
+        def prepare() -> Prepared:
+            for channel in self._refused([want.channel for want in wants], grants) if self._refused else ():
+                raise CommandError("forbidden", f"{channel}: this client may not subscribe to it")
+            return self._runtime.prepare(lambda _: wants)[1]
+
         def finish(prepared: Prepared) -> None:
             self.hub.when_reached(prepared.global_id, self, lambda _: join(prepared))
 
@@ -204,13 +232,13 @@ class WebSocketSubscriber(Subscriber):
             elif self.state is State.LIVE:
                 self.hub.set_live(self)
 
-        self._do(command, self._runtime.knows(wants), lambda: self._runtime.prepare(lambda _: wants)[1], finish)
+        self._do(command, self._refused is None and self._runtime.knows(wants), prepare, finish)
 
     def _publish(self, command: dict[str, Any], message: Any) -> None:
         if not isinstance(message, dict) or set(message) != {"channel", "data"}:
             raise CommandError("bad_request", "publish: expected an object of channel and data")
         channel = check_channel(message["channel"])
-        if not may_publish(channel, self._runtime.options.client_publish):
+        if not any(matches(pattern, channel) for pattern in self._runtime.options.client_publish):
             raise CommandError("forbidden", f"clients may not publish to {channel}")
 
         def publish() -> int | None:
@@ -234,7 +262,7 @@ class WebSocketSubscriber(Subscriber):
                 result = job()
             except BackendUnavailable as error:
                 answer = partial(self._fail, command, CommandError("unavailable", str(error)))
-            except InvalidData as error:
+            except (CommandError, InvalidData) as error:
                 answer = partial(self._fail, command, error)
             except Exception as error:
                 logger.exception("a command failed")
@@ -269,8 +297,3 @@ class WebSocketSubscriber(Subscriber):
             answer.pop("id", None)
         if self.state in _OPEN:
             self.put(text_frame(encode_json(answer)))
-
-
-def may_publish(channel: str, patterns: tuple[str, ...]) -> bool:
-    """Whether one of the patterns, names or prefixes that end in ``*``, fits the channel."""
-    return any(channel.startswith(p[:-1]) if p.endswith("*") else channel == p for p in patterns)
