@@ -43,7 +43,6 @@ class Access:
     # --- subscriptions ---
 
     def add_hook(self, pattern: str, hook: Hook) -> None:
-        check_channel(pattern)
         self._hooks.append((pattern, hook))
 
     @property

@@ -90,7 +90,8 @@ class Callbacks:
         self._by_name: dict[str | None, list[Subscription]] = {}
         self._lock = allocate_lock()  # native: held for a moment, across nothing that switches greenlets
         self._shared: Worker | None = None
-        self._limit = 0
+        self.limit = 1
+        """Messages that may wait for one function."""
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
@@ -118,9 +119,8 @@ class Callbacks:
     def has(self, subscription: Subscription) -> bool:
         return subscription in self._by_name.get(subscription.name, ())
 
-    def start(self, backend: Backend, limit: int, report: ReportError) -> None:
+    def start(self, backend: Backend, report: ReportError) -> None:
         """Begin to call, in a thread that ends with :meth:`stop`. The functions' positions are where they were."""
-        self._limit = limit
         if self._shared is None:
             self._shared = Worker(self, backend, report)
             self._shared.start()
@@ -163,11 +163,11 @@ class Callbacks:
             for subscription in (*self._by_name.get(message.name, ()), *self._by_name.get(None, ())):
                 if subscription.behind or not subscription.scope.holds(message):
                     continue
-                if len(subscription.pending) >= self._limit:
+                if len(subscription.pending) >= self.limit:
                     subscription.behind = True
                 else:
                     subscription.pending.append(message)
-                    woken.append(subscription)
+                woken.append(subscription)
         for subscription in woken:
             self._wake(subscription)
 

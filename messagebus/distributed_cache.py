@@ -1,0 +1,191 @@
+"""A dict that is the same in every process, kept in step over the bus.
+
+Its state is what its channel says: every change is a message, and all processes apply them in the order of their ids. A
+process that begins reads the channel's backlog; nobody has to send it anything, so that twenty that begin at once cost
+twenty reads. So that the backlog is enough however long the cache lives, whoever publishes every ``SNAPSHOT_EVERY``-th
+message follows it with a snapshot of everything.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from _thread import allocate_lock
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from .bus import Bus
+from .errors import InvalidData
+from .message import Message, check_channel
+
+CHANNEL = "/distributed-cache/"
+BACKLOG_SIZE = 1000
+BACKLOG_AGE = 365 * 24 * 3600
+"""Seconds without a change after which a new process begins with an empty cache."""
+SNAPSHOT_EVERY = 400
+
+
+class DistributedCache(MutableMapping[str, Any]):
+    """A dict whose changes reach every process that has a cache of the same name on the same store.
+
+    What is promised: a process sees its own changes at once, others see them within the time that a message takes;
+    changes to one key are applied everywhere in the same order, the one that the store gave them, so that all
+    processes agree when no more changes come; a process that missed messages reads the whole again. What is not:
+    transactions over several keys, or that a change was seen by others when the assignment returns. While the store
+    is gone changes are queued as publishes are, and hold in this process alone.
+
+    Values are JSON values, or sets of them; do not change a value in place, assign it anew. Safe from any thread,
+    greenlet and in forked children. Connects with its first use.
+    """
+
+    def __init__(
+        self, name: str, *, bus: Bus | None = None, app_version: str | None = None, site_id: str | None = None
+    ) -> None:
+        """``app_version``: processes of different versions have different caches. ``site_id``: so have different sites.
+
+        Raises:
+            InvalidChannel: ``name`` or ``app_version`` has characters that a channel cannot have.
+        """
+        from . import MessageBus
+
+        self._bus = MessageBus if bus is None else bus
+        self._channel = check_channel(CHANNEL + name + (f"/{app_version}" if app_version is not None else ""))
+        self._site_id = site_id
+        self._values: dict[str, Any] = {}
+        self._versions: dict[str, int] = {}
+        self._position = 0
+        self._cleared = 0  # the last message that emptied it
+        self._subscribed = False
+        self._lock = allocate_lock()  # native: held across nothing that waits
+        _caches[id(self)] = self
+
+    # --- reading ---
+
+    def __getitem__(self, key: str) -> Any:
+        self._subscribe()
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        self._subscribe()
+        return iter(list(self._values))
+
+    def __len__(self) -> int:
+        self._subscribe()
+        return len(self._values)
+
+    # --- changing ---
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"a key is a string, not {type(key).__name__}")
+        self._change({"op": "set", "key": key, **_encode(value)})
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._change({"op": "delete", "key": key})
+
+    def clear(self) -> None:
+        """Remove everything, with one message."""
+        self._change({"op": "clear"})
+
+    def close(self) -> None:
+        """Stop following the channel. The next use begins anew."""
+        self._bus.unsubscribe(self._channel, self._heard, self._site_id)
+        self._subscribed = False
+
+    # --- the channel ---
+
+    def _publish(self, data: dict[str, Any]) -> int | None:
+        return self._bus.publish(
+            self._channel, data, site_id=self._site_id, max_backlog_size=BACKLOG_SIZE, max_backlog_age=BACKLOG_AGE
+        )
+
+    def _change(self, operation: dict[str, Any]) -> None:
+        self._subscribe()
+        message_id = self._publish(operation)
+        with self._lock:
+            # Without an id it waits for the store; it is applied again when it is heard, in its place.
+            self._apply(operation, message_id or self._position)
+        if message_id is not None and message_id % SNAPSHOT_EVERY == 0:
+            with self._lock:
+                values = {key: _encode(value) for key, value in self._values.items()}
+                as_of = self._position
+            self._publish({"op": "snapshot", "as_of": as_of, "values": values})
+
+    def _subscribe(self) -> None:
+        if self._subscribed:
+            return
+        self._subscribed = True
+        self._load()
+        # Behind what was loaded: what came meanwhile is heard, what was loaded is not heard again.
+        self._bus.subscribe(self._channel, self._heard, self._position, self._site_id)
+
+    def _load(self) -> None:
+        """Make the state from the backlog."""
+        messages = self._bus.backlog(self._channel, 0, self._site_id)
+        snapshots = [message.data for message in messages if message.data["op"] == "snapshot"]
+        with self._lock:
+            as_of = 0
+            self._values, self._versions, self._cleared = {}, {}, 0
+            if snapshots:
+                as_of = snapshots[-1]["as_of"]
+                self._values = {key: _decode(value) for key, value in snapshots[-1]["values"].items()}
+                self._versions = dict.fromkeys(self._values, as_of)
+            for message in messages:
+                if message.message_id > as_of:
+                    self._apply(message.data, message.message_id)
+                self._position = message.message_id
+
+    def _heard(self, message: Message) -> None:
+        if message.message_id != self._position + 1:
+            self._load()  # messages are missing, or the store began anew
+            return
+        with self._lock:
+            self._apply(message.data, message.message_id)
+            self._position = message.message_id
+
+    def _apply(self, operation: dict[str, Any], message_id: int) -> None:
+        """Apply a change, unless a later one was applied to the same key already: this process's own come early."""
+        key = operation.get("key")
+        if operation["op"] == "clear":
+            self._cleared = max(self._cleared, message_id)
+            for old in [k for k, version in self._versions.items() if version <= message_id]:
+                self._values.pop(old, None)
+                del self._versions[old]
+        elif key is not None and message_id >= self._versions.get(key, self._cleared):
+            self._versions[key] = message_id
+            if operation["op"] == "set":
+                self._values[key] = _decode(operation)
+            else:
+                self._values.pop(key, None)
+
+    def _after_fork(self) -> None:
+        self._lock = allocate_lock()
+
+
+def _encode(value: Any) -> dict[str, Any]:
+    if isinstance(value, (set, frozenset)):
+        try:
+            return {"set": sorted(value)}
+        except TypeError:
+            return {"set": list(value)}
+    if isinstance(value, (bytes, bytearray)):
+        raise InvalidData("a value is a JSON value, or a set of them, not bytes")
+    return {"value": value}
+
+
+def _decode(encoded: dict[str, Any]) -> Any:
+    return set(encoded["set"]) if "set" in encoded else encoded["value"]
+
+
+_caches: weakref.WeakValueDictionary[int, DistributedCache] = weakref.WeakValueDictionary()
+
+
+def _after_fork_in_child() -> None:
+    for cache in list(_caches.values()):
+        cache._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

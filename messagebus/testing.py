@@ -1,0 +1,126 @@
+"""Help for the tests of programs that use the bus. Needs pytest for the fixture; the functions need nothing.
+
+In ``conftest.py``: ``pytest_plugins = ["messagebus.testing"]``. Then::
+
+    def test_an_order_is_announced(message_bus):
+        with published("/orders") as messages:
+            place_order(7)
+        assert [message.data for message in messages] == [{"order": 7}]
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, overload
+
+from . import MessageBus
+from .bus import Bus
+from .callbacks import EVERY_SITE
+from .message import Message
+
+try:
+    import pytest
+except ImportError:
+    pass
+else:
+
+    @pytest.fixture
+    def message_bus() -> Iterator[Bus]:
+        """The ready-made bus, on an empty memory store of its own for this test, closed at its end."""
+        with temporary_store() as bus:
+            yield bus
+
+
+@contextmanager
+def temporary_store(bus: Bus = MessageBus) -> Iterator[Bus]:
+    """Puts a bus on an empty memory store for the time of a ``with`` block, and back to its own after it."""
+    url = bus.options.url
+    bus.configure(url="memory://")
+    try:
+        yield bus
+    finally:
+        bus.close()
+        bus.configure(url=url)
+
+
+class Published(Sequence[Message]):
+    """The messages that were published since the ``with`` block began, by global id; after its end, until then."""
+
+    def __init__(self, bus: Bus, channel: str | None) -> None:
+        self._bus = bus
+        self._channel = channel
+        self._after = bus.newest_global_id()
+        self._messages: list[Message] | None = None
+
+    def _now(self) -> list[Message]:
+        if self._messages is not None:
+            return self._messages
+        messages = self._bus.global_backlog(self._after, EVERY_SITE)
+        return [message for message in messages if self._channel in (None, message.channel)]
+
+    def _freeze(self) -> None:
+        self._messages = self._now()
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        return self._now()[index]
+
+    @property
+    def data(self) -> list[Any]:
+        """The messages' data alone."""
+        return [message.data for message in self]
+
+
+@contextmanager
+def published(channel: str | None = None, *, bus: Bus = MessageBus) -> Iterator[Published]:
+    """What is published in a ``with`` block, on one channel or on all, on any site, by this process or another."""
+    messages = Published(bus, channel)
+    yield messages
+    messages._freeze()
+
+
+def wait_for_message(
+    channel: str,
+    predicate: Callable[[Message], bool] = lambda message: True,
+    *,
+    last_id: int = 0,
+    timeout: float = 5.0,
+    bus: Bus = MessageBus,
+    site_id: str | None = None,
+) -> Message:
+    """The first message on a channel after ``last_id`` that ``predicate`` accepts, waiting up to ``timeout`` seconds
+    for it.
+
+    Raises:
+        AssertionError: None came; it says what did come.
+    """
+    seen: list[Any] = []
+    found: list[Message] = []
+    done = threading.Event()
+
+    def look(message: Message) -> None:
+        if found:
+            return
+        seen.append(message.data)
+        if predicate(message):
+            found.append(message)
+            done.set()
+
+    bus.subscribe(channel, look, last_id, site_id)
+    try:
+        done.wait(timeout)
+    finally:
+        bus.unsubscribe(channel, look, site_id)
+    if not found:
+        raise AssertionError(f"no such message on {channel} within {timeout:g} s; there came {seen[:20]!r}")
+    return found[0]

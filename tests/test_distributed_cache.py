@@ -1,0 +1,125 @@
+"""The dict that is the same in every process; here every bus stands for a process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from messagebus import Bus, InvalidData
+from messagebus.distributed_cache import BACKLOG_SIZE, DistributedCache
+
+from .eventually import eventually
+
+MakeCache = Callable[..., DistributedCache]
+
+
+@pytest.fixture
+def make_cache(redis_url: str) -> Iterator[MakeCache]:
+    """Makes caches, each on a bus of its own."""
+    buses = []
+
+    def make(name: str = "frogs", **options: str) -> DistributedCache:
+        buses.append(Bus(url=redis_url))
+        return DistributedCache(name, bus=buses[-1], **options)
+
+    yield make
+    for bus in buses:
+        bus.close()
+
+
+def test_a_change_reaches_every_process(make_cache: MakeCache) -> None:
+    first, second = make_cache(), make_cache()
+    assert "frogs" not in second
+    first["frogs"] = 5
+    first["names"] = {"Kermit", "Jeremiah"}
+    assert first == {"frogs": 5, "names": {"Kermit", "Jeremiah"}}
+    eventually(lambda: second == first)
+    del second["frogs"]
+    eventually(lambda: "frogs" not in first)
+    first.clear()
+    assert first == {}
+    eventually(lambda: second == {})
+
+
+def test_a_process_that_begins_later_has_everything_and_nobody_sends_it_anything(make_cache: MakeCache) -> None:
+    first = make_cache()
+    for number in range(3):
+        first[str(number)] = number
+    published = first._bus.newest_global_id()
+    for _ in range(20):
+        assert make_cache() == {"0": 0, "1": 1, "2": 2}
+    assert first._bus.newest_global_id() == published
+
+
+def test_changes_far_beyond_the_backlog_lose_nothing(make_cache: MakeCache) -> None:
+    first, second = make_cache(), make_cache()
+    assert len(second) == 0
+    first["oldest"] = "still here"
+    for number in range(BACKLOG_SIZE + 500):
+        first[str(number % 20)] = number
+    first.pop("7")
+    assert make_cache() == first and first["oldest"] == "still here"
+    eventually(lambda: second == first)
+
+
+def test_all_processes_agree_in_the_end(make_cache: MakeCache) -> None:
+    caches = [make_cache() for _ in range(4)]
+
+    def change(cache: DistributedCache, start: int) -> None:
+        for number in range(50):
+            cache["same"] = start + number
+            if number % 10 == 0:
+                cache.pop("same", None)
+
+    threads = [threading.Thread(target=change, args=(cache, 1000 * i)) for i, cache in enumerate(caches)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = caches[0]._bus.last_id("/distributed-cache/frogs")
+    eventually(lambda: all(cache._position == last for cache in caches))
+    assert all(cache == caches[0] for cache in caches)
+
+
+def test_names_versions_and_sites_are_apart(make_cache: MakeCache) -> None:
+    caches = [
+        make_cache("a"),
+        make_cache("b"),
+        make_cache("a", app_version="2"),
+        make_cache("a", site_id="one"),
+    ]
+    for number, cache in enumerate(caches):
+        cache["key"] = number
+    assert [cache["key"] for cache in caches] == [0, 1, 2, 3]
+
+
+def test_a_store_that_begins_anew_empties_the_cache(make_cache: MakeCache) -> None:
+    first, second = make_cache(), make_cache()
+    first["old"] = 1
+    eventually(lambda: second == {"old": 1})
+    first._bus.reset()
+    first._bus.publish("/else", 1)
+    second["new"] = 2
+    eventually(lambda: first == second == {"new": 2})
+
+
+def test_what_json_cannot_express_is_refused_and_changes_nothing(make_cache: MakeCache) -> None:
+    cache = make_cache()
+    for value in (b"bytes", object(), {"nested": {1}}):
+        with pytest.raises(InvalidData):
+            cache["key"] = value
+    with pytest.raises(TypeError):
+        cache[5] = 1  # type: ignore[index]
+    with pytest.raises(KeyError):
+        del cache["key"]
+    assert cache == {}
+
+
+def test_a_closed_cache_begins_anew_with_its_next_use(make_cache: MakeCache) -> None:
+    first, second = make_cache(), make_cache()
+    first["a"] = 1
+    first.close()
+    second["a"] = 2
+    assert first == {"a": 2}

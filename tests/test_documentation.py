@@ -1,0 +1,198 @@
+"""The documentation is true: its code runs, its links lead somewhere, and its tables say what the code says."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import messagebus
+from messagebus import errors, options, transports
+
+from .fixtures_servers import ServeApp
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text()
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+JAVASCRIPT = (ROOT / "docs" / "javascript.md").read_text()
+CLIENT = ROOT / "static" / "js" / "messagebus.mjs"
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# A block that begins with its file's name is complete: it runs as it stands.
+COMPLETE = re.compile(r"# (\S+\.py)\n")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(language: str) -> list[object]:
+    return [
+        pytest.param(text, id=f"{name_of(page)}-{number}")
+        for page in PAGES
+        for number, (found, text) in enumerate(BLOCK.findall(page.read_text()))
+        if found == language
+    ]
+
+
+def rows(page: str) -> Iterator[list[str]]:
+    """The rows of a page's tables, cell by cell; backslashes keep ``|`` inside a cell."""
+    for line in page.splitlines():
+        if line.startswith("| ") and not line.startswith("| ---"):
+            yield [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are linked by: in lower case, without punctuation, with dashes for blanks."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# --- links ---
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(page.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+# --- code ---
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_a_block_of_python_runs_where_it_is_complete_and_parses_otherwise(text: str, tmp_path: Path) -> None:
+    ast.parse(text)
+    named = COMPLETE.match(text)
+    if named is None:
+        return
+    file = tmp_path / named[1]
+    file.write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, file], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("text", blocks("js"))
+def test_a_block_of_javascript_parses(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "block.mjs"
+    file.write_text(text)
+    result = subprocess.run(["node", "--check", file], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_first_app_of_the_readme_brings_a_message_to_a_page(serve_app: ServeApp, tmp_path: Path) -> None:
+    (text,) = (text for _, text in BLOCK.findall(README) if text.startswith("# app.py\n"))
+    (tmp_path / "app.py").write_text(text)
+    server = serve_app("flask", "app:app", cwd=tmp_path, ready="/")
+
+    with urllib.request.urlopen(server.url, timeout=10) as response:
+        page = response.read().decode()
+    (source,) = re.findall(r'<script src="([^"]+)"', page)
+    with urllib.request.urlopen(server.url + source, timeout=10) as response:
+        assert response.status == 200
+    (positions,) = re.findall(r'data-channels="([^"]+)"', page)
+
+    query = urllib.parse.urlencode(json.loads(positions.replace("&#34;", '"')))
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+    try:
+        connection.request("GET", f"/message-bus/page/sse?{query}")
+        events = connection.getresponse()
+        urllib.request.urlopen(f"{server.url}/say", b"text=hello", timeout=10).close()
+        lines = iter(events.readline, b"")
+        batches = (json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: "))
+        assert "hello" in (message["data"] for batch in batches for message in batch if message["channel"] == "/chat")
+    finally:
+        connection.close()
+
+
+# --- tables ---
+
+
+def test_the_readme_names_every_option_with_its_default() -> None:
+    documented = {row[0]: row[1] for row in rows(README) if len(row) == 4}
+    for option in dataclasses.fields(options.Options):
+        assert documented.get(f"`{option.name}`") == f"`{option.default!r}`", option.name
+
+
+def test_the_readme_names_no_option_that_does_not_exist() -> None:
+    _, _, section = README.partition("## Options")
+    section, _, _ = section.partition("\n## ")
+    named = {row[0].strip("`") for row in rows(section) if row[0].startswith("`")}
+    assert named == {option.name for option in dataclasses.fields(options.Options)}
+
+
+def test_the_readme_names_every_kind_of_store() -> None:
+    missing = [scheme for scheme in options.SCHEMES if f"{scheme}://" not in README]
+    assert not missing
+
+
+def test_the_transports_are_documented_by_their_names() -> None:
+    instances = [getattr(transports, name) for name in transports.__all__]
+    names = {made.name for made in instances if isinstance(made, transports.Transport)} | {"polling"}
+    for page in (README, PROTOCOL):
+        cells = {cell for row in rows(page) for cell in row}
+        assert {f"`{name}`" for name in names} <= cells
+
+
+def test_the_protocol_names_every_close_code_and_no_other() -> None:
+    documented = {int(row[0]) for row in rows(PROTOCOL) if re.fullmatch(r"1\d{3}", row[0])}
+    assert documented == {close.code for close in vars(errors).values() if isinstance(close, errors.Close)}
+
+
+def test_the_protocol_names_every_error_that_the_code_answers() -> None:
+    answered = set()
+    for path in Path(messagebus.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                place = {"Refusal": 1, "CommandError": 0}.get(node.func.id)
+                if place is not None and isinstance(code := node.args[place], ast.Constant):
+                    answered.add(str(code.value))
+    assert answered
+    assert not {code for code in answered if f"`{code}`" not in PROTOCOL}
+
+
+def test_the_design_names_every_module() -> None:
+    package = Path(messagebus.__file__).parent
+    design = (ROOT / "docs" / "design.md").read_text()
+    documented = {row[0].strip("`") for row in rows(design[design.index("## The modules") :])} - {"module"}
+    directories = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert documented == ({path.stem for path in package.glob("*.py")} | directories) - {"__main__"}
+
+
+def test_the_clients_settings_are_documented_with_their_defaults() -> None:
+    source = CLIENT.with_name("messagebus.js").read_text()
+    (settings,) = re.findall(r"const SETTINGS = \{(.*?)\};", source, re.DOTALL)
+    names = re.findall(r"(\w+):", settings)
+    program = (
+        f"import {{ createMessageBus }} from {json.dumps(CLIENT.as_uri())};"
+        "console.log(JSON.stringify(createMessageBus()));"
+    )
+    node = ["node", "--input-type=module", "--eval", program]
+    defaults = json.loads(subprocess.run(node, capture_output=True, text=True, timeout=30, check=True).stdout)
+    documented = {row[0].strip("`"): row[1].strip("`") for row in rows(JAVASCRIPT) if len(row) == 3}
+    in_words = {"transports": "all five", "clientId": "random"}
+    for name in names:
+        assert documented.get(name) == in_words.get(name, json.dumps(defaults[name])), name
