@@ -76,7 +76,8 @@ class Channel:
         window = self.window[:]
         if window and window[0].message_id > floor + 1:  # trimmed between the two lines above
             floor, after, whole = window[0].message_id - 1, window[0].global_id - 1, False
-        return View(window, floor, last_id, after, whole)
+        # From the channel's first message on nothing is older, whatever was known when the window was begun.
+        return View(window, floor, last_id, after if floor else 0, whole)
 
     def append(self, messages: Sequence[Message]) -> None:
         """Remember what is being dispatched."""
@@ -99,7 +100,7 @@ class Channel:
         elif reading.after < self.floor:
             older = [message for message in passed if message.message_id <= self.floor]
             reached = older[-1].message_id if older else backlog.first_id - 1
-            if reached < self.floor <= backlog.last_id:
+            if reached < self.floor:
                 return  # the window has moved on since, and no longer meets what was read
         else:
             return

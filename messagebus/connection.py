@@ -12,7 +12,7 @@ import queue
 import sys
 
 # Not socket.socket: under gevent that is a class that waits for its greenlet's turn, and it is three times the size.
-from _socket import IPPROTO_TCP, TCP_NODELAY
+from _socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 from _socket import socket as RawSocket
 from collections.abc import Iterator
 from typing import Protocol
@@ -21,6 +21,7 @@ from .poller import WRITABLE
 from .reactor import Reactor
 
 READ_SIZE = 65_536
+LINGER_SECONDS = 2.0
 JOIN_SIZE = 65_536
 """Up to this many bytes, copying pieces together is cheaper than naming each to the kernel."""
 MAX_PIECES = 256
@@ -62,25 +63,37 @@ class Outlet(Protocol):
     def abort(self) -> None:
         """Close now."""
 
-    def abandon(self) -> None:
-        """In a forked child: close this process's copy of the socket, and do nothing else."""
-
     def on_deadline(self) -> None: ...
 
 
 class Connection:
     """A taken socket."""
 
-    __slots__ = ("_limit", "_out", "_owner", "_reactor", "_size", "_sock", "closed", "finishing", "tick")
+    __slots__ = (
+        "_limit",
+        "_lingering",
+        "_lingers",
+        "_out",
+        "_owner",
+        "_reactor",
+        "_size",
+        "_sock",
+        "closed",
+        "finishing",
+        "tick",
+    )
 
-    def __init__(self, sock: RawSocket, reactor: Reactor, owner: Owner, limit: int) -> None:
-        """``limit``: bytes that may wait for a slow peer."""
+    def __init__(self, sock: RawSocket, reactor: Reactor, owner: Owner, limit: int, lingers: bool = False) -> None:
+        """``limit``: bytes that may wait for a slow peer. ``lingers``: after the last byte go on reading, and throwing
+        away, for a moment: to close a socket with unread input is to reset it, and a reset overtakes the farewell."""
         self._sock = sock
         self._reactor = reactor
         self._owner = owner
         self._limit = limit
         self._out: list[bytes | memoryview] | None = None
         self._size = 0  # bytes that wait for the peer to read; 0 while it keeps up
+        self._lingers = lingers
+        self._lingering = False
         self.closed = False
         self.finishing = False
         self.tick = 0
@@ -110,7 +123,7 @@ class Connection:
     def finish(self) -> None:
         self.finishing = True
         if self._out is None:
-            self.abort()
+            self._finished()
 
     def abort(self) -> None:
         if self.closed:
@@ -120,7 +133,18 @@ class Connection:
         self._reactor.clear_deadline(self)
         self._reactor.remove(self._sock.fileno())
         self._sock.close()
-        self._owner.on_closed()
+        if not self._lingering:
+            self._owner.on_closed()
+
+    def _finished(self) -> None:
+        if not self._lingers or self.closed:
+            self.abort()
+        elif not self._lingering:
+            with contextlib.suppress(OSError):  # the peer has gone meanwhile, which reading will tell
+                self._sock.shutdown(SHUT_WR)
+            self._reactor.set_deadline(self, LINGER_SECONDS)
+            self._owner.on_closed()
+            self._lingering = True
 
     def abandon(self) -> None:
         self.closed = True
@@ -139,7 +163,10 @@ class Connection:
             self._send(self._out)
 
     def on_deadline(self) -> None:
-        self._owner.on_deadline()
+        if self._lingering:
+            self.abort()
+        else:
+            self._owner.on_deadline()
 
     def _read(self) -> None:
         try:
@@ -177,7 +204,7 @@ class Connection:
             if was_waiting:
                 self._reactor.watch_writable(self._sock.fileno(), False)
             if self.finishing:
-                self.abort()
+                self._finished()
             return
         _drop_sent(out, sent)
         if not was_waiting:
@@ -235,9 +262,6 @@ class BlockingConnection:
 
     def on_deadline(self) -> None:
         self._owner.on_deadline()
-
-    def abandon(self) -> None:
-        self.closed = True
 
     # --- in the server's thread ---
 

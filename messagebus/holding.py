@@ -52,7 +52,8 @@ class Hold:
     def _adopt(self, sock: RawSocket, head: bytes) -> None:
         subscriber = self.make_subscriber(self.taken, head)
         reactor = self.runtime.reactor
-        subscriber.outlet = Connection(sock, reactor, subscriber, self.runtime.options.max_outbox)
+        limit = self.runtime.options.max_outbox
+        subscriber.outlet = Connection(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
         self._open(subscriber)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:

@@ -329,11 +329,6 @@ class Hub:
         if not self.draining:
             done()
 
-    def abandon(self) -> None:
-        """In a forked child: close the inherited sockets; the parent's connections live on."""
-        for subscriber in [*self.subscribers, *self.draining]:
-            subscriber.outlet.abandon()
-
     # --- windows ---
 
     def _absorb(self, channel: Channel, reading: Reading) -> None:

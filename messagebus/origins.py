@@ -12,9 +12,9 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 def is_same(origin: str, host: str) -> bool:
     """Whether a page of ``origin`` was served under ``host`` (the ``Host`` header). The scheme is left out of it:
     behind a proxy that ends TLS the server does not know its own."""
-    parts = urlsplit(origin)
-    port = _PORTS.get(parts.scheme)
     try:
+        parts = urlsplit(origin)
+        port = _PORTS.get(parts.scheme)
         own = urlsplit(f"//{host}")
         return bool(parts.hostname) and (parts.hostname, parts.port or port) == (own.hostname, own.port or port)
     except ValueError:

@@ -45,6 +45,9 @@ class Handler(Timed, Protocol):
     def flush(self) -> None:
         """The turn is over: write what was put during it."""
 
+    def abandon(self) -> None:
+        """Close the descriptor, and do nothing else."""
+
 
 class Reactor:
     """See the module. Only :meth:`call_soon`, :meth:`spawn`, :meth:`start` and :meth:`stop` may be called from
@@ -75,7 +78,7 @@ class Reactor:
         self._wake()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the descriptors that were inherited. The parent's loop is not touched."""
+        """In a forked child: let go of the descriptors that were inherited. The parent's connections live on."""
         self._stopped = True
         self._driver.abandon()
         self._close()
@@ -172,9 +175,11 @@ class Reactor:
     def _run_due(self) -> None:
         now = self.clock() / TICK
         while self._ticks and self._ticks[0] <= now:
-            for timed in self._due.pop(heapq.heappop(self._ticks)):
-                timed.tick = 0
-                self._guard(timed.on_deadline)
+            tick = heapq.heappop(self._ticks)
+            for timed in self._due.pop(tick):
+                if timed.tick == tick:  # one that came before it may have cleared or moved it
+                    timed.tick = 0
+                    self._guard(timed.on_deadline)
 
     def _guard(self, call: Callable[..., object], *args: Any) -> None:
         # A mistake in one connection's handling must not end the loop that serves all of them.
@@ -184,6 +189,9 @@ class Reactor:
             logger.exception("%r failed in the loop", call)
 
     def _close(self) -> None:
+        for handler in self._handlers.values():
+            handler.abandon()
+        self._handlers.clear()
         self._poller.close()
         self._waker.close()
 

@@ -154,7 +154,7 @@ class WebSocketSubscriber(Subscriber):
         self._spend()
         try:
             command = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):  # the latter is not one of the former
             self.end(MALFORMED)
             return
         if not isinstance(command, dict):

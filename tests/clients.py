@@ -9,15 +9,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import secrets
 import socket
 import struct
 import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -25,10 +22,24 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_websocket
 from websockets.typing import Subprotocol
 
-Message = dict[str, Any]
-Batch = list[Message]
-ClientT = TypeVar("ClientT", bound="Client")
+from .client_base import Batch, Client, Ended, Refused, request
 
+__all__ = [
+    "FORM",
+    "NOT_CACHED",
+    "TRANSPORTS",
+    "Client",
+    "Ended",
+    "EventSource",
+    "LongPolling",
+    "Polling",
+    "Refused",
+    "Streaming",
+    "WebSocket",
+    "request",
+]
+
+FORM = "application/x-www-form-urlencoded"
 SEPARATOR = b"\r\n|\r\n"
 POLL_SECONDS = 0.005
 """Between two plain polls."""
@@ -41,183 +52,6 @@ STREAM = {
     **NOT_CACHED,
 }
 EVENTS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-
-
-class Ended(Exception):
-    """The server has ended the connection; ``code`` is a WebSocket's close code."""
-
-    def __init__(self, code: int | None = None) -> None:
-        super().__init__(f"the server ended the connection, code {code}")
-        self.code = code
-
-
-class Refused(Exception):
-    """The server has answered with something else than 200 or 101."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__(f"{status}: {body[:200]!r}")
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    @property
-    def error(self) -> dict[str, str]:
-        """What the JSON body says is wrong."""
-        assert self.headers["Content-Type"] == "application/json; charset=utf-8"
-        found: dict[str, str] = json.loads(self.body)["error"]
-        return found
-
-
-class Client(ABC):
-    """One subscriber. Not safe to share between threads."""
-
-    transport: ClassVar[str]
-
-    def __init__(
-        self,
-        url: str,
-        positions: Mapping[str, int | str],
-        *,
-        client_id: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        epoch: str | None = None,
-        last_event_id: int | None = None,
-        receive_buffer: int | None = None,
-        timeout: float = 20.0,
-    ) -> None:
-        """``epoch``: what the client sends as ``__epoch``, ``None`` for nothing. ``receive_buffer``: bytes that the
-        kernel may receive before the client reads. ``timeout``: seconds for any one read."""
-        self.url = url
-        self.positions: dict[str, int | str] = dict(positions)
-        self.client_id = client_id or secrets.token_hex(16)
-        self.headers = dict(headers or {})
-        self.epoch = epoch
-        self.last_event_id = last_event_id
-        self.receive_buffer = receive_buffer
-        self.timeout = timeout
-        self.batches: list[Batch] = []
-        self.received: list[Message] = []
-        """Messages of the channels, without statuses and gaps."""
-        self.statuses: list[dict[str, Any]] = []
-        self.gaps: list[dict[str, Any]] = []
-        self._unread: deque[Message] = deque()
-
-    @classmethod
-    def connect(cls: type[ClientT], url: str, positions: Mapping[str, int | str], **options: Any) -> ClientT:
-        """Ask for channels from their positions; what the server says to that comes with the first batch."""
-        client = cls(url, positions, **options)
-        client.reconnect()
-        return client
-
-    def __enter__(self: ClientT) -> ClientT:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.cut()
-
-    # --- the connection ---
-
-    @abstractmethod
-    def reconnect(self) -> None:
-        """Come back with the positions and the epoch as they are now."""
-
-    @abstractmethod
-    def cut(self) -> None:
-        """Close the socket without a word. May be repeated."""
-
-    @abstractmethod
-    def _next(self) -> Batch:
-        """The next batch as it comes. Raises Ended, Refused or TimeoutError."""
-
-    # --- what it receives ---
-
-    def next_batch(self) -> Batch:
-        """Read the next batch, whatever is in it."""
-        batch = self._next()
-        self._take(batch)
-        return batch
-
-    def messages(self, count: int, timeout: float = 20.0, resume: bool = False) -> list[Message]:
-        """The next messages of the channels. ``resume``: come back where the server ends the connection."""
-        deadline = time.monotonic() + timeout
-        while len(self._unread) < count:
-            assert time.monotonic() < deadline, f"{len(self._unread)} of {count} messages in {timeout} s"
-            try:
-                self.next_batch()
-            except Ended:
-                if not resume:
-                    raise
-                self.reconnect()
-        return [self._unread.popleft() for _ in range(count)]
-
-    def data(self, count: int, **options: Any) -> list[Any]:
-        """As :meth:`messages`, only their data."""
-        return [message["data"] for message in self.messages(count, **options)]
-
-    def status(self) -> dict[str, Any]:
-        """Read until there is a status that was not asked for here before."""
-        seen = len(self.statuses)
-        while len(self.statuses) == seen:
-            self.next_batch()
-        return self.statuses[-1]
-
-    def position(self, channel: str) -> int | str:
-        return self.positions[channel]
-
-    def _take(self, batch: Batch) -> None:
-        self.batches.append(batch)
-        global_ids = []
-        for number, message in enumerate(batch):
-            assert set(message) == {"global_id", "message_id", "channel", "data"}, message
-            channel, data = message["channel"], message["data"]
-            if channel == "/__status":
-                assert number == len(batch) - 1, "a status is the last of its batch"
-                self._take_status(data)
-            elif channel == "/__gap":
-                assert number == 0, "a gap is the first of its batch"
-                self.gaps.append(data)
-            else:
-                global_ids.append(message["global_id"])
-                self.positions[channel] = message["message_id"]
-                self.received.append(message)
-                self._unread.append(message)
-            assert (message["global_id"] == message["message_id"] == -1) == channel.startswith("/__")
-        assert global_ids == sorted(set(global_ids)), "a batch is in the order of the global ids"
-
-    def _take_status(self, data: dict[str, Any]) -> None:
-        self.statuses.append(data)
-        for channel, position in data.items():
-            if channel == "__epoch":
-                self.epoch = position
-            else:
-                assert channel in self.positions
-                self.positions[channel] = position
-
-    def _query(self) -> dict[str, str]:
-        query = {channel: str(position) for channel, position in self.positions.items()}
-        if self.epoch is not None:
-            query["__epoch"] = self.epoch
-        return query
-
-    def _path(self, end: str) -> str:
-        return f"{urlsplit(self.url).path}/message-bus/{self.client_id}/{end}"
-
-    def _socket(self) -> socket.socket:
-        parts = urlsplit(self.url)
-        assert parts.hostname
-        assert parts.port
-        sock = socket.socket()
-        try:
-            if self.receive_buffer is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-            sock.settimeout(self.timeout)
-            sock.connect((parts.hostname, parts.port))
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
 
 class _HttpClient(Client):
@@ -261,9 +95,6 @@ class _HttpClient(Client):
             response.close()
         if connection is not None:
             connection.close()
-
-
-FORM = "application/x-www-form-urlencoded"
 
 
 class Polling(_HttpClient):
@@ -421,7 +252,7 @@ class WebSocket(Client):
         except InvalidStatus as error:
             response = error.response
             headers = dict(response.headers.raw_items())
-            raise Refused(response.status_code, headers, response.body or b"") from None
+            raise Refused(response.status_code, headers, bytes(response.body or b"")) from None
 
     @property
     def ws(self) -> ClientConnection:
@@ -431,9 +262,12 @@ class WebSocket(Client):
     def cut(self) -> None:
         ws, self._ws = self._ws, None
         if ws is not None:
-            # Its thread is woken by that, and closes the socket.
             with contextlib.suppress(OSError):
                 ws.socket.shutdown(socket.SHUT_RDWR)
+            # Its thread may be waiting for somebody to read what it has; it sees the end after that.
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    ws.recv(self.timeout)
             ws.recv_events_thread.join(self.timeout)
 
     def _next(self) -> Batch:
@@ -495,14 +329,3 @@ def _reset(sock: socket.socket) -> None:
     """Close with RST, as when a cable is pulled and the peer hears of it later."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-@contextlib.contextmanager
-def request(
-    url: str, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
-) -> Iterator[http.client.HTTPResponse]:
-    """A plain request on a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20.0)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, {"Connection": "close", **(headers or {})})
-        yield connection.getresponse()

@@ -300,11 +300,13 @@ def _gevent(server: Server) -> list[str]:
 
 
 def _waitress(server: Server) -> list[str]:
-    return ["waitress", f"--listen={server.address}", server.app]
+    # What is held there keeps a thread.
+    return ["waitress", f"--listen={server.address}", "--threads=24", server.app]
 
 
 def _serve(server: Server) -> list[str]:
-    return ["messagebus", "serve", server.app, "--bind", server.address, "--workers", str(server.workers)]
+    application = [server.app] if server.app else []  # without one it serves the bus alone
+    return ["messagebus", "serve", *application, "--bind", server.address, "--workers", str(server.workers)]
 
 
 _COMMANDS: dict[str, Callable[[Server], list[str]]] = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from messagebus import Bus
 
 from ..clients import TRANSPORTS, Client, request
 from ..redis_server import RedisServer
@@ -20,9 +23,11 @@ _numbers = itertools.count()
 class World:
     """A server with the bus, and publishing on it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, bus: Bus | None) -> None:
+        """``bus``: the same store from this process, where it is shared."""
         self.server = server
         self.url = server.url
+        self._bus = bus
 
     def channel(self) -> str:
         """A channel that no other test has."""
@@ -32,6 +37,14 @@ class World:
         """Publish messages one after the other; their ids."""
         ids: list[int] = self._post("/publish", {"channel": channel, "data": data, **options})["ids"]
         return ids
+
+    def publish_from_elsewhere(self, channel: str, *data: Any, **options: Any) -> None:
+        """As :meth:`publish`, but by another process than the server's where that is possible."""
+        if self._bus is None:
+            self.publish(channel, *data, **options)
+        else:
+            for item in data:
+                self._bus.publish(channel, item, **options)
 
     def reset(self) -> None:
         """The store loses everything."""
@@ -47,12 +60,17 @@ class World:
 
 def run(kind: str, redis: RedisServer, **env: str) -> Iterator[World]:
     """``serve`` on Redis, everything else on the memory of its one process."""
-    if kind == "serve":
-        with redis.client() as client:
-            client.flushall()
-        env = {"MESSAGEBUS_URL": redis.url, **env}
-    with Server(kind, APP, env={name.upper(): value for name, value in env.items()}) as server:
-        yield World(server)
+    with contextlib.ExitStack() as stack:
+        bus = None
+        if kind == "serve":
+            with redis.client() as client:
+                client.flushall()
+            env = {"MESSAGEBUS_URL": redis.url, **env}
+            bus = stack.enter_context(contextlib.closing(Bus(url=redis.url)))
+        settings = {name.upper(): value for name, value in env.items()}
+        server = stack.enter_context(contextlib.closing(Server(kind, APP, env=settings)))
+        server.start()
+        yield World(server, bus)
         assert "Traceback" not in server.output(), server.output()[-5000:]
 
 

@@ -1,0 +1,214 @@
+"""What the readers of the bus have in common, whatever their transport; see ``clients.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+Message = dict[str, Any]
+Batch = list[Message]
+ClientT = TypeVar("ClientT", bound="Client")
+
+
+class Ended(Exception):
+    """The server has ended the connection; ``code`` is a WebSocket's close code."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__(f"the server ended the connection, code {code}")
+        self.code = code
+
+
+class Refused(Exception):
+    """The server has answered with something else than 200 or 101."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"{status}: {body[:200]!r}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def error(self) -> dict[str, str]:
+        """What the JSON body says is wrong."""
+        assert self.headers["Content-Type"] == "application/json; charset=utf-8"
+        found: dict[str, str] = json.loads(self.body)["error"]
+        return found
+
+
+class Client(ABC):
+    """One subscriber. Not safe to share between threads."""
+
+    transport: ClassVar[str]
+
+    def __init__(
+        self,
+        url: str,
+        positions: Mapping[str, int | str],
+        *,
+        client_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        epoch: str | None = None,
+        last_event_id: int | None = None,
+        receive_buffer: int | None = None,
+        timeout: float = 8.0,
+    ) -> None:
+        """``epoch``: what the client sends as ``__epoch``, ``None`` for nothing. ``receive_buffer``: bytes that the
+        kernel may receive before the client reads. ``timeout``: seconds for any one read."""
+        self.url = url
+        self.positions: dict[str, int | str] = dict(positions)
+        self.client_id = client_id or secrets.token_hex(16)
+        self.headers = dict(headers or {})
+        self.epoch = epoch
+        self.last_event_id = last_event_id
+        self.receive_buffer = receive_buffer
+        self.timeout = timeout
+        self.batches: list[Batch] = []
+        self.received: list[Message] = []
+        """Messages of the channels, without statuses and gaps."""
+        self.statuses: list[dict[str, int]] = []
+        """The positions that each status told, without those that told the epoch alone."""
+        self.gaps: list[dict[str, Any]] = []
+        self.connections = 0
+        """How many times it has connected, where a connection outlives a batch."""
+        self._unread: deque[Message] = deque()
+
+    @classmethod
+    def connect(cls: type[ClientT], url: str, positions: Mapping[str, int | str], **options: Any) -> ClientT:
+        """Ask for channels from their positions; what the server says to that comes with the first batch."""
+        client = cls(url, positions, **options)
+        client.reconnect()
+        return client
+
+    def __enter__(self: ClientT) -> ClientT:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.cut()
+
+    # --- the connection ---
+
+    @abstractmethod
+    def reconnect(self) -> None:
+        """Come back with the positions and the epoch as they are now."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """Close the socket without a word. May be repeated."""
+
+    @abstractmethod
+    def _next(self) -> Batch:
+        """The next batch as it comes. Raises Ended, Refused or TimeoutError."""
+
+    # --- what it receives ---
+
+    def next_batch(self) -> Batch:
+        """Read the next batch, whatever is in it."""
+        batch = self._next()
+        self._take(batch)
+        return batch
+
+    def messages(self, count: int, timeout: float = 8.0, resume: bool = False) -> list[Message]:
+        """The next messages of the channels. ``resume``: come back where the server ends the connection."""
+        deadline = time.monotonic() + timeout
+        while len(self._unread) < count:
+            assert time.monotonic() < deadline, f"{len(self._unread)} of {count} messages in {timeout} s"
+            try:
+                self.next_batch()
+            except Ended:
+                if not resume:
+                    raise
+                self.reconnect()
+        return [self._unread.popleft() for _ in range(count)]
+
+    def data(self, count: int, **options: Any) -> list[Any]:
+        """As :meth:`messages`, only their data."""
+        return [message["data"] for message in self.messages(count, **options)]
+
+    def status(self) -> dict[str, int]:
+        """Read until there is another status with positions."""
+        seen = len(self.statuses)
+        deadline = time.monotonic() + self.timeout
+        while len(self.statuses) == seen:
+            assert time.monotonic() < deadline, f"no status in {self.timeout} s, but {self.batches[-5:]}"
+            self.next_batch()
+        return self.statuses[-1]
+
+    def position(self, channel: str) -> int | str:
+        return self.positions[channel]
+
+    def _take(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        global_ids = []
+        for number, message in enumerate(batch):
+            assert set(message) == {"global_id", "message_id", "channel", "data"}, message
+            channel, data = message["channel"], message["data"]
+            if channel == "/__status":
+                assert number == len(batch) - 1, "a status is the last of its batch"
+                self._take_status(data)
+            elif channel == "/__gap":
+                assert number == 0, "a gap is the first of its batch"
+                self.gaps.append(data)
+            else:
+                global_ids.append(message["global_id"])
+                self.positions[channel] = message["message_id"]
+                self.received.append(message)
+                self._unread.append(message)
+            assert (message["global_id"] == message["message_id"] == -1) == channel.startswith("/__")
+        assert global_ids == sorted(set(global_ids)), "a batch is in the order of the global ids"
+
+    def _take_status(self, data: dict[str, Any]) -> None:
+        self.epoch = data.pop("__epoch", self.epoch)
+        assert set(data) <= set(self.positions)
+        self.positions.update(data)
+        if data:
+            self.statuses.append(data)
+
+    def _query(self) -> dict[str, str]:
+        query = {channel: str(position) for channel, position in self.positions.items()}
+        if self.epoch is not None:
+            query["__epoch"] = self.epoch
+        return query
+
+    def _path(self, end: str) -> str:
+        return f"{urlsplit(self.url).path}/message-bus/{self.client_id}/{end}"
+
+    def _socket(self) -> socket.socket:
+        parts = urlsplit(self.url)
+        assert parts.hostname
+        assert parts.port
+        self.connections += 1
+        sock = socket.socket()
+        try:
+            if self.receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+            # http.client writes head and body apart; the second must not wait for the first one's acknowledgement.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(self.timeout)
+            sock.connect((parts.hostname, parts.port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+
+@contextlib.contextmanager
+def request(
+    url: str, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    """A plain request on a connection of its own."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20.0)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, {"Connection": "close", **(headers or {})})
+        yield connection.getresponse()

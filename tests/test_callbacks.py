@@ -1,0 +1,210 @@
+"""Subscribed functions: in order, one at a time, bounded, and nobody's exception is another's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from messagebus.backends import State
+from messagebus.backends.memory import MemoryBackend
+from messagebus.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
+from messagebus.errors import BackendUnavailable
+from messagebus.message import Message, encode_data, encode_envelope, store_name
+from messagebus.options import Options
+from tests.eventually import eventually
+
+CHAT = Scope("/chat", None)
+
+
+class Bench:
+    """Callbacks with a store, and a feed between them that can be held back."""
+
+    def __init__(self) -> None:
+        self.backend = MemoryBackend(Options())
+        self.callbacks = Callbacks()
+        self.callbacks.limit = 5
+        self.reports: list[tuple[Exception, str]] = []
+        self.heard: list[Any] = []
+
+    def start(self) -> None:
+        self.backend.listen(self)
+        self.callbacks.start(self.backend, lambda error, where: self.reports.append((error, where)))
+
+    def started(self, state: State) -> None: ...
+
+    def received(self, messages: Any) -> None:
+        self.callbacks.received(messages)
+
+    def lost(self, state: State) -> None:
+        self.callbacks.lost(True)
+
+    def healthy(self, healthy: bool) -> None: ...
+
+    def publish(self, *data: Any, channel: str = "/chat", site: str | None = None, kept: int = 1000) -> None:
+        for item in data:
+            envelope = encode_envelope(encode_data(item, 1000))
+            self.backend.publish(store_name(channel, site), envelope, max_backlog_size=kept, max_backlog_age=100)
+
+    def note(self, message: Message) -> None:
+        self.heard.append(message.data)
+
+    def subscribe(
+        self, callback: Callable[[Message], object] | None = None, scope: Scope = CHAT, position: int = 0
+    ) -> Subscription:
+        subscription = Subscription(scope, callback or self.note, position)
+        self.callbacks.add(subscription)
+        return subscription
+
+    def hears(self, *data: Any) -> None:
+        eventually(lambda: self.heard == list(data), message=f"heard {self.heard}")
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    bench.start()
+    yield bench
+    bench.callbacks.stop(5)
+    bench.backend.close()
+    assert not any(thread.name == "messagebus-callbacks" for thread in threading.enumerate())
+
+
+def test_messages_come_in_order_from_the_position_on(bench: Bench) -> None:
+    bench.publish(1, 2, 3)
+    bench.subscribe(position=1)
+    bench.hears(2, 3)
+    bench.publish(4, 5)
+    bench.hears(2, 3, 4, 5)
+
+
+def test_more_than_may_wait_is_read_again_from_the_backlog(bench: Bench) -> None:
+    go = threading.Event()
+    entered = threading.Event()
+
+    def slow(message: Message) -> None:
+        entered.set()
+        assert go.wait(5)
+        bench.heard.append(message.data)
+
+    subscription = bench.subscribe(slow)
+    eventually(lambda: not subscription.behind)
+    bench.publish(0)
+    assert entered.wait(5)
+    bench.publish(*range(1, 100))
+    assert len(subscription.pending) <= bench.callbacks.limit
+    assert subscription.behind
+    go.set()
+    bench.hears(*range(100))
+
+
+def test_what_the_backlog_has_lost_meanwhile_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.publish(*range(10), kept=3)
+    bench.subscribe(position=2)
+    bench.hears(7, 8, 9)
+    assert ["missed messages 3 to 7" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_an_exception_is_reported_and_stops_neither_this_function_nor_another(bench: Bench) -> None:
+    def fail(message: Message) -> None:
+        bench.heard.append("failed")
+        raise ZeroDivisionError
+
+    bench.subscribe(fail)
+    bench.subscribe()
+    eventually(lambda: all(not subscription.behind for subscription in bench.callbacks.all()))
+    bench.publish(1, 2)
+    eventually(lambda: sorted(map(str, bench.heard)) == ["1", "2", "failed", "failed"])
+    eventually(lambda: len(bench.reports) == 2)
+    assert all(isinstance(error, ZeroDivisionError) and "/chat" in where for error, where in bench.reports)
+
+
+def test_a_function_that_was_removed_is_not_called_again(bench: Bench) -> None:
+    bench.subscribe()
+    bench.publish(1)
+    bench.hears(1)
+    assert bench.callbacks.remove(CHAT, bench.note)
+    assert not bench.callbacks.remove(CHAT, bench.note)
+    assert not bench.callbacks
+    other: list[Any] = []
+    bench.subscribe(lambda message: other.append(message.data), position=1)
+    bench.publish(2)
+    eventually(lambda: other == [2])
+    assert bench.heard == [1]
+
+
+def test_a_function_may_remove_itself(bench: Bench) -> None:
+    def once(message: Message) -> None:
+        bench.note(message)
+        bench.callbacks.remove(CHAT, None)
+
+    bench.publish(1, 2, 3)
+    bench.subscribe(once)
+    eventually(lambda: not bench.callbacks)
+    assert bench.heard == [1]
+
+
+def test_a_scope_is_one_channel_of_one_site_or_more(bench: Bench) -> None:
+    heard: dict[Scope, list[Any]] = {
+        scope: []
+        for scope in (
+            Scope("/chat", "red"),
+            Scope("/chat", EVERY_SITE),
+            Scope(None, "red"),
+            Scope(None, EVERY_SITE),
+            Scope("/global/x", "blue"),
+        )
+    }
+    for scope, data in heard.items():
+        bench.subscribe(lambda message, data=data: data.append(message.data), scope)  # type: ignore[misc]
+    bench.publish("none")
+    bench.publish("red", site="red")
+    bench.publish("other", channel="/other", site="red")
+    bench.publish("global", channel="/global/x", site="red")
+    expected = {
+        Scope("/chat", "red"): ["red"],
+        Scope("/chat", EVERY_SITE): ["none", "red"],
+        Scope(None, "red"): ["red", "other", "global"],
+        Scope(None, EVERY_SITE): ["none", "red", "other", "global"],
+        Scope("/global/x", "blue"): ["global"],
+    }
+    eventually(lambda: heard == expected, message=f"heard {heard}")
+
+
+def test_after_a_reset_ids_begin_anew(bench: Bench) -> None:
+    bench.subscribe()
+    bench.publish("a", "b")
+    bench.hears("a", "b")
+    bench.backend.reset()
+    bench.publish("c")
+    bench.hears("a", "b", "c")
+
+
+def test_messages_wait_for_a_store_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("messagebus.callbacks.RETRY_SECONDS", 0.01)
+    backlog = bench.backend.backlog
+    failures = iter([BackendUnavailable("gone")] * 3)
+
+    def unavailable(name: str, after: int = 0) -> Any:
+        for failure in failures:
+            raise failure
+        return backlog(name, after)
+
+    monkeypatch.setattr(bench.backend, "backlog", unavailable)
+    bench.publish(1)
+    bench.subscribe()
+    bench.hears(1)
+    assert bench.reports == []
+
+
+def test_subscriptions_outlive_a_stop_and_go_on_where_they_were(bench: Bench) -> None:
+    bench.subscribe()
+    bench.publish(1)
+    bench.hears(1)
+    bench.callbacks.stop(5)
+    bench.callbacks.lost(False)  # as whoever stopped it will start another feed
+    bench.publish(2)
+    bench.start()
+    bench.hears(1, 2)

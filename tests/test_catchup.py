@@ -1,0 +1,270 @@
+"""Catching up: whatever the store keeps, wherever a subscriber stands and however far behind the feed is, what it is
+due and what it then gets live are together exactly what it misses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from messagebus.access import Access
+from messagebus.backends import Backlog, State
+from messagebus.callbacks import Callbacks
+from messagebus.catchup import Due, View, Want, add_due, covers, read_after
+from messagebus.message import Message, encode_envelope
+from messagebus.opening import open_subscriber
+from messagebus.options import Options
+from messagebus.runtime import Runtime
+from messagebus.subscriber import Identity, Subscriber
+from messagebus.transports import Transport
+
+NAME = "/chat"
+
+
+class Plain(Transport):
+    """A batch as it is."""
+
+    name = "plain"
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        return batch
+
+
+class Paper:
+    """A connection that writes down what is put."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[dict[str, Any]]] = []
+        self.finished = False
+        self.tick = 0
+
+    def put(self, data: bytes) -> None:
+        self.batches.append(json.loads(data))
+
+    def allow(self, size: int) -> None: ...
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def abort(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def on_deadline(self) -> None: ...
+
+    def told(self, channel: str) -> list[Any]:
+        return [m["data"] for batch in self.batches for m in batch if m["channel"] == channel]
+
+    @property
+    def ids(self) -> list[int]:
+        return [m["message_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
+
+    @property
+    def global_ids(self) -> list[int]:
+        return [m["global_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
+
+
+class LateFeed:
+    """A process whose feed comes when the test says so, over a store that others publish to."""
+
+    def __init__(self, kept: int, window: int) -> None:
+        self.runtime = Runtime(Options(window_size=window), Callbacks(), Access())
+        self.kept = kept
+        self.global_ids: list[int] = []
+        """Of the messages on the channel."""
+        self._late: list[Message] = []
+        self.runtime.backend.listen(self)
+
+    def started(self, state: State) -> None:
+        self.runtime.hub.start(state)
+
+    def received(self, messages: Sequence[Message]) -> None:
+        self._late += messages
+
+    def lost(self, state: State) -> None:
+        raise AssertionError("nothing is lost here")
+
+    def healthy(self, healthy: bool) -> None: ...
+
+    def do(self, actions: str) -> None:
+        """``p`` publishes on the channel, ``o`` on another one, ``d`` dispatches the feed's next message, ``t`` is a
+        turn of the loop."""
+        for action in actions:
+            if action == "d":
+                if self._late:
+                    self.dispatch(1)
+            elif action == "t":
+                self.runtime.reactor.turn(0)
+            else:
+                name = NAME if action == "p" else "/other"
+                ids = self.runtime.backend.publish(
+                    name, encode_envelope(b"1"), max_backlog_size=self.kept, max_backlog_age=100
+                )
+                if action == "p":
+                    self.global_ids.append(ids.global_id)
+
+    def dispatch(self, count: int) -> None:
+        messages, self._late = self._late[:count], self._late[count:]
+        self.runtime.seen_id = messages[-1].global_id
+        self.runtime.hub.dispatch(messages)
+
+    def subscribe(self, want: Want, between: str) -> Paper:
+        """A subscriber; ``between`` happens after what it needs was read, and before it is let in."""
+        while True:
+            wants, prepared = self.runtime.prepare(lambda _: [want])
+            self.do(between)
+            paper = Paper()
+            subscriber = Subscriber(self.runtime.hub, Plain(), Identity("c"), b"", None)
+            subscriber.outlet = paper
+            # In the loop, after whatever the reading has handed over to it.
+            self.runtime.reactor.call_soon(open_subscriber, self.runtime.hub, subscriber, wants, prepared, False)
+            self.runtime.reactor.turn(0)
+            if not paper.finished:
+                return paper
+            # It was sent away, and comes back; this time nothing comes in between.
+            assert between, "sent away although everything was at hand"
+            between = ""
+
+    def finish(self, paper: Paper, want: Want) -> Paper:
+        """The feed catches up with the store. A subscriber that was sent away while it waited for that comes back."""
+        while self._late:
+            self.dispatch(3)
+        self.runtime.reactor.turn(0)
+        if paper.finished:
+            assert paper.batches == [], "sent away although it was live"
+            return self.subscribe(want, "")
+        return paper
+
+
+@contextmanager
+def late_feed(kept: int, window: int) -> Iterator[LateFeed]:
+    feed = LateFeed(kept, window)
+    try:
+        yield feed
+    finally:
+        feed.runtime.reactor.abandon()
+        feed.runtime.backend.close()
+
+
+actions = st.text(alphabet="ppoddt", max_size=14)
+sizes = st.sampled_from([1, 2, 3, 8, 1000])
+story = given(before=actions, between=actions, after=actions, kept=sizes, window=sizes, data=st.data())
+
+
+@settings(max_examples=250, deadline=None)
+@story
+def test_from_a_position_everything_after_it_arrives_once_or_is_said_to_be_gone(
+    before: str, between: str, after: str, kept: int, window: int, data: st.DataObject
+) -> None:
+    with late_feed(kept, window) as feed:
+        feed.do(before)
+        position = data.draw(st.integers(0, len(feed.global_ids)))
+        want = Want(NAME, NAME, position)
+        paper = feed.subscribe(want, between)
+        feed.do(after)
+        paper = feed.finish(paper, want)
+        first = position + 1
+        for gap in paper.told("/__gap"):
+            assert gap[NAME]["after"] == position
+            assert position + 1 < gap[NAME]["before"] <= feed.runtime.backend.backlog(NAME).first_id
+            # What the store has dropped before the feed brought it may still come with the feed.
+            first = min(gap[NAME]["before"], *paper.ids[:1] or [1 << 30])
+        assert position < first
+        assert paper.ids == list(range(first, len(feed.global_ids) + 1))
+
+
+@settings(max_examples=250, deadline=None)
+@story
+def test_from_minus_k_the_last_messages_arrive_once_and_then_the_new_ones(
+    before: str, between: str, after: str, kept: int, window: int, data: st.DataObject
+) -> None:
+    with late_feed(kept, window) as feed:
+        feed.do(before)
+        known = len(feed.global_ids)
+        position = data.draw(st.integers(-8, -1))
+        want = Want(NAME, NAME, position)
+        paper = feed.subscribe(want, between)
+        feed.do(after)
+        paper = feed.finish(paper, want)
+        total = len(feed.global_ids)
+        assert paper.ids == list(range(total - len(paper.ids) + 1, total + 1))
+        if position == -1:
+            [status] = paper.told("/__status")
+            # At least what comes after; more where the store has dropped what the feed had not brought yet.
+            assert len(paper.ids) >= total - status[NAME]
+        elif "p" not in between:
+            assert len(paper.ids) >= min(-position - 1, kept, known)
+
+
+@settings(max_examples=250, deadline=None)
+@story
+def test_from_a_global_id_everything_after_it_arrives_once_or_is_said_to_be_gone(
+    before: str, between: str, after: str, kept: int, window: int, data: st.DataObject
+) -> None:
+    with late_feed(kept, window) as feed:
+        feed.do(before)
+        since = data.draw(st.integers(0, feed.runtime.backend.state().global_id))
+        want = Want(NAME, NAME, -1, after=since)
+        paper = feed.subscribe(want, between)
+        feed.do(after)
+        paper = feed.finish(paper, want)
+        expected = [global_id for global_id in feed.global_ids if global_id > since]
+        if paper.told("/__gap"):
+            assert len(feed.global_ids) > kept, "nothing is gone"
+            assert paper.global_ids == feed.global_ids[len(feed.global_ids) - len(paper.global_ids) :]
+        else:
+            assert paper.global_ids == expected
+
+
+@settings(deadline=None)
+@given(
+    last_id=st.integers(0, 12),
+    kept=st.integers(0, 12),
+    position=st.integers(-14, 14),
+    stale=st.booleans(),
+    strict=st.booleans(),
+)
+def test_what_is_read_from_the_store_for_a_position_suffices_for_it(
+    last_id: int, kept: int, position: int, stale: bool, strict: bool
+) -> None:
+    kept = min(kept, last_id)
+    want = Want(NAME, NAME, position, stale=stale, strict=strict)
+    after = read_after(want, last_id)
+    first_id = last_id - kept + 1
+    messages = [Message(10 * n, n, NAME, b"1") for n in range(max(first_id, after + 1), last_id + 1)]
+    view = View.of(Backlog(messages, last_id, first_id), after)
+    due = Due()
+    ids = [message.message_id for message in add_due(due, view, want)]
+    whole = list(range(first_id, last_id + 1))
+    if stale or (strict and position > last_id):
+        assert ids == whole
+        assert due.gaps == {NAME: (None, first_id)}
+    elif position > last_id:
+        assert ids == []
+        assert due.positions == {NAME: last_id}
+    elif position >= 0:
+        assert ids == [number for number in whole if number > position]
+        assert due.gaps == ({NAME: (position, first_id)} if position < first_id - 1 else {})
+    else:
+        assert ids == whole[max(0, len(whole) - (-position - 1)) :]
+        assert not due.gaps
+    if kept == last_id and position <= last_id:
+        assert covers(view, want)
+
+
+def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> None:
+    due = Due([Message(9, 1, "/a", b"1"), Message(4, 2, "/b", b"2")], {"/a": (None, 1)}, {"/b": 2})
+    batch = due.batch("epoch", False)
+    assert [message.channel for message in batch] == ["/__gap", "/b", "/a", "/__status"]
+    assert json.loads(batch[-1].raw) == {"/b": 2, "__epoch": "epoch"}
+    assert json.loads(batch[0].raw) == {"/a": {"after": None, "before": 1}}
+
+
+def test_the_epoch_is_said_by_itself_where_it_has_to_be() -> None:
+    assert Due().batch("epoch", False) == []
+    [status] = Due().batch("epoch", True)
+    assert json.loads(status.raw) == {"__epoch": "epoch"}

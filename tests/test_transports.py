@@ -1,0 +1,136 @@
+"""Each transport's bytes, read by somebody else's parser, are the batch again."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from http.client import HTTPResponse
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from messagebus.errors import SLOW
+from messagebus.message import Message, encode_data
+from messagebus.transports import (
+    EVENT_SOURCE,
+    LONG_POLLING,
+    LONG_POLLING_WSGI,
+    STREAMING,
+    STREAMING_WSGI,
+    WEBSOCKET,
+    join_batch,
+)
+from messagebus.transports.websocket import pong_frame, text_frame
+
+texts = st.one_of(st.text(), st.sampled_from(["\r\n|\r\n", "\r\n||\r\n", "a\n\nb", "|", "\u2028", "data: "]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+batches = st.lists(st.lists(values, max_size=4), max_size=4)
+
+
+def make(batch: list[Any], blanks: bool = False) -> bytes:
+    """A batch of messages; with ``blanks``, their JSON as other programs may write it."""
+    raws = [json.dumps(value, indent=1).encode() if blanks else encode_data(value, 1 << 20) for value in batch]
+    return join_batch([Message(7, number, "/a", raw) for number, raw in enumerate(raws, 1)])
+
+
+class _Socket:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def read_http(head: bytes, body: bytes) -> bytes:
+    response = HTTPResponse(_Socket(b"HTTP/1.1 200 OK\r\n" + head + body))  # type: ignore[arg-type]
+    response.begin()
+    return response.read()
+
+
+def data_of(batch: bytes) -> list[Any]:
+    return [message["data"] for message in json.loads(batch)]
+
+
+def read_frames(data: bytes) -> list[Frame]:
+    client = ClientProtocol(parse_uri("ws://x/"), state=State.OPEN, max_size=None)
+    client.receive_data(data)
+    assert client.parser_exc is None
+    return [event for event in client.events_received() if isinstance(event, Frame)]
+
+
+@given(values, st.booleans())
+def test_a_long_poll_is_a_response_of_one_batch(value: Any, blanks: bool) -> None:
+    batch = make([value, value], blanks)
+    assert data_of(read_http(b"", LONG_POLLING.encode(batch, 7))) == [value, value]
+    assert LONG_POLLING_WSGI.encode(batch, 7) == batch
+
+
+@given(batches, st.booleans())
+def test_a_stream_is_batches_followed_by_separators(contents: list[list[Any]], blanks: bool) -> None:
+    encoded = [make(content, blanks) for content in contents]
+    chunked = b"".join(STREAMING.encode(batch, 7) for batch in encoded) + STREAMING.end(SLOW)
+    plain = b"".join(STREAMING_WSGI.encode(batch, 7) for batch in encoded) + STREAMING_WSGI.end(SLOW)
+    body = read_http(b"Transfer-Encoding: chunked\r\n\r\n", chunked)
+    assert body == plain
+    *parts, rest = body.split(b"\r\n|\r\n")
+    assert rest == b""
+    assert [data_of(part) for part in parts] == [*contents, []]
+
+
+@given(batches, st.booleans())
+def test_events_are_read_as_a_browser_reads_them(contents: list[list[Any]], blanks: bool) -> None:
+    stream = b"".join(EVENT_SOURCE.encode(make(content, blanks), number) for number, content in enumerate(contents))
+    events = (stream + EVENT_SOURCE.heartbeat).decode().split("\n\n")
+    assert events.pop() == ""
+    assert events.pop() == "data: []"
+    for number, (event, content) in enumerate(zip(events, contents, strict=True)):
+        # The specification ends a line at any of these.
+        identifier, data = re.split("\r\n|\n|\r", event)
+        assert identifier == f"id: {number}"
+        assert data_of(data.removeprefix("data: ").encode()) == content
+
+
+@given(batches)
+def test_a_websocket_has_a_text_frame_for_each_batch(contents: list[list[Any]]) -> None:
+    frames = read_frames(b"".join(WEBSOCKET.encode(make(content), 7) for content in contents) + WEBSOCKET.heartbeat)
+    assert all(frame.opcode is Opcode.TEXT and frame.fin for frame in frames)
+    assert [data_of(bytes(frame.data)) for frame in frames] == [*contents, []]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20])
+def test_frames_of_every_length_form_are_read(size: int) -> None:
+    [frame] = read_frames(text_frame(b"x" * size))
+    assert (frame.opcode, len(frame.data)) == (Opcode.TEXT, size)
+
+
+def test_a_pong_returns_the_payload() -> None:
+    [frame] = read_frames(pong_frame(b"hello"))
+    assert (frame.opcode, frame.data) == (Opcode.PONG, b"hello")
+
+
+def test_a_websocket_ends_with_a_code_and_a_reason() -> None:
+    [frame] = read_frames(WEBSOCKET.end(SLOW))
+    assert frame.opcode is Opcode.CLOSE
+    close = CloseFrame.parse(frame.data)
+    assert (close.code, close.reason) == (SLOW.code, SLOW.reason)
+
+
+def test_a_long_poll_that_ends_without_news_is_an_empty_batch() -> None:
+    assert read_http(b"", LONG_POLLING.end(SLOW)) == b"[]"
+    assert LONG_POLLING_WSGI.end(SLOW) == b"[]"
+
+
+def test_an_event_source_ends_without_a_word() -> None:
+    assert EVENT_SOURCE.end(SLOW) == b""
