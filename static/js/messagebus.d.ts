@@ -66,7 +66,10 @@ export interface Settings {
   minPollInterval: number;
   /** The longest delay after failures; also the delay after a request that the server refused. Default 180000. */
   maxPollInterval: number;
-  /** The least time between two polls or attempts while the page is hidden. Default 1500. */
+  /**
+   * The least time between two polls or attempts while the page is hidden; counted over all pages of the origin, with the
+   * help of localStorage, also those with message-bus-client. Default 1500.
+   */
   minHiddenPollInterval: number;
   /** false rules out streaming and long-polling. Default true. */
   enableLongPolling: boolean;
@@ -102,6 +105,7 @@ export interface MessageBus extends Settings {
    */
   pause(): void;
   resume(): void;
+  /** `"paused"` from `pause()` to `resume()`, started or not. */
   status(): "started" | "paused" | "stopped";
   /**
    * Follows a channel. Without `lastId` it begins where the page was rendered, if the page says so, else at -1. A further
@@ -112,10 +116,11 @@ export interface MessageBus extends Settings {
    */
   subscribe<Data = any>(channel: string, callback: Callback<Data>, lastId?: Position | null): () => boolean;
   /**
-   * Removes a callback from a channel, or all callbacks. `"/room/*"` stands for every channel that begins so.
+   * Removes a callback from a channel, or all callbacks; `callback` may also be what `subscribe` returned. `"/room/*"`
+   * stands for every channel that begins so.
    * @returns whether there was something to remove.
    */
-  unsubscribe(channel: string, callback?: Callback): boolean;
+  unsubscribe(channel: string, callback?: Callback | (() => boolean)): boolean;
   /**
    * Publishes, where the server lets clients do so. Only over an open websocket.
    * Rejects with an Error whose `code` is `"unsupported"` (no websocket now), `"disconnected"` (no answer came: it may or

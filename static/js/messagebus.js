@@ -20,6 +20,7 @@
   const PLAIN_TIMEOUT = 20000; // ms for a poll that is not held
   const UPGRADE_FIRST = 300000, UPGRADE_MOST = 3600000; // ms until a better transport is tried again, doubling
   const REMEMBERED = 86400000; // ms for which what worked on one page is used on the next
+  const LAST_POLL = "__mbLastAjax"; // of any page of this origin; message-bus-client's name for it
 
   /* Bytes in any pieces -> one string per batch. Feeding it nothing ends the stream. */
   function batchSplitter(emit) {
@@ -39,6 +40,7 @@
     const now = () => world("Date").now(), later = (fn, ms) => world("setTimeout")(fn, ms);
     const cancel = (timer) => world("clearTimeout")(timer);
     const log = (level, ...what) => world("console")[level]("MessageBus:", ...what);
+    const random = () => world("Math").random();
     const hidden = () => world("document")?.visibilityState === "hidden";
 
     const channels = new Map(); // channel -> {position, callbacks}; a new object when it is left and followed anew
@@ -80,20 +82,16 @@
       // Not if it was left and followed anew since this connection began: that is for the next.
       const followed = (channel) => me.asked.get(channel) === channels.get(channel) && channels.get(channel);
       for (const { channel, data, global_id, message_id } of batch) {
-        if (channel === "/__status") {
-          for (const [name, position] of Object.entries(data)) {
-            const entry = followed(name);
-            if (name === "__epoch") epoch = position;
-            else if (entry && entry.position !== position) entry.position = position, (me.progress = true);
-          }
-        } else if (channel === "/__gap") {
-          for (const [name, gap] of Object.entries(data)) {
-            const entry = followed(name);
+        if (channel === "/__status" || channel === "/__gap") {
+          for (const [name, value] of Object.entries(data)) {
+            const entry = followed(name), gap = value.before && value;
+            // After a gap: the next connection must not hear of it again, even if nothing follows.
+            const position = gap ? gap.before - 1 : value;
+            if (name === "__epoch") epoch = value;
             if (!entry) continue;
-            // The next connection must not hear of it again, even if nothing follows.
-            entry.position = gap.before - 1;
-            me.progress = true;
-            queue.push({ entry, channel: name, gap });
+            me.progress ||= entry.position !== position;
+            entry.position = position;
+            if (gap) queue.push({ entry, channel: name, gap });
           }
         } else {
           const entry = followed(channel);
@@ -145,6 +143,11 @@
       const list = usable();
       if (!list.includes(current)) current = list[0];
       const name = probe ? "polling" : current, since = now();
+      if (open[name] === poll) {
+        const ago = since - stored(LAST_POLL);
+        if (hidden() && ago >= 0 && ago < bus.minHiddenPollInterval) return connectLater(500 + random() * 500, probe);
+        stored(LAST_POLL, since);
+      }
       const me = (link = { name, probe, since, heard: since, asked: new Map(channels), calls: new Map() });
       try {
         open[me.name](me);
@@ -176,7 +179,10 @@
       if (me.probe) return;
       inUse = current;
       if (current === usable()[0]) upgradeGap = UPGRADE_FIRST;
-      if (!me.greeting) worked.add(current), remembered(true);
+      if (!me.greeting) {
+        worked.add(current);
+        if (remembered() !== current) stored(`messagebus:${bus.baseUrl}`, [current, now()]);
+      }
       setState("connected");
     }
 
@@ -242,19 +248,23 @@
       const held = !me.plain && elapsed > 1000; // a server that holds as many as it can answers at once
       const interval = hold ? bus.callbackInterval : bus.backgroundCallbackInterval;
       const wait = me.progress || held || (me.greeting && hold) ? 0 : interval - elapsed;
-      retryTimer = later(() => connect(), Math.max(wait, hidden() ? bus.minHiddenPollInterval : bus.minPollInterval));
+      connectLater(Math.max(wait, shortest()));
     }
 
+    function connectLater(ms, probe) {
+      retryTimer = later(() => connect(probe), ms);
+    }
+
+    const shortest = () => (hidden() ? bus.minHiddenPollInterval : bus.minPollInterval);
     const trouble = () => (offline ? "offline" : inUse ? "reconnecting" : "connecting");
 
     function retry(problem, atLeast = 0) {
       const grown = bus.minPollInterval * 2 ** Math.min(failures, 30);
       // Jitter: not all clients of a server that restarts shall come at once.
-      const jittered = Math.min(grown, bus.maxPollInterval) * (0.5 + world("Math").random() / 2);
-      const slow = offline ? bus.backgroundCallbackInterval : hidden() ? bus.minHiddenPollInterval : 0;
-      const delay = Math.max(jittered, slow, atLeast);
+      const jittered = Math.min(grown, bus.maxPollInterval) * (0.5 + random() / 2);
+      const delay = Math.max(jittered, offline ? bus.backgroundCallbackInterval : shortest(), atLeast);
       if (atLeast) notBefore = now() + atLeast;
-      retryTimer = later(() => connect(), delay);
+      connectLater(delay);
       setState(trouble(), { ...problem, delay });
     }
 
@@ -282,13 +292,8 @@
       try {
         const response = await world("fetch")(endpoint(me.plain ? "poll?dlp=t" : "poll"), {
           method: "POST",
-          body: `${parameters(me.asked)}&__seq=${++sequence}`,
-          headers: {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "X-SILENCE-LOGGER": "true",
-            ...(stream ? {} : { "Dont-Chunk": "true" }),
-            ...bus.headers,
-          },
+          body: new URLSearchParams(`${parameters(me.asked)}&__seq=${++sequence}`), // which makes it a form
+          headers: { "X-SILENCE-LOGGER": "true", ...(stream ? {} : { "Dont-Chunk": "true" }), ...bus.headers },
           cache: "no-store",
           signal: abort.signal,
         });
@@ -389,18 +394,22 @@
       if (added.length) link.send({ subscribe: positions(added) });
     }
 
-    // ---- which transport worked, over page loads ----
+    // ---- what pages tell each other ----
 
-    function remembered(update) {
+    function stored(key, value) {
       try {
-        const store = world("localStorage"), key = `messagebus:${bus.baseUrl}`;
-        const [name, at] = JSON.parse(store.getItem(key)) || [];
-        if (!update) return now() - at < REMEMBERED && name;
-        if (current === usable()[0]) store.removeItem(key);
-        else if (name !== current) store.setItem(key, JSON.stringify([current, now()]));
+        const storage = world("localStorage");
+        if (value) storage.setItem(key, JSON.stringify(value));
+        return JSON.parse(storage.getItem(key));
       } catch {
-        return null; // forbidden, full or not there: every page finds out by itself
+        return null; // forbidden, full or not there: every page is on its own
       }
+    }
+
+    /* Which transport worked, over page loads. */
+    function remembered() {
+      const { 0: name, 1: at } = stored(`messagebus:${bus.baseUrl}`) || {};
+      return now() - at < REMEMBERED && name;
     }
 
     // ---- the page and the clock ----
@@ -509,7 +518,7 @@
         if (full) changed();
       },
 
-      status: () => (!running ? "stopped" : paused ? "paused" : "started"),
+      status: () => (paused ? "paused" : running ? "started" : "stopped"),
 
       subscribe(channel, fn, lastId) {
         if (typeof channel !== "string" || !/^\/(?!__)/.test(channel))
@@ -519,16 +528,16 @@
         if (!Number.isSafeInteger(position) && !(typeof position === "string" && /^@\d+$/.test(position)))
           throw new TypeError(`expected lastId to be an integer or "@" and a global id, got ${lastId}`);
         delete pagePositions[channel];
-        const one = { fn };
+        const one = { fn, undo: () => remove(channel, one.undo) };
         if (channels.has(channel)) channels.get(channel).callbacks.push(one);
         else channels.set(channel, { position, callbacks: [one] }), changed();
-        return () => remove(channel, (other) => other === one);
+        return one.undo;
       },
 
       unsubscribe(channel, fn) {
         const all = channel.endsWith("*"), prefix = channel.slice(0, -1);
         const names = [...channels.keys()].filter((name) => (all ? name.startsWith(prefix) : name === channel));
-        return names.map((name) => remove(name, (one) => !fn || one.fn === fn)).includes(true);
+        return names.map((name) => remove(name, fn)).includes(true);
       },
 
       publish: (channel, data) => new Promise((resolve, reject) => {
@@ -548,9 +557,9 @@
       }),
     };
 
-    function remove(channel, matches) {
+    function remove(channel, fn) {
       const entry = channels.get(channel);
-      const kept = entry?.callbacks.filter((one) => !matches(one));
+      const kept = entry?.callbacks.filter((one) => fn && one.fn !== fn && one.undo !== fn);
       if (kept?.length === entry?.callbacks.length) return false;
       entry.callbacks = kept;
       if (!kept.length) channels.delete(channel), changed();

@@ -31,6 +31,7 @@ class Request {
     this.at = world.time;
     this.plain = url.endsWith("?dlp=t");
     this.headers = init.headers;
+    this.type = new Response(init.body).headers.get("Content-Type"); // as a browser would send it
     this.form = Object.fromEntries(new URLSearchParams(init.body));
     this.kind = this.plain ? "polling" : "Dont-Chunk" in init.headers ? "long-polling" : "streaming";
     this.aborted = false;

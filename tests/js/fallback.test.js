@@ -76,7 +76,7 @@ test("missing globals are passed over without a request", async () => {
   assert.deepEqual([bus.transport, world.polls.length], ["streaming", 1]);
 });
 
-test("what worked is remembered for the next page, and forgotten when the first one works again", async () => {
+test("what worked is remembered for the next page, the first one as well when it works again", async () => {
   const world = new World();
   const first = await behaving({ websocket: "fail" }, { world });
   assert.deepEqual(JSON.parse(world.store.get(KEY))[0], "eventsource");
@@ -85,7 +85,17 @@ test("what worked is remembered for the next page, and forgotten when the first 
   const second = await behaving({ websocket: "open" }, { world, ms: 100 });
   assert.deepEqual([second.bus.transport, world.sockets.length], ["eventsource", sockets]);
   await world.advance(6 * MINUTE);
-  assert.deepEqual([second.bus.transport, world.store.has(KEY)], ["websocket", false]);
+  assert.deepEqual([second.bus.transport, JSON.parse(world.store.get(KEY))[0]], ["websocket", "websocket"]);
+});
+
+test("nonsense where the transport should be remembered is no harm", async () => {
+  for (const nonsense of ["5", "{}", '"x"', "null", "[", "[7]"]) {
+    const world = new World();
+    world.store.set(KEY, nonsense).set("__mbLastAjax", nonsense);
+    world.show("hidden");
+    assert.equal((await behaving({}, { world })).bus.transport, "websocket", nonsense);
+    assert.equal((await behaving({}, { world, settings: { transports: ["polling"] } })).bus.transport, "polling", nonsense);
+  }
 });
 
 test("a day later a page begins with the first transport again", async () => {
@@ -95,10 +105,20 @@ test("a day later a page begins with the first transport again", async () => {
   assert.equal((await behaving({ websocket: "open" }, { world, ms: 100 })).bus.transport, "websocket");
 });
 
+test("what still works a day later is remembered for another day", async () => {
+  const world = new World();
+  (await behaving({ websocket: "fail" }, { world })).bus.stop();
+  world.time += 25 * 60 * MINUTE;
+  (await behaving({ websocket: "fail" }, { world })).bus.stop();
+  const sockets = world.sockets.length;
+  const third = await behaving({ websocket: "fail" }, { world, ms: 100 });
+  assert.deepEqual([third.bus.transport, world.sockets.length], ["eventsource", sockets]);
+});
+
 test("what is remembered belongs to the mount point, and a store that throws is no harm", async () => {
   const world = new World();
   await behaving({ websocket: "fail" }, { world, settings: { baseUrl: "/app/" } });
-  assert.deepEqual([...world.store.keys()], ["messagebus:/app/"]);
+  assert.deepEqual([...world.store.keys()], ["__mbLastAjax", "messagebus:/app/"]);
   const broken = new World();
   const environment = { ...broken.environment() };
   Object.defineProperty(environment, "localStorage", { get() { throw new Error("SecurityError"); } });
@@ -191,7 +211,7 @@ test("a server that was gone finds its clients on the transport they had", async
   Object.assign(world.behave, ALIVE);
   await world.advance(3 * MINUTE);
   assert.deepEqual([bus.transport, bus.state, world.sources.length], ["websocket", "connected", 0]);
-  assert.equal(world.store.size, 0);
+  assert.equal(JSON.parse(world.store.get(KEY))[0], "websocket");
 });
 
 test("a page that was loaded while the server was gone ends up on the best transport", async () => {

@@ -1,0 +1,41 @@
+"""An app whose page loads either client, message-bus-client from npm or ours, with the same verbs over both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Flask, Response, jsonify, render_template, request, send_from_directory
+
+from messagebus import MessageBus
+
+NODE_MODULES = Path(__file__).resolve().parents[2] / "node_modules"
+SCRIPTS = {
+    "npm": ["/node_modules/jquery/dist/jquery.min.js", "/node_modules/message-bus-client/assets/message-bus.js"],
+    "ours": ["/message-bus/static/messagebus.js"],
+}
+
+app = Flask(__name__)
+app.register_blueprint(MessageBus.blueprint)
+
+
+@app.get("/hello")
+def hello() -> str:
+    return "hello"
+
+
+@app.get("/judge/<client>")
+def judge(client: str) -> str:
+    return render_template("judge.html", scripts=SCRIPTS[client])
+
+
+@app.get("/node_modules/<path:path>")
+def module(path: str) -> Response:
+    return send_from_directory(NODE_MODULES, path)
+
+
+@app.post("/publish")
+def publish() -> Response:
+    """``channel``, ``data`` (a list: each is a message) and the options of ``publish`` by their names."""
+    arguments = request.get_json()
+    channel, data = arguments.pop("channel"), arguments.pop("data")
+    return jsonify(ids=[MessageBus.publish(channel, item, **arguments) for item in data])

@@ -1,0 +1,79 @@
+"""What the judges share: the npm packages, servers, and pages with one client or the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from tests.apps.judge import NODE_MODULES
+from tests.redis_server import RedisServer
+from tests.servers import ROOT, Server
+
+from .listener import APP, CLIENTS, MODES, Listener
+
+
+@pytest.fixture(scope="session")
+def npm_packages() -> None:
+    """The packages that package.json pins, as they come from npm."""
+    pinned = json.loads((ROOT / "package.json").read_text())["devDependencies"]
+    for name in ("message-bus-client", "jquery"):
+        described = NODE_MODULES / name / "package.json"
+        installed = json.loads(described.read_text())["version"] if described.exists() else "nothing"
+        if installed != pinned[name]:
+            pytest.fail(
+                f"{NODE_MODULES} has {installed} of {name} where package.json asks for {pinned[name]}: run npm install"
+            )
+
+
+@pytest.fixture(scope="package")
+def judges_redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="package", params=["flask", "serve"])
+def server(request: pytest.FixtureRequest, judges_redis: RedisServer) -> Iterator[Server]:
+    """Flask's development server with its memory, then ``messagebus serve`` with two workers on Redis."""
+    if request.param == "flask":
+        running = Server("flask", APP)
+    else:
+        running = Server("serve", APP, env={"MESSAGEBUS_URL": judges_redis.url}, workers=2)
+    with running:
+        yield running
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Each client in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each way of being served in turn."""
+    name: str = request.param
+    return name
+
+
+class NewListener(Protocol):
+    def __call__(self, client: str, mode: str) -> Listener: ...
+
+
+@pytest.fixture
+def new_listener(npm_packages: None, context: BrowserContext) -> NewListener:
+    """``new_listener(client, mode)``: a page in the test's own profile, not yet loaded."""
+    return lambda client, mode: Listener(context.new_page(), client, mode)
+
+
+@pytest.fixture
+def listener(new_listener: NewListener, client: str, mode: str) -> Listener:
+    """One for each client and mode in turn."""
+    return new_listener(client, mode)
