@@ -10,9 +10,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, ConsoleMessage, Page, WebError, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -54,24 +56,26 @@ class PageErrors:
             self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium, without a window; one for all tests."""
+def launch(chromium: BrowserType, home: Path, **options: Any) -> Browser:
+    """Chromium, without a window. ``options`` are those of Playwright's ``launch``."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.fail(f"no Chromium: none of {', '.join(PROGRAMS)} is on the PATH")
     # Whatever it keeps beside its profile (crash reports, fonts) stays out of the home directory.
-    home = str(tmp_path_factory.mktemp("chromium"))
     environment: dict[str, str | float | bool] = {
         **os.environ,
-        "HOME": home,
-        "XDG_CONFIG_HOME": home,
-        "XDG_CACHE_HOME": home,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home),
+        "XDG_CACHE_HOME": str(home),
     }
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS, env=environment)
+    return chromium.launch(executable_path=program, args=ARGUMENTS, env=environment, **options)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser, one for all tests."""
+    with sync_playwright() as playwright, launch(playwright.chromium, tmp_path_factory.mktemp("chromium")) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture

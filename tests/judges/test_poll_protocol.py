@@ -42,7 +42,6 @@ class Answer:
         body = urlencode(dict(positions))
         head = {"Host": "x", "Content-Type": FORM, "Content-Length": str(len(body)), **headers}
         lines = [f"POST /message-bus/0123456789abcdef/poll{query} HTTP/1.1", *(f"{n}: {v}" for n, v in head.items())]
-        self._keeps_sockets = world.server.kind == "waitress"
         self._socket = world.server.connect()
         self._socket.sendall("\r\n".join([*lines, "", body]).encode())
         self._file = self._socket.makefile("rb")
@@ -65,11 +64,8 @@ class Answer:
         assert {name: self.headers.get(name) for name in expected} == dict(expected)
 
     def one_batch(self) -> bytes:
-        """The body by its length, which must be there; but a server that keeps its sockets sends the head before the
-        length of what is held can be known."""
+        """The body by its length, which must be there."""
         self.expect_headers(ONE_BATCH)
-        if self._keeps_sockets and "content-length" not in self.headers:
-            return b"".join(iter(self.chunk, b""))
         assert "transfer-encoding" not in self.headers
         return self._file.read(int(self.headers["content-length"]))
 

@@ -1,0 +1,50 @@
+"""An app for real browsers: its pages write down what arrives, in ``window.received`` and its like."""
+
+from __future__ import annotations
+
+import os
+
+from flask import Flask, Response, jsonify, render_template, request
+
+from messagebus import MessageBus
+
+app = Flask(__name__)
+app.register_blueprint(MessageBus.blueprint)
+
+
+@app.get("/hello")
+def hello() -> str:
+    return "hello"
+
+
+@app.get("/page")
+def page() -> Response:
+    """Follows each ``channel`` of the query; static/browser.js says what else it takes.
+
+    ``publish``: publish this text on the first channel while the page is made. ``csp``: send this
+    Content-Security-Policy.
+    """
+    channels = request.args.getlist("channel")
+    if "publish" in request.args:
+        MessageBus.publish(channels[0], request.args["publish"])
+    start = not ({"settings", "stopped"} & set(request.args))
+    response = Response(render_template("browser.html", channels=channels, start=start))
+    if "csp" in request.args:
+        response.headers["Content-Security-Policy"] = request.args["csp"]
+    response.headers["X-Process"] = str(os.getpid())
+    return response
+
+
+@app.get("/module")
+def module() -> Response:
+    """The same, with the client as an ES module, and thus without the positions that the helper knows."""
+    response = Response(render_template("module.html"))
+    response.headers["Content-Security-Policy"] = "default-src 'self'"
+    return response
+
+
+@app.post("/publish")
+def publish() -> Response:
+    """``channel`` and ``data``, a list: each is a message."""
+    arguments = request.get_json()
+    return jsonify(ids=[MessageBus.publish(arguments["channel"], item) for item in arguments["data"]])

@@ -1,0 +1,4 @@
+import MessageBus, { createMessageBus } from "/message-bus/static/messagebus.mjs";
+import "./browser.js";
+
+window.imported = { MessageBus, createMessageBus };
