@@ -66,13 +66,15 @@ def script_tag(
     endpoint: str,
     channels: Iterable[str] | Mapping[str, int | str] = (),
     *,
+    grants: Iterable[str] = (),
     start: bool = True,
     nonce: str | None = None,
 ) -> Markup:
     """The script tag of the JS client, in templates ``{{ message_bus(["/chat"]) }}``.
 
     ``channels``: those whose messages the page must not miss from the start of this request on; a mapping gives other
-    positions. ``start``: whether the client starts by itself. ``nonce``: for a Content-Security-Policy.
+    positions. ``grants``: tokens of ``Bus.grant`` for channels that take one. ``start``: whether the client starts by
+    itself. ``nonce``: for a Content-Security-Policy.
 
     Raises:
         InvalidChannel: One of them is not a channel's name.
@@ -90,6 +92,8 @@ def script_tag(
     }
     if seen is not None and seen.epoch is not None:
         attributes["data-epoch"] = seen.epoch
+    if tokens := ",".join(grants):
+        attributes["data-grants"] = tokens
     if nonce is not None:
         attributes["nonce"] = nonce
     written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from _socket import socket as RawSocket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from wsgiref.handlers import format_date_time
@@ -18,6 +18,7 @@ from .options import Environ
 from .runtime import Prepared, Runtime
 from .subscriber import Subscriber
 from .transports import WEBSOCKET, Transport
+from .transports.base import EMPTY_BATCH
 
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
@@ -62,11 +63,22 @@ class Hold:
         connection = BlockingConnection(self.runtime.reactor, subscriber, self.runtime.options.max_outbox)
         subscriber.outlet = connection
         self.runtime.reactor.call_soon(self._open, subscriber)
+        if self.blocking.one_batch:
+            return _whole(connection, start_response, status, headers)
         start_response(status, headers)
         return connection
 
     def _open(self, subscriber: Subscriber) -> None:
         open_subscriber(self.runtime.hub, subscriber, self.wants, self.prepared, self.say_epoch)
+
+
+def _whole(
+    connection: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers
+) -> Iterator[bytes]:
+    """A response that is one batch, begun when its length is known."""
+    body = b"".join(connection) or EMPTY_BATCH
+    start_response(status, [*headers, ("Content-Length", str(len(body)))])
+    yield body
 
 
 def refuse_upgraded(environ: Environ, start_response: StartResponse, close: Close) -> Iterable[bytes]:

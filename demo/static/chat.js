@@ -135,10 +135,7 @@ const start = () =>
 function choose(transport) {
   remember("transport", transport);
   MessageBus.stop();
-  if (forced()) return start();
-  // It would go on with the one that was forced, which works. So only the best is allowed at first, and then all.
-  MessageBus.start({ transports: [Object.keys(LABELS)[0]] });
-  setTimeout(() => (MessageBus.transports = Object.keys(LABELS)));
+  start();
 }
 
 for (const radio of document.querySelectorAll("#transports input")) {

@@ -52,6 +52,9 @@ export interface Settings {
   baseUrl: string;
   /** Headers to send with each request. Browsers send none with websocket and eventsource. Default `{}`. */
   headers: Record<string, string>;
+  /** Tokens of the server's `grant(...)`, for channels that take one. Sent with every request, so that they may be
+   * replaced before they expire. Default: none. */
+  grants: string[];
   /** This page's id, 1 to 128 of `A-Z a-z 0-9 _ . ~ -`. Default: 32 random hexadecimal digits for each bus. */
   clientId: string;
   /** Called when the state or the transport changes, and at each failure. */

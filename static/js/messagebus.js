@@ -5,22 +5,22 @@
 
   const SETTINGS = {
     transports: ["websocket", "eventsource", "streaming", "long-polling", "polling"],
-    baseUrl: "/", headers: {}, clientId: "", onStateChange: null, onGap: null,
+    baseUrl: "/", headers: {}, grants: [], clientId: "", onStateChange: null, onGap: null,
     callbackInterval: 15000, backgroundCallbackInterval: 60000,
     minPollInterval: 100, maxPollInterval: 180000, minHiddenPollInterval: 1500,
     enableLongPolling: true, enableChunkedEncoding: true, alwaysLongPoll: false, shouldLongPollCallback: null,
     firstChunkTimeout: 3000, retryChunkedAfterRequests: 30, heartbeatTimeout: 65000,
   };
   const SEPARATOR = "\r\n|\r\n";
-  const QUEUE_LIMIT = 1000; // messages kept while paused; past it the connection rests until resume()
-  const QUERY_LIMIT = 3000; // characters; servers refuse request lines from 4 KB on
-  const STRIKES = 3; // failures to open again, after which a transport that had worked is left
+  const QUEUE_LIMIT = 1000; // messages kept while paused
+  const QUERY_LIMIT = 3000; // characters; servers refuse lines of 4 KB
+  const STRIKES = 3; // failures after which a transport that had worked is left
   const TICK = 5000; // ms between two looks at the clock
   const SETTLED = 5000; // ms after which a connection has proved itself
   const PLAIN_TIMEOUT = 20000; // ms for a poll that is not held
-  const UPGRADE_FIRST = 300000, UPGRADE_MOST = 3600000; // ms until a better transport is tried again, doubling
-  const REMEMBERED = 86400000; // ms for which what worked on one page is used on the next
-  const LAST_POLL = "__mbLastAjax"; // of any page of this origin; message-bus-client's name for it
+  const UPGRADE_FIRST = 300000, UPGRADE_MOST = 3600000; // ms until a better one is tried again
+  const REMEMBERED = 86400000; // ms
+  const LAST_POLL = "__mbLastAjax"; // message-bus-client's name for it
 
   /* Bytes in any pieces -> one string per batch. Feeding it nothing ends the stream. */
   function batchSplitter(emit) {
@@ -35,7 +35,6 @@
 
   function createMessageBus(options = {}) {
     const { environment = {}, ...settings } = options;
-    // Looked up at every use: a page may replace a global later.
     const world = (name) => (name in environment ? environment[name] : globalThis[name]);
     const now = () => world("Date").now(), later = (fn, ms) => world("setTimeout")(fn, ms);
     const cancel = (timer) => world("clearTimeout")(timer);
@@ -181,7 +180,7 @@
       if (current === usable()[0]) upgradeGap = UPGRADE_FIRST;
       if (!me.greeting) {
         worked.add(current);
-        if (remembered() !== current) stored(`messagebus:${bus.baseUrl}`, [current, now()]);
+        if (usable()[1] && remembered() !== current) stored(`messagebus:${bus.baseUrl}`, [current, now()]);
       }
       setState("connected");
     }
@@ -202,7 +201,7 @@
         const asked = retryAfter * 1000 || Date.parse(retryAfter) - now() || 0; // seconds or a date
         return retry(problem, Math.max(asked, status === 429 ? 15000 : 0));
       }
-      // A proxy may answer 404 during a deployment; 408 and 425 ask to come again.
+      // 404 may be a deployment; 408 and 425 ask to come again.
       if (status >= 400 && status < 500 && ![404, 408, 425].includes(status)) {
         refused = true;
         log(status === 403 ? "warn" : "error", "the server refused", [...channels.keys()], problem.message);
@@ -235,7 +234,7 @@
       const list = usable(), next = list[list.indexOf(current) + 1];
       current = next || list[0];
       if (next) return connect();
-      retry({}, bus.callbackInterval); // the probes take the place of polling
+      retry({}, bus.callbackInterval);
     }
 
     /* After a poll: soon if it brought something or was held, else at the interval. */
@@ -276,6 +275,7 @@
     function parameters(asked) {
       const pairs = new URLSearchParams(positions(asked));
       if (epoch) pairs.append("__epoch", epoch);
+      if (bus.grants[0]) pairs.append("__grants", bus.grants);
       return String(pairs).replace(/\+/g, "%20");
     }
 
@@ -391,7 +391,7 @@
       for (const channel of removed) link.asked.set(channel, null);
       for (const one of added) link.asked.set(...one);
       if (removed.length) link.send({ unsubscribe: removed });
-      if (added.length) link.send({ subscribe: positions(added) });
+      if (added.length) link.send({ subscribe: positions(added), grants: bus.grants[0] && bus.grants });
     }
 
     // ---- what pages tell each other ----
@@ -487,7 +487,7 @@
         if (!bus.transports.every((name) => open[name])) throw new TypeError(`expected some of ${SETTINGS.transports}`);
         if (running) return;
         running = true;
-        current = current || remembered();
+        current = remembered();
         upgradeAt = now() + upgradeGap;
         listen("addEventListener");
         scheduleTick();
@@ -504,7 +504,7 @@
         cancel(tickTimer);
         cancel(changeTimer);
         listen("removeEventListener");
-        inUse = null;
+        inUse = current = null;
         setState("stopped");
       },
 
@@ -585,6 +585,7 @@
   const page = globalThis.document?.currentScript?.dataset;
   if (page) {
     if (page.baseUrl) bus.baseUrl = page.baseUrl;
+    if (page.grants) bus.grants = page.grants.split(",");
     try {
       bus.continueFrom(JSON.parse(page.channels || "{}"), page.epoch);
     } catch (error) {

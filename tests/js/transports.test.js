@@ -250,3 +250,33 @@ test("heartbeats keep a connection", async () => {
   }
   assert.equal(world.sockets.length, 1);
 });
+
+test("grants are sent with every request, and with what an open websocket subscribes to", async () => {
+  const world = new World();
+  const bus = world.bus({ transports: ["polling"], grants: ["one", "two"] });
+  bus.subscribe("/private/7", () => {}, 0);
+  bus.start();
+  await world.advance(10);
+  assert.equal(world.poll.form.__grants, "one,two");
+  bus.stop();
+
+  const { world: other, bus: socket } = await using("websocket", { grants: ["one"] });
+  other.socket.receive([]);
+  assert.match(other.socket.url, /__grants=one/);
+  socket.grants = ["three"];
+  socket.subscribe("/private/7", () => {});
+  await other.advance(10);
+  assert.deepEqual(other.socket.sent, [{ subscribe: { "/private/7": -1 }, grants: ["three"] }]);
+});
+
+test("after stop and start with all transports the best one is tried again, not the one that was forced", async () => {
+  const world = new World();
+  const bus = world.bus({ transports: ["polling"] });
+  bus.subscribe("/chat", () => {});
+  bus.start();
+  await world.advance(10);
+  bus.stop();
+  bus.start({ transports: ["websocket", "polling"] });
+  await world.advance(10);
+  assert.equal(world.sockets.length, 1);
+});
