@@ -50,8 +50,10 @@ lint: $(STAMPS)/test
 types: $(STAMPS)/test
 	$(BIN)/python -m mypy
 
+# Node 18, which Debian 12 has, keeps the browsers' crypto behind a flag.
 test-js: $(NODE)
-	node --test tests/js/*.test.*js
+	@flag=$$(node -p 'parseInt(process.versions.node) < 20 ? "--experimental-global-webcrypto" : ""') && \
+	NODE_OPTIONS="$$NODE_OPTIONS $$flag" node --test tests/js/*.test.*js
 
 test-py: $(STAMPS)/test $(NODE)
 	$(BIN)/python -m pytest -q --durations=10 $(PYTEST_ARGS)
@@ -82,7 +84,7 @@ tools:
 $(NODE): $(wildcard package.json package-lock.json) | tools
 	@if [ -e package.json ] && grep -q '"devDependencies"' package.json; then \
 	    scripts/ensure-tools npm && \
-	    npm $$([ -e package-lock.json ] && echo ci || echo install --no-package-lock) --no-audit --no-fund --silent; \
+	    npm $$([ -e package-lock.json ] && echo ci || echo install --no-package-lock) --no-audit --no-fund --loglevel=error; \
 	fi
 	@mkdir -p $(@D) && touch $@
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .bus import Bus
 from .errors import (
     BackendUnavailable,
@@ -22,10 +24,14 @@ from .errors import (
 from .message import Message
 from .options import Options
 
+if TYPE_CHECKING:
+    from .client import Client
+
 __all__ = [
     "BackendUnavailable",
     "Bus",
     "BusClosed",
+    "Client",
     "InvalidChannel",
     "InvalidData",
     "InvalidOption",
@@ -43,3 +49,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 MessageBus = Bus()
+
+
+def __getattr__(name: str) -> Any:
+    # It brings ssl along, which must not be imported before an app has called gevent's patching.
+    if name == "Client":
+        from .client import Client
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,7 +44,8 @@ def test_a_refused_channel_is_a_403_that_names_it(bus: Bus) -> None:
 
     status, body = poll(bus, {"/open": 0, "/private/7": 0})
     assert status == 403
-    assert body["error"]["field"] == "/private/7" and body["error"]["code"] == "forbidden"
+    assert body["error"]["field"] == "/private/7"
+    assert body["error"]["code"] == "forbidden"
     assert poll(bus, {"/open": 0, "/private/7": 0}, {"X-User": "7"})[0] == 200
     assert asked == [("/message-bus/me/poll", "/private/7")] * 2
 
@@ -82,7 +83,8 @@ def test_a_protected_channel_takes_a_grant(bus: Bus) -> None:
 
 def test_a_grant_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     granted = read_grants("secret", [make_grant("secret", "/vip/1", 60, None, None)], "me", None)
-    assert granted("/vip/1") and not granted("/vip/2")
+    assert granted("/vip/1")
+    assert not granted("/vip/2")
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)
     assert not granted("/vip/1")
@@ -119,7 +121,8 @@ def test_a_filter_keeps_messages_from_clients_and_lets_their_position_go_on(bus:
     status, batch = poll(bus, {"/a": 0, "/b": 0})
     assert status == 200
     assert [message["data"] for message in batch[:-1]] == ["one", "two", "secret"]
-    assert batch[-1]["channel"] == "/__status" and batch[-1]["data"]["/a"] == 4
+    assert batch[-1]["channel"] == "/__status"
+    assert batch[-1]["data"]["/a"] == 4
     poll(bus, {"/a": 0})
     assert asked == [1, 2, 3, 4]
     assert [message.data for message in bus.backlog("/a")] == ["one", "secret", "two", "secret"]

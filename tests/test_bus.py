@@ -43,14 +43,19 @@ def test_a_published_message_can_be_read_again(bus: Bus) -> None:
     assert bus.last_id("/chat") == 2
     assert bus.last_ids("/chat", "/empty") == {"/chat": 2, "/empty": 0}
     newest = bus.last_message("/chat")
-    assert newest is not None and newest.message_id == 2
+    assert newest is not None
+    assert newest.message_id == 2
     assert bus.last_message("/empty") is None
 
 
 def test_the_global_backlog_has_all_channels_in_the_order_of_publishing(bus: Bus) -> None:
     for number in range(4):
         bus.publish(f"/{number % 2}", number)
-    assert [(m.global_id, m.channel, m.data) for m in bus.global_backlog(1)] == [(2, "/1", 1), (3, "/0", 2), (4, "/1", 3)]
+    assert [(m.global_id, m.channel, m.data) for m in bus.global_backlog(1)] == [
+        (2, "/1", 1),
+        (3, "/0", 2),
+        (4, "/1", 3),
+    ]
     assert bus.newest_global_id() == 4
 
 
@@ -118,7 +123,8 @@ def test_a_callback_gets_new_messages_in_order_in_a_thread_of_its_own(bus: Bus) 
         bus.publish("/chat", number)
     eventually(lambda: len(heard) == 200)
     assert [message.data for message in heard] == list(range(200))
-    assert len(threads) == 1 and threading.current_thread() not in threads
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 def test_a_callback_continues_from_an_id_without_gap_or_duplicate(bus: Bus) -> None:
@@ -303,4 +309,5 @@ def test_a_wrong_option_is_named_and_changes_nothing(options: dict[str, object],
 
 def test_the_repr_of_the_options_keeps_the_secrets() -> None:
     bus = Bus(url="redis://:pass@localhost/0", secret_key="sesame")
-    assert "pass@" not in repr(bus.options) and "sesame" not in repr(bus.options)
+    assert "pass@" not in repr(bus.options)
+    assert "sesame" not in repr(bus.options)

@@ -292,7 +292,8 @@
       try {
         const response = await world("fetch")(endpoint(me.plain ? "poll?dlp=t" : "poll"), {
           method: "POST",
-          body: new URLSearchParams(`${parameters(me.asked)}&__seq=${++sequence}`), // which makes it a form
+          // An empty epoch asks for the store's; URLSearchParams make it a form.
+          body: new URLSearchParams(`${parameters(me.asked)}&__seq=${++sequence}${epoch ? "" : "&__epoch="}`),
           headers: { "X-SILENCE-LOGGER": "true", ...(stream ? {} : { "Dont-Chunk": "true" }), ...bus.headers },
           cache: "no-store",
           signal: abort.signal,

@@ -129,7 +129,7 @@ test("leaving a refused channel asks again at once", async () => {
   bus.subscribe("/allowed", () => {});
   bus.unsubscribe("/chat");
   await world.advance(100);
-  assert.deepEqual([world.polls.length, Object.keys(world.poll.form)], [2, ["/allowed", "__seq"]]);
+  assert.deepEqual([world.polls.length, Object.keys(world.poll.form)], [2, ["/allowed", "__seq", "__epoch"]]);
 });
 
 test("400 and 413 are shown as errors with the server's words, and do not spin", async () => {

@@ -37,7 +37,7 @@ test("eventsource that breaks is closed and opened anew from the new positions",
 test("a poll is a form with positions, counter and epoch, and headers of the field", async () => {
   const { world } = await using("polling", { headers: { "X-Mine": "1" }, minPollInterval: 50 });
   assert.equal(world.poll.url, "/message-bus/c1/poll?dlp=t");
-  assert.deepEqual(world.poll.form, { "/chat": "5", __seq: "1" });
+  assert.deepEqual(world.poll.form, { "/chat": "5", __seq: "1", __epoch: "" });
   assert.equal(world.poll.type, "application/x-www-form-urlencoded;charset=UTF-8");
   assert.deepEqual(world.poll.headers, { "X-SILENCE-LOGGER": "true", "Dont-Chunk": "true", "X-Mine": "1" });
   world.answers.push([status({ "/chat": 5, __epoch: "e" })]);

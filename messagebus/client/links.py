@@ -1,0 +1,292 @@
+"""A connection of each transport, from the request to batches. Each is opened once and read until it ends."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any
+
+import h11
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import CLOSED, State
+from websockets.uri import parse_uri
+
+from .http11 import SHOWN, HttpConnection, LinkEnded, header, problem_of
+from .parsers import EventParser, StreamParser
+from .settings import Address
+from .values import Problem
+from .wire import Waiter, Wire
+
+COMMAND_TIMEOUT = 10.0
+"""Seconds that the server may take to receive a command, or a pong."""
+
+
+class Link(ABC):
+    """The contract of a transport's connection. Not safe to share between threads.
+
+    ``open`` and ``read`` raise :class:`LinkEnded`, or whatever OSError, ValueError or error of the protocol ended
+    it."""
+
+    speaks = False
+    """Whether commands can be sent on it."""
+    begun = False
+    """Whether bytes of batches have come, if only a part of the first."""
+
+    @property
+    @abstractmethod
+    def heard(self) -> float:
+        """When the last bytes came, by the waiter's clock."""
+
+    @property
+    @abstractmethod
+    def received(self) -> int:
+        """Bytes received by it so far."""
+
+    @abstractmethod
+    def open(self, deadline: float) -> None:
+        """Connect and send what asks for the channels. Raises TimeoutError as well."""
+
+    @abstractmethod
+    def read(self, deadline: float) -> bytes | None:
+        """The next batch, as JSON; ``None`` where it is not there by the deadline, or the wait was woken."""
+
+    def send(self, command: dict[str, Any]) -> None:
+        """Send a command; only where it ``speaks``."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what it has; may be repeated."""
+
+
+class _HttpLink(Link):
+    """Reads one answer, and hands its body to a parser."""
+
+    def __init__(self, connection: HttpConnection, parser: StreamParser | EventParser) -> None:
+        self._connection = connection
+        self._parser = parser
+        self._response: h11.Response | None = None
+        self._batches: deque[bytes] = deque()
+        self._error = b""
+        self._before = connection.received
+        self._over = False
+
+    @property
+    def heard(self) -> float:
+        return self._connection.heard
+
+    @property
+    def received(self) -> int:
+        return self._connection.received - self._before
+
+    def read(self, deadline: float) -> bytes | None:
+        while not self._batches:
+            if self._over:
+                raise LinkEnded(self._ending())
+            event = self._connection.read(deadline)
+            if event is None:
+                return None
+            if isinstance(event, h11.Response):
+                self._response = event
+            elif isinstance(event, h11.Data):
+                self._take(bytes(event.data))
+            else:
+                self._over = True
+                if self._wanted and isinstance(self._parser, StreamParser):
+                    self._batches += self._parser.finish()
+        return self._batches.popleft()
+
+    def _take(self, data: bytes) -> None:
+        if self._wanted:
+            self.begun = True
+            self._batches += self._parser.feed(data)
+            return
+        # It may be an answer without an end: what is to be shown of it suffices.
+        self._error += data[: SHOWN - len(self._error)]
+        if len(self._error) == SHOWN or self._status == 200:
+            raise LinkEnded(self._ending())
+
+    @property
+    def _status(self) -> int:
+        return self._response.status_code if self._response else 0
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether the answer is the one that was asked for."""
+        return self._status == 200
+
+    @abstractmethod
+    def _ending(self) -> Problem | None:
+        """Why it ended."""
+
+    def _refusal(self) -> Problem:
+        assert self._response is not None
+        return problem_of(self._response, self._error)
+
+    def close(self) -> None:
+        if not self._over:
+            self._connection.close()  # an answer is under way on it
+
+
+class PollLink(_HttpLink):
+    """A poll of any kind: answered at once, held for one batch, or streamed."""
+
+    def __init__(
+        self, connection: HttpConnection, base: str, headers: dict[str, str], form: str, *, plain: bool, stream: bool
+    ) -> None:
+        """``base``: the path up to the client's id and a slash."""
+        super().__init__(connection, StreamParser())
+        self._target = f"{base}poll{'?dlp=t' if plain else ''}"
+        self._headers = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+        if not stream:
+            self._headers["Dont-Chunk"] = "true"
+        self._form = form.encode()
+
+    def open(self, deadline: float) -> None:
+        self._connection.request("POST", self._target, self._headers, self._form, deadline)
+
+    def _ending(self) -> Problem | None:
+        if not self._wanted:
+            return self._refusal()
+        return None if self.begun else Problem("an empty answer")
+
+
+class EventSourceLink(_HttpLink):
+    """A stream of events, which only ends when its connection does."""
+
+    def __init__(self, connection: HttpConnection, base: str, headers: dict[str, str], query: str) -> None:
+        super().__init__(connection, EventParser())
+        self._target = f"{base}sse?{query}"
+        self._headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", **headers}
+
+    def open(self, deadline: float) -> None:
+        self._connection.request("GET", self._target, self._headers, b"", deadline)
+
+    @property
+    def _wanted(self) -> bool:
+        # Servers that know no EventSource may take the request for another.
+        kind = header(self._response, b"content-type") if self._response else None
+        return self._status == 200 and (kind or "").partition(";")[0].strip().lower() == "text/event-stream"
+
+    def _ending(self) -> Problem | None:
+        if self._status != 200:
+            return self._refusal()
+        return Problem("the connection ended" if self._wanted else "the answer is no event stream")
+
+
+class WebSocketLink(Link):
+    """One text frame a batch, and commands the other way."""
+
+    speaks = True
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        address: Address,
+        context: ssl.SSLContext | None,
+        base: str,
+        headers: dict[str, str],
+        query: str,
+    ) -> None:
+        self._waiter = waiter
+        self._address = address
+        self._context = context
+        self._headers = headers
+        uri = parse_uri(f"{'wss' if address.secure else 'ws'}://{address.authority}{base}ws?{query}")
+        # No limit: a batch is as large as the backlog that was asked for. No compression, which costs memory.
+        self._protocol = ClientProtocol(uri, max_size=None)
+        self._wire: Wire | None = None
+        self._texts: deque[bytes] = deque()
+        self._fragments: list[bytes] = []
+        self._refused: Problem | None = None
+
+    @property
+    def heard(self) -> float:
+        return self._wire.heard if self._wire else self._waiter.clock()
+
+    @property
+    def received(self) -> int:
+        return self._wire.received if self._wire else 0
+
+    def open(self, deadline: float) -> None:
+        wire = self._wire = Wire(self._waiter, self._address, self._context, deadline)
+        request = self._protocol.connect()
+        for name, value in self._headers.items():
+            request.headers[name] = value
+        self._protocol.send_request(request)
+        wire.send(b"".join(self._protocol.data_to_send()), deadline)
+        while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
+            self._feed(wire.receive_through(deadline))
+        error = self._protocol.handshake_exc
+        if isinstance(error, InvalidStatus):
+            raise LinkEnded(_problem(error.response))
+        if error is not None:
+            raise LinkEnded(Problem(f"no WebSocket: {error}"))
+
+    def read(self, deadline: float) -> bytes | None:
+        assert self._wire is not None
+        while not self._texts:
+            if self._refused:
+                raise LinkEnded(self._refused)
+            if self._protocol.state is CLOSED or self._protocol.close_expected():
+                close = self._protocol.close_rcvd
+                raise LinkEnded(Problem(f"closed: {close.code} {close.reason}" if close else "the connection broke"))
+            data = self._wire.receive(deadline)
+            if data is None:
+                return None
+            self._feed(data)
+        return self._texts.popleft()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._wire is not None
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._on_frame(event)
+        answer = b"".join(self._protocol.data_to_send())  # pongs, and the answer to a close
+        if answer:
+            self._wire.send(answer, self._waiter.clock() + COMMAND_TIMEOUT)
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.BINARY:
+            self._refused = Problem("the server sent a binary frame")
+        if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
+            return
+        self._fragments.append(bytes(frame.data))
+        if frame.fin:
+            self._texts.append(b"".join(self._fragments))
+            self._fragments.clear()
+            self.begun = True
+
+    def send(self, command: dict[str, Any]) -> None:
+        assert self._wire is not None
+        self._protocol.send_text(json.dumps(command, separators=(",", ":")).encode())
+        self._wire.send(b"".join(self._protocol.data_to_send()), self._waiter.clock() + COMMAND_TIMEOUT)
+
+    def close(self) -> None:
+        if self._wire is None:
+            return
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(1000)
+            self._wire.send_now(b"".join(self._protocol.data_to_send()))
+        self._wire.close()
+
+
+def _problem(response: Response) -> Problem:
+    said = bytes(response.body or b"")[:SHOWN].decode(errors="replace").strip()
+    retry_after = response.headers.get_all("Retry-After")
+    return Problem(
+        f"{response.status_code} {said}".strip(), response.status_code, retry_after[0] if retry_after else None
+    )
+
+
+ERRORS = (OSError, ValueError, RecursionError, h11.ProtocolError, InvalidHandshake)
+"""What may end a link beside LinkEnded."""

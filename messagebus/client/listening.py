@@ -1,0 +1,45 @@
+"""Between a client's thread and a loop over its messages: a bounded queue that makes the reading wait."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+
+from .values import ClientMessage
+
+
+class Mailbox:
+    """Full, it makes :meth:`put` wait. Safe from any thread."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._messages: deque[ClientMessage] = deque()
+        self._closed = False
+        self._condition = threading.Condition()
+
+    def put(self, message: ClientMessage) -> None:
+        """Add a message, as soon as there is room; one that comes when it is closed is thrown away."""
+        with self._condition:
+            while len(self._messages) >= self._size and not self._closed:
+                self._condition.wait()
+            if not self._closed:
+                self._messages.append(message)
+                self._condition.notify_all()
+
+    def take(self, timeout: float) -> ClientMessage | None:
+        """The next message; ``None`` where none comes for ``timeout`` seconds, or it is empty and closed."""
+        with self._condition:
+            # An infinite timeout is none to a condition.
+            there = self._condition.wait_for(
+                lambda: self._messages or self._closed, None if math.isinf(timeout) else timeout
+            )
+            if not there or not self._messages:
+                return None
+            self._condition.notify_all()
+            return self._messages.popleft()
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()

@@ -1,0 +1,347 @@
+"""Which transport a client uses, and when: falling to the next, coming back to the better one, waiting in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from messagebus.client.plan import Attempt, Plan
+from messagebus.client.settings import Settings
+from messagebus.client.values import Problem, State, StateInfo
+
+MINUTE = 60.0
+BROKEN = Problem("broken")
+
+
+class World:
+    """A plan, a clock that only tests move, and dice that always fall the same."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = 1000.0
+        self.told: list[tuple[State, StateInfo]] = []
+        self.blocked: set[str] = set()
+        self.plan = Plan(
+            Settings(**settings),
+            notify=lambda state, info: self.told.append((state, info)),
+            clock=lambda: self.now,
+            wall_clock=lambda: 1_000_000_000.0,
+            dice=lambda: 1.0,
+        )
+        self.plan.start()
+
+    def next(self) -> Attempt:
+        """The next attempt, when it is due."""
+        self.now = max(self.now, self.plan.next_at)
+        return self.plan.attempt()
+
+    def fail(self, problem: Problem = BROKEN, *, after: float = 0.0) -> Attempt:
+        """An attempt that does not open."""
+        attempt = self.next()
+        self.now += after
+        self.plan.ended(attempt, problem)
+        return attempt
+
+    def answer(self, *, after: float = 0.0, carried: bool = False) -> Attempt:
+        """An attempt that opens, and ends in order: a poll."""
+        attempt = self.open(carried=carried)
+        self.now += after
+        self.plan.ended(attempt, None)
+        return attempt
+
+    def open(self, *, carried: bool = False) -> Attempt:
+        """An attempt that opens, and stays so."""
+        attempt = self.next()
+        self.plan.opened(attempt)
+        if carried:
+            self.plan.moved(attempt, carried=True)
+        return attempt
+
+    def settle(self) -> Attempt:
+        """Go on until a connection stays open: those of ``blocked`` transports fail, the server itself is there."""
+        for _ in range(100):
+            attempt = self.next()
+            if attempt.transport in self.blocked and not attempt.probe and not attempt.greeting:
+                self.plan.ended(attempt, BROKEN)
+                continue
+            self.plan.opened(attempt)
+            if not attempt.plain:
+                return attempt
+            self.plan.ended(attempt, None)
+            if attempt.transport == "polling" and not attempt.probe:
+                return attempt
+        raise AssertionError("nothing stays open")
+
+    @property
+    def delay(self) -> float:
+        return self.plan.next_at - self.now
+
+
+def names(attempts: Iterable[Attempt]) -> list[str]:
+    return [f"{attempt.transport}?" if attempt.probe else attempt.transport for attempt in attempts]
+
+
+# --- which ---
+
+
+def test_the_first_of_the_list_is_preferred_and_opens_at_once() -> None:
+    world = World()
+    assert (world.settle().transport, world.now) == ("websocket", 1000.0)
+    assert [state for state, _ in world.told] == ["connecting", "connected"]
+    assert world.plan.transport == "websocket"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_transports_that_fail_to_open_are_passed_over_one_after_the_other(count: int) -> None:
+    transports = Settings().transports
+    world = World()
+    world.blocked = set(transports[:count])
+    assert world.settle().transport == transports[count]
+    assert world.plan.state == "connected"
+    assert world.now < 1002.0
+
+
+def test_after_a_failure_one_plain_poll_asks_whether_the_server_is_there() -> None:
+    world = World()
+    attempts = [world.fail(), world.answer(), world.fail(), world.answer(), world.open()]
+    assert names(attempts) == ["websocket", "polling?", "eventsource", "polling?", "streaming"]
+
+
+def test_where_the_server_is_gone_no_lesser_transport_is_used() -> None:
+    world = World()
+    attempts = [world.fail(), world.fail(), world.fail(), world.answer(), world.open()]
+    assert names(attempts) == ["websocket", "polling?", "polling?", "polling?", "websocket"]
+
+
+def test_one_that_had_worked_is_left_after_three_failures_in_a_row() -> None:
+    world = World()
+    world.plan.ended(world.open(carried=True), BROKEN)
+    attempts = [attempt for _ in range(3) for attempt in (world.fail(), world.answer())] + [world.open()]
+    assert names(attempts) == ["websocket", "polling?"] * 3 + ["eventsource"]
+
+
+def test_a_connection_that_brought_a_message_or_lived_for_a_while_comes_back_as_it_was() -> None:
+    for carried, seconds in [(True, 0.0), (False, 5.0)]:
+        world = World()
+        for _ in range(10):
+            attempt = world.open(carried=carried)
+            assert attempt.transport == "websocket"
+            world.now += seconds
+            world.plan.ended(attempt, BROKEN)
+            assert world.delay == pytest.approx(0.2)
+        assert world.plan.reconnects == 9
+
+
+def test_one_that_opens_and_breaks_again_and_again_is_left() -> None:
+    world = World()
+    seen = []
+    for _ in range(8):
+        attempt = world.open()
+        seen.append(attempt)
+        world.plan.ended(attempt, None if attempt.probe else BROKEN)
+    assert names(seen)[-2:] == ["eventsource", "polling?"]
+
+
+def test_held_polls_begin_with_one_that_is_not_held() -> None:
+    world = World(transports=("long-polling", "polling"))
+    greeting = world.answer()
+    assert (greeting.transport, greeting.greeting, greeting.plain) == ("long-polling", True, True)
+    assert world.delay == pytest.approx(0.1)
+    held = world.next()
+    assert (held.transport, held.plain) == ("long-polling", False)
+
+
+def test_a_held_poll_that_never_gets_through_leaves_plain_polling() -> None:
+    world = World(transports=("long-polling", "polling"))
+    world.blocked = {"long-polling"}
+    assert world.settle().transport == "polling"
+
+
+def test_settings_rule_transports_out() -> None:
+    assert World(enable_long_polling=False).plan.usable() == ["websocket", "eventsource", "polling"]
+    assert "streaming" not in World(enable_chunked_encoding=False).plan.usable()
+    assert World(transports=("streaming",), enable_chunked_encoding=False).plan.usable() == ["polling"]
+
+
+def test_channels_that_fit_into_no_request_line_rule_eventsource_out() -> None:
+    world = World(transports=("eventsource", "polling"))
+    assert world.open().transport == "eventsource"
+    world.plan.query_fits = False
+    assert world.next().transport == "polling"
+
+
+def test_where_all_are_blocked_the_probes_take_the_place_of_polling() -> None:
+    world = World(transports=("websocket", "eventsource"))
+    attempts = [world.fail(), world.answer(), world.fail(), world.answer()]
+    assert names(attempts) == ["websocket", "polling?", "eventsource", "polling?"]
+    assert world.delay == pytest.approx(15.0)
+    assert world.next().transport == "websocket"
+
+
+def test_what_worked_is_remembered_over_a_stop() -> None:
+    world = World()
+    world.blocked = {"websocket"}
+    world.settle()
+    world.plan.stop()
+    assert (world.plan.state, world.plan.transport) == ("stopped", None)
+    world.plan.start()
+    assert world.next().transport == "eventsource"
+
+
+# --- better ones ---
+
+
+def test_better_transports_are_tried_again_after_five_minutes_then_less_and_less_often() -> None:
+    world = World()
+    world.blocked = {"websocket"}
+    attempt = world.settle()
+    tries = []
+    for _ in range(6):
+        better_at = world.plan.better_at
+        assert better_at is not None
+        tries.append(round((better_at - 1000.0) / MINUTE))
+        world.now = better_at
+        world.plan.moved(attempt, carried=True)
+        world.plan.try_better()
+        assert world.next().transport == "websocket"
+        world.plan.ended(Attempt("websocket", False, False, world.now), BROKEN)
+        attempt = world.settle()
+        assert attempt.transport == "eventsource"
+    assert tries == [5, 15, 35, 75, 135, 195]
+
+
+def test_a_better_one_that_works_again_is_kept() -> None:
+    world = World()
+    world.blocked = {"websocket"}
+    world.settle()
+    world.blocked.clear()
+    world.now += 5 * MINUTE
+    world.plan.try_better()
+    assert world.settle().transport == "websocket"
+    assert world.plan.better_at is None
+
+
+def test_streaming_is_tried_again_after_some_held_polls() -> None:
+    world = World(transports=("streaming", "long-polling"), retry_chunked_after_requests=3)
+    world.blocked = {"streaming"}
+    attempt = world.settle()
+    for _ in range(3):
+        assert attempt.transport == "long-polling"
+        world.now += 25.0
+        world.plan.ended(attempt, None)
+        attempt = world.next()
+        world.plan.opened(attempt)
+    assert attempt.transport == "streaming"
+
+
+# --- when ---
+
+
+def test_polls_that_bring_nothing_wait_for_the_interval_and_others_come_soon() -> None:
+    world = World(transports=("polling",))
+    world.answer(after=1.0)
+    assert world.delay == pytest.approx(14.0)
+    world.answer(carried=True)
+    assert world.delay == pytest.approx(0.1)
+
+
+def test_a_poll_that_was_held_is_followed_at_once_and_one_that_was_not_at_the_interval() -> None:
+    world = World(transports=("long-polling",))
+    world.answer()
+    world.answer(after=25.0)
+    assert world.delay == pytest.approx(0.1)
+    world.answer(after=0.5)  # a server that holds as many as it can
+    assert world.delay == pytest.approx(14.5)
+
+
+def test_delays_double_up_to_the_longest_and_begin_again_after_a_message() -> None:
+    world = World(transports=("polling",), max_poll_interval=2.0)
+    delays = []
+    for _ in range(6):
+        world.fail()
+        delays.append(round(world.delay, 3))
+    assert delays == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    world.answer(carried=True)
+    world.fail()
+    assert world.delay == pytest.approx(0.2)
+
+
+def test_delays_are_spread_over_a_half() -> None:
+    for dice, delay in [(0.0, 0.1), (0.5, 0.15), (1.0, 0.2)]:
+        plan = Plan(Settings(transports=("polling",)), clock=lambda: 0.0, dice=lambda dice=dice: dice)  # type: ignore[misc]
+        plan.start()
+        plan.ended(plan.attempt(), BROKEN)
+        assert plan.next_at == pytest.approx(delay)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "eventsource", "streaming", "long-polling", "polling"])
+@pytest.mark.parametrize(("asked", "delay"), [("40", 40.0), ("2", 15.0), (None, 15.0), ("soon", 15.0)])
+def test_too_many_requests_wait_as_long_as_the_server_says_and_fifteen_seconds_at_least(
+    transport: str, asked: str | None, delay: float
+) -> None:
+    world = World(transports=(transport,))
+    world.fail(Problem("429", 429, asked))
+    assert world.delay == pytest.approx(delay)
+    assert world.next().transport == transport
+
+
+def test_an_unavailable_server_says_when_to_come_back_in_seconds_or_as_a_date() -> None:
+    world = World(transports=("polling",))
+    world.fail(Problem("503", 503, "30"))
+    assert world.delay == pytest.approx(30.0)
+    world.fail(Problem("503", 503, "Sun, 09 Sep 2001 01:47:40 GMT"))  # a minute later
+    assert world.delay == pytest.approx(60.0)
+    world.fail(Problem("503", 503, "Sun, 09 Sep 2001 01:00:00 GMT"))
+    assert world.delay < 2.0
+
+
+def test_a_server_without_room_for_a_websocket_is_polled_meanwhile() -> None:
+    world = World(transports=("websocket", "long-polling"))
+    world.fail(Problem("503", 503, "30"))
+    assert [world.answer().probe, world.next().transport] == [True, "long-polling"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 413])
+def test_what_is_refused_is_asked_again_at_the_longest_interval_or_with_other_channels(status: int) -> None:
+    world = World()
+    world.fail(Problem("no", status))  # a browser would not know the status of a WebSocket
+    world.fail(Problem("no", status))
+    assert world.delay == pytest.approx(180.0)
+    assert world.plan.waits_for_channels
+    assert world.told[-1] == ("connecting", StateInfo(None, "no", status, world.delay))
+
+
+@pytest.mark.parametrize("status", [404, 408, 425, 500, 502])
+def test_what_a_proxy_says_of_a_server_that_is_gone_is_tried_again_soon(status: int) -> None:
+    world = World(transports=("polling",))
+    world.fail(Problem("gone", status))
+    assert world.delay < 1.0
+    assert not world.plan.waits_for_channels
+
+
+# --- what is told ---
+
+
+def test_states_and_problems_are_told_and_nothing_twice() -> None:
+    world = World(transports=("polling",))
+    world.answer()
+    world.answer()
+    world.fail(Problem("broken", 500))
+    world.answer()
+    world.plan.stop()
+    assert world.told == [
+        ("connecting", StateInfo()),
+        ("connected", StateInfo("polling")),
+        ("reconnecting", StateInfo("polling", "broken", 500, 0.2)),
+        ("connected", StateInfo("polling")),
+        ("stopped", StateInfo()),
+    ]
+    assert (world.plan.reconnects, world.plan.last_error) == (1, "broken")
+
+
+def test_giving_a_connection_up_for_other_channels_tells_nobody_and_waits_for_nothing() -> None:
+    world = World()
+    world.plan.replace(world.open())
+    assert world.delay == 0.0
+    assert (world.next().transport, len(world.told)) == ("websocket", 2)
