@@ -173,13 +173,11 @@ class Bus:
         queue_in_memory: bool = True,
     ) -> Ids | None:
         """As :meth:`publish`, but returns the global id as well."""
-        check_channel(channel)
-        if channel.startswith("/global/") and not (user_ids is group_ids is client_ids is None):
-            raise InvalidTargets(f"{channel}: a /global/ channel is for everybody on every site; it takes no targets")
+        name = _published_name(channel, site_id, targeted=not (user_ids is group_ids is client_ids is None))
         if self._publish_off:
             return None
         return self._running().publish(
-            store_name(channel, site_id),
+            name,
             data,
             user_ids=user_ids,
             group_ids=group_ids,
@@ -188,6 +186,42 @@ class Bus:
             max_backlog_age=max_backlog_age,
             queue_in_memory=queue_in_memory,
         )
+
+    def publish_many(
+        self,
+        messages: Iterable[tuple[str, Any]],
+        *,
+        user_ids: Iterable[Any] | None = None,
+        group_ids: Iterable[Any] | None = None,
+        client_ids: Iterable[str] | None = None,
+        site_id: str | None = None,
+        max_backlog_size: int | None = None,
+        max_backlog_age: int | None = None,
+        queue_in_memory: bool = True,
+    ) -> list[int | None]:
+        """Publish many messages, pairs of channel and data, in their order and with one round trip to the store (one
+        for each thousand, if there are more). Returns their ids on their channels.
+
+        The other arguments are those of :meth:`publish`, and hold for all of the messages. All are checked before the
+        first is published. They are not one transaction: other processes' messages may come between them. Where the
+        store goes in the middle of it, the first thousands may be stored already, and are stored again from memory.
+
+        Raises:
+            InvalidChannel, InvalidData, InvalidTargets: One of them cannot be published; none has been.
+            BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
+            PublishQueueFull: The store is gone, and there is no room for all of them; none is kept.
+        """
+        targets = _listed(user_ids), _listed(group_ids), _listed(client_ids)
+        names: dict[str, str] = {}
+        pairs = []
+        for channel, data in messages:
+            if channel not in names:
+                names[channel] = _published_name(channel, site_id, targeted=targets != (None, None, None))
+            pairs.append((names[channel], data))
+        if self._publish_off:
+            return [None] * len(pairs)
+        given = self._running().publish_many(pairs, targets, max_backlog_size, max_backlog_age, queue_in_memory)
+        return [None if ids is None else ids.message_id for ids in given]
 
     # --- subscribing ---
 
@@ -281,6 +315,8 @@ class Bus:
             InvalidChannel: The pattern is not one.
         """
 
+        check_channel(pattern)
+
         def add(hook: Hook) -> Hook:
             self._access.add_hook(pattern, hook)
             return hook
@@ -344,9 +380,15 @@ class Bus:
     def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
 
-        With no ``site_id``: those of no site."""
-        messages = self._running().backend.global_backlog(last_id)
-        return [m for m in messages if m.site_id == site_id or m.channel.startswith("/global/")]
+        With no ``site_id``: those of no site; with ``"*"``: those of every site, and of none."""
+        from .callbacks import Scope
+
+        scope = Scope(None, site_id)
+        return [message for message in self._running().backend.global_backlog(last_id) if scope.holds(message)]
+
+    def newest_global_id(self) -> int:
+        """The number of the newest message over all channels and sites; 0 in an empty store."""
+        return self._running().backend.state().global_id
 
     def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
         """The newest message of a channel, if the store still keeps it."""
@@ -373,6 +415,12 @@ class Bus:
 
     # --- life ---
 
+    def expire_all_backlogs(self) -> None:
+        """Delete all messages that the store keeps; ids go on, and clients that missed some are told so.
+
+        Processes with subscribers still hold their channels' newest messages in memory, up to ``window_size``."""
+        self._running().backend.expire_all_backlogs()
+
     def reset(self) -> None:
         """Delete all messages and numbers in the store. For tests, and for those who mean it."""
         self._running().backend.reset()
@@ -386,6 +434,10 @@ class Bus:
         self._closed = True
         self._stop()
         self._callbacks = None
+
+    def destroy(self) -> None:
+        """The same as :meth:`close`, by the name that it has in Ruby. The store keeps its messages."""
+        self.close()
 
     def end_subscribers(self, timeout: float = 5.0) -> None:
         """Send all clients away in order and take no new ones; for servers that shut down."""
@@ -434,6 +486,19 @@ class Bus:
             if "gevent" not in sys.modules or _gevent_has_patched():
                 with contextlib.suppress(Exception):
                     self._running()
+
+
+def _listed(ids: Iterable[Any] | None) -> Iterable[Any] | None:
+    """Targets for many messages: an iterator would be at its end behind the first."""
+    return ids if ids is None or isinstance(ids, (str, bytes)) else list(ids)
+
+
+def _published_name(channel: str, site_id: str | None, targeted: bool) -> str:
+    """The stored name of a channel that is published to, if it may be."""
+    check_channel(channel)
+    if targeted and channel.startswith("/global/"):
+        raise InvalidTargets(f"{channel}: a /global/ channel is for everybody on every site; it takes no targets")
+    return store_name(channel, site_id)
 
 
 def close_all() -> None:

@@ -21,7 +21,7 @@ Environ = dict[str, Any]
 """A WSGI environ (PEP 3333)."""
 
 PREFIX = "MESSAGEBUS_"
-SCHEMES = ("memory", "redis", "rediss", "unix")
+SCHEMES = ("memory", "redis", "rediss", "unix", "postgresql", "postgres")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Options:
     """The settings of one bus. Frozen: ``Bus.configure`` replaces the whole."""
 
     url: str = field(default="memory://", repr=False)  # it may have a password in it
-    """Where messages are kept: ``memory://`` (this process alone), ``redis://``, ``rediss://`` or ``unix://``."""
+    """Where messages are kept: ``memory://`` (this process alone); ``redis://``, ``rediss://`` or ``unix://``;
+    ``postgresql://`` or ``postgres://``."""
 
     # --- the store ---
     max_backlog_size: int = 1000
@@ -149,7 +150,7 @@ def _check(name: str, value: object) -> None:
     elif kind in ("int", "float"):
         if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
             raise InvalidOption(name, f"expected {'an integer' if kind == 'int' else 'a number'}, not {value!r}")
-        if value < _AT_LEAST[name]:
+        if not _AT_LEAST[name] <= value < float("inf"):
             raise InvalidOption(name, f"expected at least {_AT_LEAST[name]:g}, not {value!r}")
     elif kind.startswith("tuple"):
         items = (str, re.Pattern) if "Pattern" in kind else str

@@ -7,9 +7,10 @@ import random
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import islice
 
-from .backends.base import Backend
+from .backends.base import Backend, Publication
 from .errors import BackendUnavailable, BusClosed, PublishQueueFull
 from .message import Ids
 
@@ -17,17 +18,12 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
+LARGEST_BATCH = 128
+"""Waiting messages that are written at once."""
 
 
 _left_behind: list[_Writer] = []
 """Writers that a fork has copied together with their greenlets, see ``_Writer.abandon``."""
-
-
-class _Publish(NamedTuple):
-    name: str
-    envelope: bytes
-    max_backlog_size: int
-    max_backlog_age: int
 
 
 class PublishQueue:
@@ -45,7 +41,7 @@ class PublishQueue:
     def _begin(self) -> None:
         # Nothing is waited for under the lock, so it may be made before gevent patches the process.
         self._lock = threading.Lock()
-        self._waiting: deque[_Publish] = deque()  # a message leaves it when it is stored, not when it is sent
+        self._waiting: deque[Publication] = deque()  # a message leaves it when it is stored, not when it is sent
         self._writer: _Writer | None = None
 
     def __len__(self) -> int:
@@ -68,14 +64,26 @@ class PublishQueue:
             PublishQueueFull: The store gave no answer, and too many messages wait already.
             BusClosed: The queue was closed.
         """
+        message = Publication(name, envelope, max_backlog_size, max_backlog_age)
+        return self.publish_many((message,), queue_in_memory=queue_in_memory)[0]
+
+    def publish_many(self, messages: Sequence[Publication], *, queue_in_memory: bool = True) -> list[Ids] | list[None]:
+        """As ``publish``, for many messages in their order: all of them have ids, or all of them wait.
+
+        Where the store goes in the middle of a large number, some may be stored already: those are stored twice.
+
+        Raises:
+            PublishQueueFull: The store gave no answer, and there is no room for all of them; none of them waits.
+        """
         if self._closed:
             raise BusClosed("the bus was closed")
         cause: BackendUnavailable | None = None
         if not self._waiting:
             try:
-                return self._backend.publish(
-                    name, envelope, max_backlog_size=max_backlog_size, max_backlog_age=max_backlog_age
-                )
+                if len(messages) == 1:
+                    ((name, envelope, size, age),) = messages
+                    return [self._backend.publish(name, envelope, max_backlog_size=size, max_backlog_age=age)]
+                return self._backend.publish_many(messages)
             except BackendUnavailable as error:
                 if not queue_in_memory or not self._size:
                     raise
@@ -83,16 +91,19 @@ class PublishQueue:
         elif not queue_in_memory:
             # Not even tried: it would overtake the ones that wait.
             raise BackendUnavailable(f"{len(self._waiting)} earlier messages still wait for the store")
-        self._put(_Publish(name, envelope, max_backlog_size, max_backlog_age), cause)
-        return None
+        self._put(messages, cause)
+        return [None] * len(messages)
 
-    def _put(self, publish: _Publish, cause: BackendUnavailable | None) -> None:
+    def _put(self, messages: Sequence[Publication], cause: BackendUnavailable | None) -> None:
         with self._lock:
             if self._closed:
                 raise BusClosed("the bus was closed")
-            if len(self._waiting) >= self._size:
-                raise PublishQueueFull(f"the store is gone, and {self._size} messages wait for it already") from cause
-            self._waiting.append(publish)
+            if len(self._waiting) + len(messages) > self._size:
+                raise PublishQueueFull(
+                    f"the store is gone, {len(self._waiting)} messages wait for it already, and no more than "
+                    f"{self._size} may"
+                ) from cause
+            self._waiting.extend(messages)
             if self._writer is not None:
                 return
             writer = self._writer = _Writer(self)
@@ -101,17 +112,16 @@ class PublishQueue:
             logger.warning("the store is gone, keeping messages until it is back: %s", cause)
         writer.thread.start()
 
-    def _next(self) -> _Publish | None:
-        """The next message to write; ``None`` ends the writer, in one step with forgetting it."""
+    def _next(self, count: int) -> list[Publication]:
+        """The next up to ``count`` messages to write; none ends the writer, in one step with forgetting it."""
         with self._lock:
-            if self._waiting:
-                return self._waiting[0]
-            self._writer = None
-            return None
+            if not self._waiting:
+                self._writer = None
+            return list(islice(self._waiting, count))
 
-    def _written(self) -> None:
+    def _written(self, count: int) -> None:
         with self._lock:
-            if self._waiting:  # unless close gave up meanwhile
+            for _ in range(min(count, len(self._waiting))):  # fewer where close gave up meanwhile
                 self._waiting.popleft()
 
     def close(self, timeout: float) -> None:
@@ -139,7 +149,7 @@ class PublishQueue:
 
 
 class _Writer:
-    """The thread that writes what waits; one at a time, from the first message that has to wait to the last."""
+    """The thread that writes what waits, in its order, from the first message that has to wait to the last."""
 
     def __init__(self, queue: PublishQueue) -> None:
         self._queue = queue
@@ -155,27 +165,31 @@ class _Writer:
 
     def _run(self) -> None:
         attempts = written = 0
+        batch = 1
         began = time.monotonic()
-        while not self._abandoned and (publish := self._queue._next()) is not None:
+        while not self._abandoned and (messages := self._queue._next(batch)):
             try:
-                self._queue._backend.publish(
-                    publish.name,
-                    publish.envelope,
-                    max_backlog_size=publish.max_backlog_size,
-                    max_backlog_age=publish.max_backlog_age,
-                )
+                self._queue._backend.publish_many(messages)
             except BackendUnavailable:
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
                 self.stop.wait(pause * random.uniform(0.5, 1.0))
                 attempts += 1
+                # One message finds out that the store is back: if it takes that without an answer, it is one that is
+                # stored twice.
+                batch = 1
                 continue
             except Exception:
                 # Not the outage's doing, and it would fail the next time too: the ones behind it must not wait forever.
-                logger.exception("a message on %s was lost", publish.name)
+                if len(messages) > 1:
+                    batch = 1
+                    continue
+                logger.exception("a message on %s was lost", messages[0].name)
             if not self._abandoned:
-                self._queue._written()
+                self._queue._written(len(messages))
             attempts = 0
-            written += 1
+            written += len(messages)
+            # Several publishers go on meanwhile, and this one thread has to be faster than they are.
+            batch = min(batch * 2, LARGEST_BATCH)
         if self._abandoned:
             # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
             threading.Event().wait()

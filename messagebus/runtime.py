@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .access import Access
-from .backends import Backend, Feed, State, open_backend
+from .backends import Backend, Feed, Publication, State, open_backend
 from .callbacks import Callbacks
 from .catchup import Want
 from .channel import Reading
@@ -29,6 +29,9 @@ logger = logging.getLogger("messagebus")
 FILES_LEFT_TO_THE_APP = 100
 """Open files that subscribers may not use up: the server's, the application's, the store's."""
 STOP_SECONDS = 2.0
+
+Targets = tuple[Iterable[Any] | None, Iterable[Any] | None, Iterable[str] | None]
+"""User ids, group ids and client ids that a message is for."""
 
 
 class Prepared(NamedTuple):
@@ -50,6 +53,7 @@ class Runtime:
         self.reactor = Reactor()
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self.callbacks = callbacks
+        callbacks.limit = options.callback_queue_size
         self.is_healthy = True
         """Whether the store's feed is connected."""
         self.seen_id = 0
@@ -64,7 +68,7 @@ class Runtime:
         self._feed = self.backend.listen(self)
 
     def start_callbacks(self) -> None:
-        self.callbacks.start(self.backend, self.options.callback_queue_size, self.report)
+        self.callbacks.start(self.backend, self.report)
 
     def report(self, error: Exception, where: str) -> None:
         """Say that a function of the user's has failed, where no caller can be told."""
@@ -98,7 +102,6 @@ class Runtime:
 
     def after_fork(self) -> None:
         """In a child: let go of what is the parent's."""
-        self.hub.abandon()
         self.reactor.abandon()
         self.queue.after_fork()
         self.backend.after_fork()
@@ -108,6 +111,8 @@ class Runtime:
     def started(self, state: State) -> None:
         self.seen_id = state.global_id
         self.hub.start(state)
+        # What was published before the feed stood, and after a callback had read its backlog, only the store has.
+        self.callbacks.lost(reset=False)
 
     def received(self, messages: Sequence[Message]) -> None:
         self.seen_id = messages[-1].global_id
@@ -186,14 +191,33 @@ class Runtime:
         queue_in_memory: bool = True,
     ) -> Ids | None:
         """See ``Bus.publish``; ``name`` is the stored name of a channel that was checked."""
+        message = self._publication(name, data, (user_ids, group_ids, client_ids), max_backlog_size, max_backlog_age)
+        return self.queue.publish_many((message,), queue_in_memory=queue_in_memory)[0]
+
+    def publish_many(
+        self,
+        messages: Iterable[tuple[str, Any]],
+        targets: Targets,
+        max_backlog_size: int | None,
+        max_backlog_age: int | None,
+        queue_in_memory: bool,
+    ) -> Sequence[Ids | None]:
+        """See ``Bus.publish_many``; ``messages`` have the stored names of channels that were checked."""
+        # All of them before the first is published: one of them may be none.
+        publications = [
+            self._publication(name, data, targets, max_backlog_size, max_backlog_age) for name, data in messages
+        ]
+        return self.queue.publish_many(publications, queue_in_memory=queue_in_memory)
+
+    def _publication(
+        self, name: str, data: Any, targets: Targets, max_backlog_size: int | None, max_backlog_age: int | None
+    ) -> Publication:
         options = self.options
-        envelope = encode_envelope(encode_data(data, options.max_message_size), user_ids, group_ids, client_ids)
-        return self.queue.publish(
+        return Publication(
             name,
-            envelope,
-            max_backlog_size=max_backlog_size or options.max_backlog_size,
-            max_backlog_age=max_backlog_age or options.max_backlog_age,
-            queue_in_memory=queue_in_memory,
+            encode_envelope(encode_data(data, options.max_message_size), *targets),
+            max_backlog_size or options.max_backlog_size,
+            max_backlog_age or options.max_backlog_age,
         )
 
     def catch_up(self) -> None:

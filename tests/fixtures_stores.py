@@ -1,4 +1,4 @@
-"""Fixtures of the stores: a Redis for the whole run, and one that a test may break."""
+"""Fixtures of the stores: a Redis and a PostgreSQL for the whole run, and such that a test may break."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from .postgres_server import PostgresServer
 from .redis_server import RedisServer
 
 
@@ -31,6 +32,33 @@ def redis_url(redis_server: RedisServer) -> str:
 def mortal_redis() -> Iterator[RedisServer]:
     """A Redis of this test alone, without persistence: killed and started again it is empty."""
     server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that lives as long as the test run. Do not kill it; see ``mortal_postgres``."""
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of an empty database."""
+    postgres_server.empty()
+    return postgres_server.url
+
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test alone: killed and started again it has its data."""
+    server = PostgresServer()
     try:
         yield server.start()
     finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from messagebus.backends import Publication
 from messagebus.backends.memory import MemoryBackend
 from messagebus.errors import BackendUnavailable, BusClosed, PublishQueueFull
 from messagebus.message import Ids, encode_envelope
@@ -24,13 +24,15 @@ class Flaky(MemoryBackend):
     def __init__(self) -> None:
         super().__init__(Options())
         self.available = True
+        self.batches: list[int] = []
         self.before: Callable[[], object] = lambda: None
 
-    def publish(self, name: str, envelope: bytes, **limits: Any) -> Ids:
+    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
         self.before()
         if not self.available:
             raise BackendUnavailable("gone")
-        return super().publish(name, envelope, **limits)
+        self.batches.append(len(messages))
+        return super().publish_many(messages)
 
     def stored(self) -> list[object]:
         return [message.data for message in self.global_backlog()]
@@ -43,6 +45,10 @@ def store() -> Flaky:
 
 def publish(queue: PublishQueue, number: int, **options: bool) -> Ids | None:
     return queue.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=60, **options)
+
+
+def publications(*numbers: int) -> list[Publication]:
+    return [Publication("/a", encode_envelope(b"%d" % number), 1000, 60) for number in numbers]
 
 
 def writers() -> list[threading.Thread]:
@@ -125,6 +131,48 @@ def test_a_full_queue_refuses_more_and_keeps_what_it_has(store: Flaky) -> None:
     store.available = True
     eventually(lambda: not writers())
     assert store.stored() == [0, 1]
+    queue.close(1)
+
+
+def test_many_messages_are_written_in_one_go_or_wait_in_order_behind_the_others(store: Flaky) -> None:
+    queue = PublishQueue(store, 5)
+    assert queue.publish_many(publications(0, 1)) == [Ids(1, 1), Ids(2, 2)]
+    assert queue.publish_many([]) == []
+    store.available = False
+    assert publish(queue, 2) is None
+    assert queue.publish_many(publications(3, 4, 5)) == [None] * 3
+    store.available = True
+    eventually(lambda: not writers())
+    assert store.stored() == [0, 1, 2, 3, 4, 5]
+    queue.close(1)
+
+
+def test_many_messages_wait_all_or_none(store: Flaky) -> None:
+    queue = PublishQueue(store, 3)
+    store.available = False
+    with pytest.raises(PublishQueueFull):
+        queue.publish_many(publications(0, 1, 2, 3))
+    assert len(queue) == 0
+    assert writers() == []
+    with pytest.raises(BackendUnavailable, match="gone"):
+        queue.publish_many(publications(0, 1), queue_in_memory=False)
+    queue.publish_many(publications(0, 1))
+    with pytest.raises(PublishQueueFull, match="2 messages"):
+        queue.publish_many(publications(2, 3))
+    store.available = True
+    eventually(lambda: not writers())
+    assert store.stored() == [0, 1]
+    queue.close(1)
+
+
+def test_the_first_waiting_message_is_written_alone_and_those_behind_it_in_growing_batches(store: Flaky) -> None:
+    queue = PublishQueue(store, 1000)
+    store.available = False
+    queue.publish_many(publications(*range(500)))
+    store.available = True
+    eventually(lambda: not writers())
+    assert store.batches == [1, 2, 4, 8, 16, 32, 64, 128, 128, 117]
+    assert store.stored() == list(range(500))
     queue.close(1)
 
 

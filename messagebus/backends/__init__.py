@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from importlib import import_module
 
 from ..errors import InvalidOption
-from ..options import Options
-from .base import Backend, Backlog, Feed, Listener, State
+from ..options import SCHEMES, Options
+from .base import Backend, Backlog, Feed, Listener, Publication, State
 
-__all__ = ["Backend", "Backlog", "Feed", "Listener", "State", "open_backend"]
+__all__ = ["Backend", "Backlog", "Feed", "Listener", "Publication", "State", "open_backend"]
 
 
 def open_backend(options: Options) -> Backend:
@@ -17,7 +17,7 @@ def open_backend(options: Options) -> Backend:
     Raises:
         InvalidOption: No backend goes by that scheme, or the URL is malformed.
     """
-    scheme = urlsplit(options.url).scheme
+    scheme = options.url.partition("://")[0]
     if scheme == "memory":
         from .memory import MemoryBackend
 
@@ -26,4 +26,13 @@ def open_backend(options: Options) -> Backend:
         from .redis import RedisBackend
 
         return RedisBackend(options)
-    raise InvalidOption("url", f"no store for the scheme {scheme!r}; use memory://, redis://, rediss:// or unix://")
+    if scheme in ("postgresql", "postgres"):
+        try:
+            import_module("psycopg")
+        except ImportError as error:
+            advice = f"{scheme}:// needs psycopg: pip install 'messagebus[postgresql]' ({error})"
+            raise InvalidOption("url", advice) from error
+        from .postgres import PostgresBackend
+
+        return PostgresBackend(options)
+    raise InvalidOption("url", f"no store for the scheme {scheme!r}; use one of {', '.join(SCHEMES)}")

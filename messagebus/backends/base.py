@@ -37,6 +37,15 @@ class Backlog(NamedTuple):
     """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
 
 
+class Publication(NamedTuple):
+    """A message on its way into a store; ``Backend.publish`` says what its fields mean."""
+
+    name: str
+    envelope: bytes
+    max_backlog_size: int
+    max_backlog_age: int
+
+
 class Listener(Protocol):
     """Who hears a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher.
 
@@ -93,6 +102,17 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
+        """Publish messages in their order, with as few round trips as the store allows. Returns their ids.
+
+        Each message is the atomic step that ``publish`` is; others' messages may come between them. Where it fails in
+        the middle, the first of them, without a hole, may have been stored (PostgreSQL: all or none).
+
+        Raises:
+            BackendUnavailable: No answer came; none, some or all of the messages may have been stored.
+        """
+
+    @abstractmethod
     def backlog(self, name: str, after: int = 0) -> Backlog:
         """The kept messages with ``message_id > after``, and where the channel stands, read as one."""
 
@@ -116,6 +136,12 @@ class Backend(ABC):
         meanwhile it reads from the global backlog; where that no longer holds all of it, or the store was reset,
         ``lost`` is called.
         """
+
+    @abstractmethod
+    def expire_all_backlogs(self) -> None:
+        """Delete all messages that are kept; ids and epoch go on, and feeds hear nothing of it.
+
+        Messages that are published while it runs may be deleted as well."""
 
     @abstractmethod
     def reset(self) -> None:

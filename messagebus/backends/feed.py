@@ -8,12 +8,15 @@ the backlog was read. So the last id *seen* on the stream and the last id *deliv
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ..message import Message
+from ..message import Message, decode_stored
 from .base import Listener, State
+
+logger = logging.getLogger(__name__)
 
 
 class Unreadable(NamedTuple):
@@ -23,6 +26,18 @@ class Unreadable(NamedTuple):
 
 
 Entry = Message | Unreadable
+
+
+def decode_entry(stored: bytes) -> Entry | None:
+    """A stored message; ``None`` where it cannot be told which one it is. What cannot be decoded is logged."""
+    try:
+        return decode_stored(stored)
+    except ValueError as error:
+        logger.warning("left out a message that cannot be decoded: %s", error)
+    try:
+        return Unreadable(int(stored.partition(b"|")[0]))
+    except ValueError:
+        return None
 
 
 class Source(Protocol):

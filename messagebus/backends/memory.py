@@ -17,7 +17,7 @@ from itertools import islice
 from ..errors import BusClosed
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, State
+from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, Publication, State
 
 
 class _Channel:
@@ -71,17 +71,29 @@ class MemoryBackend(Backend):
         self._epoch: str | None = None
 
     def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
+        return self.publish_many((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
+
+    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
         with self._lock:
             self._check_open()
             if self._publishing:
                 raise RuntimeError("a listener, or a signal handler that cut into a publish, must not publish")
             self._publishing = True
+            kept: list[Message] = []
             try:
-                return self._publish(name, envelope, max_backlog_size, max_backlog_age)
+                for message in messages:
+                    kept.append(self._keep(*message))
             finally:
-                self._publishing = False
+                # Also where one of them was no message: the ones before it are in the store.
+                try:
+                    if kept:
+                        for feed in self._feeds:
+                            feed.listener.received(kept)
+                finally:
+                    self._publishing = False
+            return [Ids(message.message_id, message.global_id) for message in kept]
 
-    def _publish(self, name: str, envelope: bytes, size: int, age: int) -> Ids:
+    def _keep(self, name: str, envelope: bytes, size: int, age: int) -> Message:
         now = self._clock()
         self._expire(now)
         channel = self._live(name, now)
@@ -106,9 +118,7 @@ class MemoryBackend(Backend):
         if self._global_id % self._options.clear_every == 0:
             while len(self._global) > self._options.max_global_backlog_size:
                 self._global.popleft()
-        for feed in self._feeds:
-            feed.listener.received((message,))
-        return Ids(message_id, self._global_id)
+        return message
 
     def _live(self, name: str, now: float) -> _Channel | None:
         """The channel without what has expired of it."""
@@ -193,6 +203,13 @@ class MemoryBackend(Backend):
     def _remove(self, feed: MemoryFeed) -> None:
         with self._lock:
             self._feeds = tuple(other for other in self._feeds if other is not feed)
+
+    def expire_all_backlogs(self) -> None:
+        with self._lock:
+            self._check_open()
+            for channel in self._channels.values():
+                channel.messages.clear()
+            self._global.clear()
 
     def reset(self) -> None:
         with self._lock:

@@ -21,10 +21,10 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from ..errors import BackendUnavailable, BusClosed, InvalidOption
-from ..message import PIPE_ESCAPE, Ids, Message, decode_stored
+from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, State
-from .feed import Entry, Unreadable
+from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, Publication, State
+from .feed import Entry, Unreadable, decode_entry
 from .redis_feed import RedisFeed
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ BACKLOG = b"__mb_backlog_n_"
 
 MAX_CONNECTIONS = 32
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
+MAX_CHUNK, MAX_CHUNK_BYTES = 1000, 4 * 1024 * 1024
+"""Messages, and about how many bytes of them, that are published by one call of the script: some milliseconds."""
 
 _PUBLISH = Path(__file__).with_name("publish.lua").read_text()
 
@@ -97,27 +99,33 @@ class RedisBackend(Backend):
             raise BackendUnavailable(f"Redis at {self.where} does not answer: {error}") from error
 
     def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
-        key = name.encode()
+        return self._publish((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
+
+    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
+        ids: list[Ids] = []
+        for chunk in _chunks(messages):
+            ids += self._publish(chunk)
+        return ids
+
+    def _publish(self, messages: Sequence[Publication]) -> list[Ids]:
+        keys = [GLOBAL_ID, GLOBAL_BACKLOG, EPOCH]
+        arguments: list[object] = [
+            self._options.max_global_backlog_size,
+            self._options.clear_every,
+            self._pubsub_channel,
+            # Another one each time: it must differ from the one of before a reset.
+            secrets.token_hex(8),
+        ]
+        for name, envelope, size, age in messages:
+            key = name.encode()
+            keys += (BACKLOG_ID + key, BACKLOG + key)
+            stored_name = name.replace("|", PIPE_ESCAPE).encode()
+            arguments += (key, stored_name, envelope, age, age * IDS_AGE_FACTOR, size)
         self._client()
         with self._errors():
             # The script object sends the SHA alone, and the text after Redis said NOSCRIPT.
-            message_id, global_id = self._script(
-                keys=[GLOBAL_ID, BACKLOG_ID + key, BACKLOG + key, GLOBAL_BACKLOG, EPOCH],
-                args=[
-                    key,
-                    name.replace("|", PIPE_ESCAPE).encode(),
-                    envelope,
-                    max_backlog_age,
-                    max_backlog_age * IDS_AGE_FACTOR,
-                    max_backlog_size,
-                    self._options.max_global_backlog_size,
-                    self._options.clear_every,
-                    self._pubsub_channel,
-                    # Another one each time: it must differ from the one of before a reset.
-                    secrets.token_hex(8),
-                ],
-            )
-        return Ids(message_id, global_id)
+            numbers = self._script(keys=keys, args=arguments)
+        return [Ids(numbers[i], numbers[i + 1]) for i in range(0, len(numbers), 2)]
 
     def backlog(self, name: str, after: int = 0) -> Backlog:
         key = name.encode()
@@ -206,7 +214,6 @@ class RedisBackend(Backend):
             listener,
             connect=lambda: self._connection_class(**self._connection_options),
             channel=self._pubsub_channel,
-            decode=decode_entry,
             where=self.where,
             timeout=self._options.store_timeout,
         )
@@ -216,14 +223,20 @@ class RedisBackend(Backend):
         feed.start()
         return feed
 
+    def expire_all_backlogs(self) -> None:
+        self._delete((GLOBAL_BACKLOG,), BACKLOG + b"*")
+
     def reset(self) -> None:
+        # First of all the numbers, so that a message published meanwhile begins the new life.
+        self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG), b"__mb_backlog_*")
+
+    def _delete(self, keys: Sequence[bytes], pattern: bytes) -> None:
         client = self._client()
         with self._errors():
-            # First of all the numbers, so that a message published meanwhile begins the new life.
-            client.delete(GLOBAL_ID, EPOCH, GLOBAL_BACKLOG)
-            keys = list(client.scan_iter(match=b"__mb_backlog_*", count=1000))
-            for start in range(0, len(keys), 1000):
-                client.delete(*keys[start : start + 1000])
+            client.delete(*keys)
+            matching = list(client.scan_iter(match=pattern, count=1000))
+            for start in range(0, len(matching), 1000):
+                client.delete(*matching[start : start + 1000])
 
     def close(self) -> None:
         with self._lock:
@@ -244,16 +257,16 @@ class RedisBackend(Backend):
             feed.abandon()
 
 
-def decode_entry(stored: bytes) -> Entry | None:
-    """A stored message; ``None`` where it cannot be told which one it is. What cannot be decoded is logged."""
-    try:
-        return decode_stored(stored)
-    except ValueError as error:
-        logger.warning("left out a message that cannot be decoded: %s", error)
-    try:
-        return Unreadable(int(stored.partition(b"|")[0]))
-    except ValueError:
-        return None
+def _chunks(messages: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+    """What goes into one call of the script: as long as it takes, Redis answers nobody else."""
+    begin = size = 0
+    for end, message in enumerate(messages):
+        if end - begin >= MAX_CHUNK or (size > MAX_CHUNK_BYTES):
+            yield messages[begin:end]
+            begin, size = end, 0
+        size += len(message.envelope)
+    if begin < len(messages):
+        yield messages[begin:]
 
 
 def _connection(options: Options) -> tuple[type[Any], dict[str, Any]]:

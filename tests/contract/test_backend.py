@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from messagebus.backends import Backend, State, open_backend
+from messagebus.backends import Backend, Publication, State, open_backend
 from messagebus.backends.memory import MemoryBackend
 from messagebus.errors import BackendUnavailable, BusClosed
 from messagebus.message import Ids, Message, encode_envelope
 from messagebus.options import Options
 from tests.eventually import eventually
+from tests.postgres_server import PostgresServer
 from tests.recorder import Recorder
 from tests.redis_server import RedisServer
 
@@ -25,48 +26,107 @@ NAMES = ["/a", "/chat|room", "/häuser/雪/🎉", "/a b?c=d&e", "/a$|$site", "/a
 
 
 class Store:
-    """A backend, and what a test does to the store behind it."""
+    """A backend, and what a test does to the store behind it. This one is for the store in memory."""
 
-    def __init__(self, url: str, server: RedisServer | None) -> None:
-        self.url = url
-        self.server = server
+    on_network = False
+    url = "memory://"
+
+    def __init__(self) -> None:
         self.backends: list[Backend] = []
         self.now = 1000.0
 
     def open(self, **values: object) -> Backend:
-        options = Options(url=self.url, **values)  # type: ignore[arg-type]
-        backend = open_backend(options) if self.server else MemoryBackend(options, clock=lambda: self.now)
+        backend = self.make(Options(url=self.url, **values))  # type: ignore[arg-type]
         self.backends.append(backend)
         return backend
+
+    def make(self, options: Options) -> Backend:
+        return MemoryBackend(options, clock=lambda: self.now)
 
     def pass_time(self, seconds: int) -> None:
         """Make everything in the store so much older."""
         self.now += seconds
-        if self.server is not None:
-            with self.server.client() as client:
-                for key in client.scan_iter():
-                    left = client.pttl(key)
-                    if left >= 0:
-                        client.pexpire(key, max(0, left - seconds * 1000))
 
     def cut_feeds(self) -> None:
         """Break every feed's connection, where there is one."""
-        if self.server is not None:
-            with self.server.client() as client:
-                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
     def feeds_of_server(self) -> int:
-        assert self.server is not None
+        return 0
+
+
+class RedisStore(Store):
+    on_network = True
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.server = server
+        self.url = server.url
+
+    def make(self, options: Options) -> Backend:
+        return open_backend(options)
+
+    def pass_time(self, seconds: int) -> None:
+        with self.server.client() as client:
+            for key in client.scan_iter():
+                left = client.pttl(key)
+                if left >= 0:
+                    client.pexpire(key, max(0, left - seconds * 1000))
+
+    def cut_feeds(self) -> None:
+        with self.server.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def feeds_of_server(self) -> int:
         with self.server.client() as client:
             return int(client.pubsub_numsub("_message_bus_0")[0][1])
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+class PostgresStore(Store):
+    on_network = True
+    FEEDS = "FROM pg_stat_activity WHERE application_name = 'messagebus' AND query SIMILAR TO '(LISTEN|SELECT 1$)%'"
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        self.server = server
+        self.url = server.url
+
+    def make(self, options: Options) -> Backend:
+        return open_backend(options)
+
+    def pass_time(self, seconds: int) -> None:
+        with self.server.client() as client:
+            age = f"- interval '{seconds} seconds'"
+            client.execute(f"UPDATE messagebus_state SET global_until = global_until {age}")
+            client.execute(
+                f"UPDATE messagebus_channels SET backlog_until = backlog_until {age}, ids_until = ids_until {age}"
+            )
+
+    def cut_feeds(self) -> None:
+        with self.server.client() as client:
+            client.execute(f"SELECT pg_terminate_backend(pid) {self.FEEDS}")
+
+    def feeds_of_server(self) -> int:
+        with self.server.client() as client:
+            (count,) = client.execute(f"SELECT count(*) {self.FEEDS}").fetchone() or (0,)
+            return int(count)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if request.param == "memory":
-        store = Store("memory://", None)
+        store = Store()
+    elif request.param == "redis":
+        request.getfixturevalue("redis_url")
+        store = RedisStore(request.getfixturevalue("redis_server"))
     else:
-        store = Store(request.getfixturevalue("redis_url"), request.getfixturevalue("redis_server"))
+        request.getfixturevalue("postgres_url")
+        store = PostgresStore(request.getfixturevalue("postgres_server"))
     before = set(threading.enumerate())
     yield store
     for backend in store.backends:
@@ -177,7 +237,79 @@ def test_ids_have_no_holes_under_eight_publishers_and_each_ones_order_is_kept(st
         ]
 
 
+# --- many at once ---
+
+
+def test_many_messages_are_published_in_their_order_and_their_ids_are_returned(backend: Backend) -> None:
+    recorder = listen(backend)
+    publish(backend, "/b")
+    names = ["/a", "/a", "/b", "/a|x$|$s", "/a"]
+    given = backend.publish_many(
+        [Publication(name, encode_envelope(b"%d" % number), 10, 10) for number, name in enumerate(names)]
+    )
+    assert given == [Ids(1, 2), Ids(2, 3), Ids(2, 4), Ids(1, 5), Ids(3, 6)]
+    eventually(lambda: len(recorder.messages) == 6)
+    assert recorder.ids == [1, 2, 3, 4, 5, 6]
+    assert [message.name for message in recorder.messages] == ["/b", *names]
+    assert [message.data for message in backend.backlog("/a").messages] == [0, 1, 4]
+    assert [message.global_id for message in backend.global_backlog()] == [1, 2, 3, 4, 5, 6]
+    assert backend.publish_many([]) == []
+
+
+@pytest.mark.parametrize("clear_every", [1, 7])
+def test_many_at_once_leave_the_same_as_one_by_one(store: Store, clear_every: int) -> None:
+    backend = store.open(clear_every=clear_every, max_global_backlog_size=40)
+    messages = [
+        Publication(f"/{number // 3 % 4}", encode_envelope(b"%d" % number), 3 + number // 3 % 4, 100)
+        for number in range(100)
+    ]
+
+    def kept() -> object:
+        global_backlog = [(m.global_id, m.name, m.message_id, m.data) for m in backend.global_backlog()]
+        return global_backlog, [
+            ([m.data for m in backlog.messages], backlog.last_id, backlog.first_id)
+            for backlog in map(backend.backlog, ("/0", "/1", "/2", "/3"))
+        ]
+
+    one_by_one = [
+        backend.publish(name, envelope, max_backlog_size=size, max_backlog_age=age)
+        for name, envelope, size, age in messages
+    ]
+    expected = kept()
+    backend.reset()
+    assert backend.publish_many(messages[:60]) + backend.publish_many(messages[60:]) == one_by_one
+    assert kept() == expected
+
+
+def test_thousands_of_messages_at_once_reach_the_listeners_without_a_hole(store: Store) -> None:
+    backend = store.open(max_global_backlog_size=10_000)
+    recorder = listen(backend)
+    messages = [Publication(f"/{number % 7}", encode_envelope(b"%d" % number), 1000, 100) for number in range(2500)]
+    assert [ids.global_id for ids in backend.publish_many(messages)] == list(range(1, 2501))
+    eventually(lambda: len(recorder.messages) == 2500)
+    assert recorder.data == list(range(2500))
+
+
 # --- what is dropped ---
+
+
+def test_expired_backlogs_are_gone_while_ids_epoch_and_feeds_go_on(backend: Backend) -> None:
+    recorder = listen(backend)
+    for name in NAMES:
+        publish(backend, name, 1)
+        publish(backend, name, 2)
+    state = backend.state()
+    backend.expire_all_backlogs()
+    assert [backend.backlog(name) for name in NAMES] == [([], 2, 3)] * len(NAMES)
+    assert backend.global_backlog() == []
+    assert backend.last_ids(NAMES) == [2] * len(NAMES)
+    assert backend.state() == state
+    assert publish(backend, NAMES[0], 3) == Ids(3, state.global_id + 1)
+    assert [message.data for message in backend.backlog(NAMES[0]).messages] == [3]
+    assert backend.backlog(NAMES[0]).first_id == 3
+    assert [message.data for message in backend.global_backlog()] == [3]
+    eventually(lambda: len(recorder.messages) == 2 * len(NAMES) + 1)
+    assert recorder.told("lost") == []
 
 
 def test_the_global_backlog_is_limited_and_read_from_a_position(store: Store) -> None:
@@ -327,7 +459,7 @@ def test_a_feed_that_loses_its_connection_while_messages_are_published_misses_no
     eventually(lambda: len(recorder.messages) >= 400)
     assert recorder.data == list(range(400))
     assert recorder.told("lost") == []
-    if store.server is not None:
+    if store.on_network:
         eventually(lambda: recorder.events[-1] == ("healthy", True) or recorder.told("healthy")[-1] is True)
         assert False in recorder.told("healthy")
 
@@ -346,7 +478,7 @@ def test_a_closed_feed_is_silent_and_its_thread_has_ended(store: Store) -> None:
     publish(backend, "/a", 2)
     assert recorder.data == [1]
     assert not [thread for thread in recorder.threads - {threading.current_thread()} if thread.is_alive()]
-    if store.server is not None:
+    if store.on_network:
         eventually(lambda: store.feeds_of_server() == 0)
 
 
@@ -423,16 +555,20 @@ def test_a_backend_that_was_made_before_gevent_patched_the_process_works_after_i
 
 
 def test_an_unavailable_store_says_so(store: Store) -> None:
-    if store.server is None:
+    if not store.on_network:
         assert not store.open().shared
         return
-    backend = open_backend(Options(url="redis://:secret@127.0.0.1:1/0", store_timeout=0.5))
+    scheme = store.url.partition(":")[0]
+    backend = open_backend(Options(url=f"{scheme}://u:secret@127.0.0.1:1/0", store_timeout=0.5))
     for ask in (
         lambda: publish(backend, "/a"),
         lambda: backend.backlog("/a"),
         lambda: backend.last_ids(["/a"]),
         lambda: backend.global_backlog(),
         lambda: backend.state(),
+        lambda: backend.publish_many([Publication("/a", b"{}", 1, 1)]),
+        lambda: backend.expire_all_backlogs(),
+        lambda: backend.reset(),
     ):
         with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:1 ") as caught:
             ask()

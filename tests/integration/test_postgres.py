@@ -1,0 +1,582 @@
+"""What only PostgreSQL has: URLs, NOTIFY and its limit, transactions, outages, and how it waits under gevent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from messagebus.backends import Publication, State, open_backend
+from messagebus.backends.postgres import PostgresBackend
+from messagebus.errors import BackendUnavailable, InvalidData, InvalidOption
+from messagebus.message import Ids, encode_envelope
+from messagebus.options import Options
+from messagebus.publish_queue import PublishQueue
+from tests.eventually import eventually
+from tests.postgres_server import PASSWORD, PostgresServer
+from tests.recorder import Recorder
+
+pytestmark = pytest.mark.postgres
+
+LIMITS: dict[str, Any] = {"max_backlog_size": 1000, "max_backlog_age": 604_800}
+Open = Callable[..., PostgresBackend]
+
+
+@pytest.fixture
+def open_postgres() -> Iterator[Open]:
+    """Opens backends, and closes them behind the test."""
+    opened: list[PostgresBackend] = []
+
+    def make(url: str, **options: object) -> PostgresBackend:
+        backend = PostgresBackend(Options(url=url, store_timeout=2.0, **options))  # type: ignore[arg-type]
+        opened.append(backend)
+        return backend
+
+    yield make
+    for backend in opened:
+        backend.close()
+
+
+def publish(backend: PostgresBackend, name: str, data: int) -> Ids:
+    return backend.publish(name, encode_envelope(b"%d" % data), **LIMITS)
+
+
+def listen(backend: PostgresBackend) -> Recorder:
+    recorder = Recorder()
+    backend.listen(recorder)
+    eventually(lambda: recorder.told("started"))
+    return recorder
+
+
+def check_all(backend: PostgresBackend) -> None:
+    """Every kind of connection works: the pool's and the feed's."""
+    recorder = listen(backend)
+    assert publish(backend, "/a", 1) == Ids(1, 1)
+    eventually(lambda: recorder.data == [1])
+    assert [message.data for message in backend.backlog("/a").messages] == [1]
+
+
+# --- where it is ---
+
+
+def test_a_unix_socket(postgres_url: str, postgres_server: PostgresServer, open_postgres: Open) -> None:
+    check_all(open_postgres(postgres_server.unix_url))
+
+
+def test_the_other_scheme_is_as_good(postgres_url: str) -> None:
+    backend = open_backend(Options(url=postgres_url.replace("postgresql:", "postgres:")))
+    assert isinstance(backend, PostgresBackend)
+    assert backend.state() == State(0, None)
+    backend.close()
+
+
+def test_two_schemas_of_a_database_are_two_buses(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+) -> None:
+    with postgres_server.client() as client:
+        client.execute("CREATE SCHEMA other")
+        try:
+            backend = open_postgres(postgres_url)
+            recorder = listen(backend)
+            check_all(open_postgres(f"{postgres_url}?options=-csearch_path%3Dother"))
+            publish(backend, "/mine", 7)
+            eventually(lambda: recorder.data == [7])
+            assert recorder.ids == [1]
+        finally:
+            client.execute("SET client_min_messages = warning")
+            client.execute("DROP SCHEMA other CASCADE")
+
+
+def test_a_wrong_password_is_never_shown(
+    postgres_server: PostgresServer, open_postgres: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = open_postgres(postgres_server.url_of(password="hunter3"))
+    with pytest.raises(BackendUnavailable) as caught:
+        wrong.state()
+    recorder = Recorder()
+    wrong.listen(recorder)
+    eventually(lambda: recorder.told("healthy") == [False])
+    shown = str(caught.value) + repr(caught.value.__cause__) + caplog.text
+    assert "hunter" not in shown
+    assert str(postgres_server.port) in str(caught.value)
+    assert PASSWORD not in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:secret@localhost/database?colour=blue",
+        "postgresql://u:secret@localhost/%zz",
+        "postgresql://u:secret@[::1/database",
+    ],
+)
+def test_a_malformed_url_is_refused_at_once_and_without_showing_the_password(url: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        open_backend(Options(url=url))
+    assert caught.value.option == "url"
+    assert "secret" not in str(caught.value)
+
+
+def test_without_psycopg_the_error_says_what_to_install() -> None:
+    program = """if True:
+        import sys
+        sys.modules["psycopg"] = None
+        from messagebus.backends import open_backend
+        from messagebus.errors import InvalidOption
+        from messagebus.options import Options
+        try:
+            open_backend(Options(url="postgresql://localhost/x"))
+        except InvalidOption as error:
+            assert "messagebus[postgresql]" in str(error), error
+        else:
+            raise SystemExit("no error")
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+# --- tables and transactions ---
+
+
+def test_processes_that_all_come_first_make_the_tables_together(postgres_url: str, open_postgres: Open) -> None:
+    backends = [open_postgres(postgres_url) for _ in range(8)]
+    together = threading.Barrier(8)
+
+    def work(backend: PostgresBackend) -> int:
+        together.wait()
+        return publish(backend, "/a", 0).global_id
+
+    with ThreadPoolExecutor(8) as executor:
+        assert sorted(executor.map(work, backends)) == list(range(1, 9))
+
+
+def test_reading_makes_no_tables_and_the_first_publish_does(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'messagebus%'"
+    assert backend.backlog("/a") == ([], 0, 1)
+    backend.expire_all_backlogs()
+    backend.reset()
+    with postgres_server.client() as client:
+        assert client.execute(tables).fetchone() == (0,)
+        publish(backend, "/a", 1)
+        assert client.execute(tables).fetchone() == (3,)
+
+
+def test_a_message_that_fails_leaves_no_hole_in_the_ids_and_none_of_its_batch(
+    postgres_url: str, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    publish(backend, "/a", 1)
+    good = Publication("/a", encode_envelope(b"2"), 1000, 1000)
+    with pytest.raises(InvalidData):
+        backend.publish_many([good, good._replace(envelope=b"\x00")])
+    assert publish(backend, "/a", 2) == Ids(2, 2)
+    eventually(lambda: recorder.data == [1, 2])
+    assert recorder.ids == [1, 2]
+
+
+def test_two_processes_with_four_publishers_each_give_ids_without_holes(postgres_url: str, open_postgres: Open) -> None:
+    program = """if True:
+        import sys, threading
+        from messagebus.backends import open_backend
+        from messagebus.message import encode_envelope
+        from messagebus.options import Options
+        backend = open_backend(Options(url=sys.argv[1]))
+        def work(publisher):
+            for number in range(50):
+                envelope = encode_envelope(b"%d" % (publisher * 1000 + number))
+                backend.publish(f"/{publisher % 2}", envelope, max_backlog_size=1000, max_backlog_age=1000)
+        threads = [threading.Thread(target=work, args=(int(sys.argv[2]) + n,)) for n in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        backend.close()
+    """
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    processes = [subprocess.Popen([sys.executable, "-c", program, postgres_url, first]) for first in ("0", "4")]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    eventually(lambda: len(recorder.messages) == 400)
+    assert recorder.ids == list(range(1, 401))
+    for name in ("/0", "/1"):
+        assert [message.message_id for message in backend.backlog(name).messages] == list(range(1, 201))
+    numbers = [int(str(data)) for data in recorder.data]
+    for publisher in range(8):
+        mine = [number for number in numbers if number // 1000 == publisher]
+        assert mine == [publisher * 1000 + number for number in range(50)]
+
+
+def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    for number in range(20):
+        backend.publish(f"/{number}", encode_envelope(b"1"), max_backlog_size=10, max_backlog_age=10)
+    with postgres_server.client() as client:
+
+        def age(seconds: int) -> None:
+            older = f"- interval '{seconds} s'"
+            client.execute(f"UPDATE messagebus_state SET sweep_at = sweep_at {older}")
+            client.execute(
+                f"UPDATE messagebus_channels SET backlog_until = backlog_until {older}, ids_until = ids_until {older}"
+            )
+
+        age(11)
+        publish(backend, "/live", 1)
+        assert client.execute("SELECT count(*) FROM messagebus_messages").fetchone() == (21,)
+        age(60)  # the sweep is due
+        client.execute("UPDATE messagebus_channels SET ids_until = now() + interval '1 h' WHERE name = '/0'")
+        publish(backend, "/live", 2)
+        assert client.execute("SELECT name FROM messagebus_messages").fetchall() == [("/live",)] * 2
+        assert client.execute("SELECT name FROM messagebus_channels ORDER BY 1").fetchall() == [("/0",), ("/live",)]
+    assert backend.backlog("/0") == ([], 1, 2)
+
+
+# --- the feed ---
+
+
+@pytest.mark.parametrize("size", [7_880, 7_890, 7_900, 7_910, 7_920, 8_000, 1_000_000])
+def test_messages_around_and_over_the_limit_of_notify_arrive(postgres_url: str, open_postgres: Open, size: int) -> None:
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    text = "é" + "x" * size
+    for number in range(3):
+        publish(backend, "/a", number)
+        backend.publish("/a", encode_envelope(f'"{text}"'.encode()), **LIMITS)
+    eventually(lambda: len(recorder.messages) == 6)
+    assert recorder.data == [0, text, 1, text, 2, text]
+    assert recorder.told("healthy") == recorder.told("lost") == []
+
+
+def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, open_postgres: Open) -> None:
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    sizes = range(7_900, 8_010)
+    backend.publish_many([Publication("/a", encode_envelope(b'"' + b"x" * size + b'"'), 1000, 1000) for size in sizes])
+    eventually(lambda: len(recorder.messages) == len(sizes))
+    assert [len(str(data)) for data in recorder.data] == list(sizes)
+
+
+def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
+    postgres_url: str, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    large, small = encode_envelope(b'"' + b"x" * 10_000 + b'"'), encode_envelope(b"1")
+    # One transaction: the first is gone when the feed hears of it.
+    backend.publish_many([Publication("/a", envelope, 1, 1000) for envelope in (large, small)])
+    eventually(lambda: recorder.told("lost") == [State(2, backend.state().epoch)])
+    publish(backend, "/a", 2)
+    eventually(lambda: recorder.data == [2])
+    assert recorder.told("healthy") == []
+
+
+def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    with postgres_server.client() as client:
+        for number in range(60):
+            if number % 20 == 10:
+                client.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            publish(backend, "/a", number)
+    eventually(lambda: len(recorder.messages) == 60)
+    assert recorder.data == list(range(60))
+    assert recorder.told("lost") == []
+    eventually(lambda: recorder.told("healthy")[-1:] == [True])
+
+
+def test_connections_that_the_server_ended_while_idle_are_not_used_again(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    publish(backend, "/a", 1)
+    with postgres_server.client() as client:
+        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'messagebus'"
+        assert client.execute(ended).fetchall() == [(True,)]
+    assert publish(backend, "/a", 2) == Ids(2, 2)
+
+
+def test_a_quiet_feed_stays_up_by_asking_now_and_then(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.02)
+    backend = open_postgres(postgres_url)
+    recorder = listen(backend)
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT 1' AND application_name = 'messagebus'"
+    with postgres_server.client() as client:
+        eventually(lambda: client.execute(asked).fetchone() == (1,))
+    for number in range(20):
+        publish(backend, "/a", number)
+    eventually(lambda: len(recorder.messages) == 20)
+    assert recorder.data == list(range(20))
+    assert recorder.told("healthy") == []
+
+
+def test_many_threads_share_a_bounded_number_of_connections(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+) -> None:
+    backend = open_postgres(postgres_url)
+    with ThreadPoolExecutor(40) as executor:
+        list(executor.map(lambda number: publish(backend, "/a", number), range(200)))
+    assert backend.state().global_id == 200
+    with postgres_server.client() as client:
+        count = client.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'messagebus'").fetchone()
+    assert count is not None
+    assert 1 <= count[0] <= 8
+
+
+# --- outages ---
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL], ids=lambda how: str(how.name))
+def test_the_server_is_restarted_while_publishers_and_feed_go_on(
+    mortal_postgres: PostgresServer, open_postgres: Open, caplog: pytest.LogCaptureFixture, how: signal.Signals
+) -> None:
+    caplog.set_level(logging.INFO, "messagebus")
+    backend = open_postgres(mortal_postgres.url, max_global_backlog_size=10_000)
+    queue = PublishQueue(backend, 100_000)
+    recorder = listen(backend)
+    end = threading.Event()
+    published: list[int] = [0] * 4
+
+    def work(publisher: int) -> None:
+        while not end.wait(0.005):
+            queue.publish(f"/{publisher}", encode_envelope(b"%d" % published[publisher]), **LIMITS)
+            published[publisher] += 1
+
+    threads = [threading.Thread(target=work, args=(publisher,)) for publisher in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(recorder.messages) > 20)
+        if how == signal.SIGKILL:
+            mortal_postgres.kill()
+        else:
+            mortal_postgres.end(how)
+        eventually(lambda: len(queue) > 20 and recorder.told("healthy") == [False])
+        mortal_postgres.start()
+        eventually(lambda: not len(queue), timeout=30)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+    # A publish whose answer the outage swallowed is written once more.
+    eventually(lambda: len({(m.channel, m.data) for m in recorder.messages}) == sum(published))
+    assert recorder.ids == list(range(1, backend.state().global_id + 1))
+    for publisher, count in enumerate(published):
+        mine = [message.data for message in recorder.messages if message.channel == f"/{publisher}"]
+        assert sorted(set(mine)) == list(range(count))
+        assert count <= len(mine) <= count + 1
+    assert recorder.told("lost") == []
+    eventually(lambda: recorder.told("healthy") == [False, True])
+    assert PASSWORD not in caplog.text
+    feed_log = [record.levelname for record in caplog.records if record.name.endswith("feed_thread")]
+    assert feed_log == ["WARNING", "INFO"]
+    queue.close(1)
+
+
+def test_a_feed_begins_when_the_server_comes_up_later(open_postgres: Open) -> None:
+    server = PostgresServer()
+    try:
+        backend = open_postgres(server.url)
+        recorder = Recorder()
+        backend.listen(recorder)
+        eventually(lambda: recorder.told("healthy") == [False])
+        server.start()
+        eventually(lambda: recorder.events[1:] == [("started", backend.state()), ("healthy", True)])
+    finally:
+        server.stop()
+
+
+def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
+    mortal_postgres: PostgresServer, open_postgres: Open
+) -> None:
+    backend = open_postgres(mortal_postgres.url)
+    queue = PublishQueue(backend, 10)
+    recorder = listen(backend)
+    assert queue.publish("/a", encode_envelope(b"1"), **LIMITS) == Ids(1, 1)
+    with mortal_postgres.client() as client:
+
+        def set_read_only(value: str) -> None:
+            client.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            client.execute("SELECT pg_reload_conf()")
+
+        def refused() -> bool:
+            with pytest.raises(BackendUnavailable, match="read-only"):
+                backend.reset()
+            return True
+
+        set_read_only("on")
+        eventually(lambda: client.execute("SHOW default_transaction_read_only").fetchone() == ("on",))
+        eventually(refused)
+        with pytest.raises(BackendUnavailable, match="read-only"):
+            publish(backend, "/a", 0)
+        assert queue.publish("/a", encode_envelope(b"2"), **LIMITS) is None
+        assert queue.publish("/a", encode_envelope(b"3"), **LIMITS) is None
+        client.execute("SET default_transaction_read_only = off")
+        set_read_only("off")
+    eventually(lambda: recorder.data == [1, 2, 3])
+    queue.close(1)
+
+
+def test_too_many_connections_are_an_outage(open_postgres: Open) -> None:
+    server = PostgresServer()
+    try:
+        server.start("max_connections=2", "superuser_reserved_connections=0")
+        backend = open_postgres(server.url)
+        publish(backend, "/a", 1)
+        with server.client(), pytest.raises(BackendUnavailable, match="too many"):
+            check_all_at_once(backend)
+        assert publish(backend, "/a", 3).message_id >= 2
+    finally:
+        server.stop()
+
+
+def check_all_at_once(backend: PostgresBackend) -> None:
+    """Makes the backend want several connections at the same time."""
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(lambda number: publish(backend, "/b", number), range(100)))
+
+
+def test_a_server_that_hangs_is_noticed_by_the_feed_and_by_publishers(
+    mortal_postgres: PostgresServer, open_postgres: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.2)
+    backend = PostgresBackend(Options(url=mortal_postgres.url, store_timeout=0.3))
+    recorder = listen(backend)
+    publish(backend, "/a", 0)
+    pids = [pid for pid in mortal_postgres.pids() if pid != os.getpid()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(BackendUnavailable, match="no answer within"):
+            publish(backend, "/a", -1)
+        eventually(lambda: recorder.told("healthy") == [False])
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: recorder.told("healthy") == [False, True])
+    publish(backend, "/b", 1)
+    eventually(lambda: [message.data for message in recorder.messages if message.channel == "/b"] == [1])
+    backend.close()
+
+
+# --- gevent ---
+
+TICKER = """if True:
+    EARLY
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent, json, sys, time
+    from messagebus.backends import open_backend
+    from messagebus.message import encode_envelope
+    from messagebus.options import Options
+    from tests.eventually import eventually
+    from tests.recorder import Recorder
+
+    longest = 0.0
+    def tick():
+        global longest
+        while True:
+            began = time.monotonic()
+            gevent.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+
+    backend = open_backend(Options(url=sys.argv[1], store_timeout=30.0))
+    ticker = gevent.spawn(tick)
+    recorder = Recorder()
+    backend.listen(recorder)
+    eventually(lambda: recorder.told("started"))
+    def work():
+        for number in range(10):
+            backend.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=1000)
+    gevent.joinall([gevent.spawn(work) for _ in range(20)], raise_error=True)
+    eventually(lambda: len(recorder.messages) == 200)
+    # Somebody holds the lock that every publish needs.
+    print("lock", flush=True)
+    sys.stdin.readline()
+    waiting = gevent.spawn(work)
+    gevent.sleep(1.0)
+    assert not waiting.ready()
+    assert len(backend.backlog("/a").messages) == 200
+    print("release", flush=True)
+    waiting.get(timeout=30)
+    eventually(lambda: len(recorder.messages) == 210)
+    assert recorder.ids == list(range(1, 211))
+    assert longest < 0.5, f"the hub was blocked for {longest} s"
+    backend.close()
+"""
+
+
+@pytest.mark.parametrize("early", ["", "import psycopg"], ids=["patched-first", "psycopg-imported-first"])
+def test_neither_the_feed_nor_a_publish_that_waits_blocks_geventʼs_hub(
+    postgres_url: str, postgres_server: PostgresServer, early: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", TICKER.replace("EARLY", early), postgres_url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process, postgres_server.client() as client:
+        assert process.stdout.readline() == "lock\n"
+        with client.transaction():
+            client.execute("SELECT FROM messagebus_state FOR UPDATE")
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "release\n"
+        assert process.wait(60) == 0
+
+
+def test_a_child_forked_under_gevent_lets_go_of_the_parentʼs_connections(postgres_url: str) -> None:
+    program = """if True:
+        from gevent import monkey
+        monkey.patch_all()
+        import gevent, os, sys
+        from messagebus.backends import open_backend
+        from messagebus.message import encode_envelope
+        from messagebus.options import Options
+        from tests.eventually import eventually
+        from tests.recorder import Recorder
+
+        def publish(data):
+            backend.publish("/a", encode_envelope(b"%d" % data), max_backlog_size=1000, max_backlog_age=1000)
+
+        backend = open_backend(Options(url=sys.argv[1]))
+        recorder = Recorder()
+        backend.listen(recorder)
+        eventually(lambda: recorder.told("started"))
+        publish(1)
+        eventually(lambda: recorder.data == [1])
+        child = os.fork()
+        if not child:
+            backend.after_fork()
+            heard = Recorder()
+            backend.listen(heard)
+            eventually(lambda: heard.told("started"))
+            publish(2)
+            eventually(lambda: heard.data == [2])
+            assert recorder.data == [1]
+            backend.close()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+        publish(3)
+        eventually(lambda: recorder.data == [1, 2, 3])
+        assert recorder.told("healthy") == []
+        backend.close()
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, postgres_url], check=True, timeout=60)
