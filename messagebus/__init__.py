@@ -26,12 +26,14 @@ from .options import Options
 
 if TYPE_CHECKING:
     from .client import Client
+    from .distributed_cache import DistributedCache
 
 __all__ = [
     "BackendUnavailable",
     "Bus",
     "BusClosed",
     "Client",
+    "DistributedCache",
     "InvalidChannel",
     "InvalidData",
     "InvalidOption",
@@ -57,4 +59,8 @@ def __getattr__(name: str) -> Any:
         from .client import Client
 
         return Client
+    if name == "DistributedCache":
+        from .distributed_cache import DistributedCache
+
+        return DistributedCache
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

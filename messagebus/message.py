@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .codecs import Codec
 from .errors import InvalidChannel, InvalidData, InvalidSite, InvalidTargets, MessageTooLarge
 
 STATUS_CHANNEL = "/__status"
@@ -178,18 +179,20 @@ def encode_envelope(
     user_ids: Iterable[Any] | None = None,
     group_ids: Iterable[Any] | None = None,
     client_ids: Iterable[str] | None = None,
+    codec: Codec | None = None,
 ) -> bytes:
     """The envelope a store keeps: the data's JSON and whom it is for.
 
     Raises:
         InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or holds what is no JSON.
     """
-    return b'{"data":%b,"user_ids":%b,"group_ids":%b,"client_ids":%b}' % (
+    envelope = b'{"data":%b,"user_ids":%b,"group_ids":%b,"client_ids":%b}' % (
         raw,
         _encode_targets("user_ids", user_ids),
         _encode_targets("group_ids", group_ids),
         _encode_targets("client_ids", client_ids),
     )
+    return envelope if codec is None else codec.encode(json.loads(envelope))
 
 
 def _encode_targets(name: str, targets: Iterable[Any] | None) -> bytes:
@@ -211,14 +214,14 @@ def encode_stored(ids: Ids, name: str, envelope: bytes) -> bytes:
     return b"%d|%d|%b|%b" % (ids.global_id, ids.message_id, name.replace("|", PIPE_ESCAPE).encode(), envelope)
 
 
-def decode_stored(stored: bytes) -> Message:
+def decode_stored(stored: bytes, codec: Codec | None = None) -> Message:
     """The counterpart of :func:`encode_stored`, also for what other programs stored.
 
     Raises:
         ValueError: It is not a stored message.
     """
     global_id, message_id, name, envelope = stored.split(b"|", 3)
-    return decode_message(int(global_id), int(message_id), _decode_name(name), envelope)
+    return decode_message(int(global_id), int(message_id), _decode_name(name), envelope, codec)
 
 
 # Cached for the time, and so that the messages that a process keeps of a channel share one string.
@@ -227,12 +230,17 @@ def _decode_name(name: bytes) -> str:
     return name.decode().replace(PIPE_ESCAPE, "|")
 
 
-def decode_message(global_id: int, message_id: int, name: str, envelope: bytes) -> Message:
+def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, codec: Codec | None = None) -> Message:
     """A message from its parts.
 
     Raises:
         ValueError: The envelope is not one.
     """
+    if codec is not None:
+        try:
+            envelope = _encode_data(codec.decode(envelope)).encode()
+        except Exception as error:  # a codec may raise what it likes
+            raise ValueError(f"message {message_id} on {name}: the codec failed: {error!r}") from error
     try:
         parts = _decode_envelope(envelope)
     except msgspec.DecodeError as error:

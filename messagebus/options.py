@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .codecs import Codec
 from .errors import InvalidOption
 
 Environ = dict[str, Any]
@@ -48,6 +49,8 @@ class Options:
     """Messages a process keeps while the store is gone; past it ``publish`` raises. 0: never keep any."""
     store_timeout: float = 5.0
     """Seconds to wait for the store to connect or to answer."""
+    transport_codec: Codec | None = None
+    """How envelopes are stored, see ``messagebus.codecs``; ``None``: as JSON, which other programs understand."""
     max_message_size: int = 16 * 1024 * 1024
     """Bytes of one message's JSON; ``publish`` refuses more."""
 
@@ -156,6 +159,9 @@ def _check(name: str, value: object) -> None:
         items = (str, re.Pattern) if "Pattern" in kind else str
         if not isinstance(value, tuple) or not all(isinstance(item, items) for item in value):
             raise InvalidOption(name, f"expected a tuple of strings, not {value!r}")
+    elif kind.startswith("Codec"):
+        if value is not None and not (hasattr(value, "encode") and hasattr(value, "decode")):
+            raise InvalidOption(name, f"expected an object with encode and decode, or None, not {value!r}")
     elif kind.startswith("Callable"):
         if value is not None and not callable(value):
             raise InvalidOption(name, f"expected a function or None, not {value!r}")
@@ -192,7 +198,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         found["url"] = environ["REDIS_URL"]
     for name, option in _NAMES.items():
         text = environ.get(PREFIX + name.upper())
-        if text and not str(option.type).startswith("Callable"):
+        if text and not str(option.type).startswith(("Callable", "Codec")):
             found[name] = _parse(name, str(option.type), text)
     return found
 

@@ -17,7 +17,7 @@ from .backends import Backend, Feed, Publication, State, open_backend
 from .callbacks import Callbacks
 from .catchup import Want
 from .channel import Reading
-from .errors import SHUTDOWN, BackendUnavailable
+from .errors import SHUTDOWN, BackendUnavailable, InvalidOption
 from .hub import Hub
 from .message import Ids, Message, encode_data, encode_envelope
 from .options import Options
@@ -213,9 +213,12 @@ class Runtime:
         self, name: str, data: Any, targets: Targets, max_backlog_size: int | None, max_backlog_age: int | None
     ) -> Publication:
         options = self.options
+        for option, value in (("max_backlog_size", max_backlog_size), ("max_backlog_age", max_backlog_age)):
+            if value is not None and value < 1:
+                raise InvalidOption(option, f"expected at least 1, not {value!r}")
         return Publication(
             name,
-            encode_envelope(encode_data(data, options.max_message_size), *targets),
+            encode_envelope(encode_data(data, options.max_message_size), *targets, codec=options.transport_codec),
             max_backlog_size or options.max_backlog_size,
             max_backlog_age or options.max_backlog_age,
         )

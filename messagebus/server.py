@@ -72,7 +72,7 @@ def serve_here(listener: socket.socket, application: Callable[..., Any], access_
     from gevent.event import Event
     from gevent.pywsgi import WSGIServer
 
-    from .bus import close_all
+    from .lifecycle import close_all
 
     class Server(WSGIServer):
         def handle(self, client: Any, address: Any) -> None:

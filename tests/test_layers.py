@@ -16,6 +16,7 @@ PACKAGE = Path(messagebus.__file__).parent
 # count: who is handed its owner has to name its type.
 LAYERS = [
     "errors",
+    "codecs",
     "options",
     "message",
     "access",
@@ -42,6 +43,7 @@ LAYERS = [
     "holding",
     "endpoint",
     "blueprint",
+    "lifecycle",
     "bus",
     "__init__",
     "distributed_cache",

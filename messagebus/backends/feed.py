@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ..codecs import Codec
 from ..message import Message, decode_stored
 from .base import Listener, State
 
@@ -28,10 +29,10 @@ class Unreadable(NamedTuple):
 Entry = Message | Unreadable
 
 
-def decode_entry(stored: bytes) -> Entry | None:
+def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
     """A stored message; ``None`` where it cannot be told which one it is. What cannot be decoded is logged."""
     try:
-        return decode_stored(stored)
+        return decode_stored(stored, codec)
     except ValueError as error:
         logger.warning("left out a message that cannot be decoded: %s", error)
     try:
@@ -61,6 +62,7 @@ class Sequencer:
         self._started = False
         self._delivered = 0
         self._seen = 0
+        self._owed = 0
         self._epoch: str | None = None
 
     def prepare(self) -> None:
@@ -68,6 +70,18 @@ class Sequencer:
 
         Without this floor, the first message after a reset could not be told from one that the backlog already gave."""
         self._seen = self._source.named_state().global_id
+        self._owed = 0
+
+    def hears(self) -> bool:
+        """While nothing comes: whether that is because nothing was published. Delivers what the stream has kept back.
+
+        ``False`` where the stream has not brought what an earlier call had to fetch: it is open, and dead."""
+        if self._owed > self._seen:
+            return False
+        before = self._delivered
+        self.catch_up()
+        self._owed = self._delivered if self._delivered > before else 0
+        return True
 
     def catch_up(self) -> None:
         """After subscribing: deliver what was missed since the last connection, or begin."""

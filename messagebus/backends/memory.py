@@ -99,7 +99,7 @@ class MemoryBackend(Backend):
         channel = self._live(name, now)
         message_id = channel.last_id + 1 if channel else 1
         # Before anything changes: it raises for what is no envelope.
-        message = decode_message(self._global_id + 1, message_id, name, envelope)
+        message = decode_message(self._global_id + 1, message_id, name, envelope, self._options.transport_codec)
         if channel is None:
             channel = self._channels[name] = _Channel()
             heapq.heappush(self._expiries, (now + age, name))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
+from ..codecs import Codec
 from ..errors import BackendUnavailable, BusClosed, InvalidData
 from ..message import Ids, Message, decode_message
 from ..options import Options
@@ -83,6 +85,7 @@ class PostgresBackend(Backend):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._arguments = connection_arguments(options.url, options.store_timeout)
+        self._codec = None if options.transport_codec is None else _Base64Codec(options.transport_codec)
         self.where = describe(options.url)
         self._closed = False
         self._clear()
@@ -149,7 +152,7 @@ class PostgresBackend(Backend):
         rows = self._write(
             _PUBLISH,
             list(names),
-            [envelope.decode() for envelope in envelopes],
+            [(envelope if self._codec is None else b64encode(envelope)).decode() for envelope in envelopes],
             list(sizes),
             list(ages),
             self._options.max_global_backlog_size,
@@ -165,7 +168,7 @@ class PostgresBackend(Backend):
         if not rows:
             return Backlog([], 0, 1)
         last_id, first_id = rows[0][:2]
-        entries = _entries([row[2:] for row in rows if row[2] is not None])
+        entries = _entries([row[2:] for row in rows if row[2] is not None], self._codec)
         return Backlog([entry for entry in entries if isinstance(entry, Message)], last_id, first_id)
 
     def last_ids(self, names: Sequence[str]) -> list[int]:
@@ -179,11 +182,11 @@ class PostgresBackend(Backend):
 
     def entries(self, after: int) -> list[Entry]:
         """The global backlog after a global id, with stand-ins for what cannot be decoded. For the feed."""
-        return _entries(self._read(_GLOBAL_BACKLOG, after + 1))
+        return _entries(self._read(_GLOBAL_BACKLOG, after + 1), self._codec)
 
     def read(self, global_ids: Sequence[int]) -> dict[int, Entry]:
         """Those of the messages that are still kept, by global id. For the feed."""
-        return {entry.global_id: entry for entry in _entries(self._read(_READ, list(global_ids)))}
+        return {entry.global_id: entry for entry in _entries(self._read(_READ, list(global_ids)), self._codec)}
 
     def state(self) -> State:
         for row in self._read(_STATE):
@@ -214,7 +217,11 @@ class PostgresBackend(Backend):
 
     def listen(self, listener: Listener) -> PostgresFeed:
         feed = PostgresFeed(
-            self, listener, connect=lambda: connect(self._arguments, self._options.store_timeout), where=self.where
+            self,
+            listener,
+            connect=lambda: connect(self._arguments, self._options.store_timeout),
+            where=self.where,
+            codec=self._codec,
         )
         with self._lock:
             if self._closed:
@@ -265,12 +272,25 @@ def _rows(cursor: psycopg.Cursor[Any]) -> list[Row]:
     return cursor.fetchall() if cursor.description else []
 
 
-def _entries(rows: Sequence[Row]) -> list[Entry]:
+class _Base64Codec:
+    """A codec whose bytes are text, as NOTIFY and the column want it."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def encode(self, envelope: dict[str, Any]) -> bytes:
+        return b64encode(self._codec.encode(envelope))
+
+    def decode(self, stored: bytes) -> dict[str, Any]:
+        return self._codec.decode(b64decode(stored))
+
+
+def _entries(rows: Sequence[Row], codec: Codec | None) -> list[Entry]:
     """Messages from rows of global id, message id, name and envelope. What cannot be decoded is logged."""
     entries: list[Entry] = []
     for global_id, message_id, name, envelope in rows:
         try:
-            entries.append(decode_message(global_id, message_id, name, envelope.encode()))
+            entries.append(decode_message(global_id, message_id, name, envelope.encode(), codec))
         except ValueError as error:
             logger.warning("left out a message that cannot be decoded: %s", error)
             entries.append(Unreadable(global_id))

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import psycopg
 
+from ..codecs import Codec
 from ..errors import BackendUnavailable
 from .base import Listener
 from .feed import Entry, Source, decode_entry
@@ -36,9 +37,16 @@ class PostgresFeed(FeedThread):
     OUTAGES = (BackendUnavailable, psycopg.Error, OSError)
 
     def __init__(
-        self, source: PostgresSource, listener: Listener, *, connect: Callable[[], Connection], where: str
+        self,
+        source: PostgresSource,
+        listener: Listener,
+        *,
+        connect: Callable[[], Connection],
+        where: str,
+        codec: Codec | None,
     ) -> None:
         super().__init__(source, listener, f"PostgreSQL at {where}")
+        self._codec = codec
         self._source = source
         self._connect = connect
         self._connection: Connection | None = None
@@ -78,6 +86,8 @@ class PostgresFeed(FeedThread):
                 notifications = list(connection.notifies(timeout=QUIET, stop_after=1))
                 if not notifications:
                     connection.execute("SELECT 1")
+                    if not self._sequencer.hears():
+                        raise BackendUnavailable(f"{self._where} does not deliver what is published")
                 yield
                 self._hand_over([notification.payload for notification in notifications])
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
@@ -94,7 +104,7 @@ class PostgresFeed(FeedThread):
         read = self._source.read(pointers) if pointers else {}
         entries: list[Entry] = []
         for payload in payloads:
-            entry = read.get(int(payload)) if payload.isdecimal() else decode_entry(payload.encode())
+            entry = read.get(int(payload)) if payload.isdecimal() else decode_entry(payload.encode(), self._codec)
             if entry is not None:
                 entries.append(entry)
             elif payload.isdecimal():

@@ -134,7 +134,8 @@ class RedisBackend(Backend):
             pipeline.get(BACKLOG_ID + key)
             pipeline.zrange(BACKLOG + key, 0, 0, withscores=True)
             stored, last, oldest = pipeline.execute()
-        messages = [entry for entry in map(decode_entry, stored) if isinstance(entry, Message)]
+        entries = [decode_entry(each, self._options.transport_codec) for each in stored]
+        messages = [entry for entry in entries if isinstance(entry, Message)]
         last_id = int(last or 0)
         if messages:
             # Other programs let the id's key expire with the backlog; the one may go a moment before the other.
@@ -181,7 +182,7 @@ class RedisBackend(Backend):
                     unreadable.add(name)
                     continue
                 for stored in result:
-                    entry = decode_entry(stored)
+                    entry = decode_entry(stored, self._options.transport_codec)
                     if entry is not None:
                         found[entry.global_id] = entry
         # By global id, not by the pointer's message id: where a channel's ids began again, an old pointer leads to a
@@ -216,6 +217,7 @@ class RedisBackend(Backend):
             channel=self._pubsub_channel,
             where=self.where,
             timeout=self._options.store_timeout,
+            codec=self._options.transport_codec,
         )
         self._client()  # raises where the store was closed
         with self._lock:

@@ -14,6 +14,7 @@ from typing import Any
 import hiredis
 import redis
 
+from ..codecs import Codec
 from ..errors import BackendUnavailable
 from .base import Listener
 from .feed import Source, decode_entry
@@ -39,8 +40,10 @@ class RedisFeed(FeedThread):
         channel: bytes,
         where: str,
         timeout: float,
+        codec: Codec | None,
     ) -> None:
         super().__init__(source, listener, f"Redis at {where}")
+        self._codec = codec
         self._connect = connect
         self._channel = channel
         self._timeout = timeout
@@ -77,7 +80,8 @@ class RedisFeed(FeedThread):
             self._hand_over(first)
             for replies in bulks:
                 yield
-                self._hand_over(replies)
+                if not self._hand_over(replies) and not self._sequencer.hears():
+                    raise BackendUnavailable(f"{self._where} does not deliver what is published")
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
                 time.sleep(0)
         finally:
@@ -110,13 +114,15 @@ class RedisFeed(FeedThread):
                 yield replies
         raise ConnectionResetError("connection closed by the server")
 
-    def _hand_over(self, replies: list[Any]) -> None:
+    def _hand_over(self, replies: list[Any]) -> bool:
+        """Whether there were messages, and not only the answer to a question."""
         entries = []
         for reply in replies:
             # Besides messages: the answer to SUBSCRIBE, and pongs.
             if type(reply) is list and reply[0] == b"message":
-                entry = decode_entry(reply[2])
+                entry = decode_entry(reply[2], self._codec)
                 if entry is not None:
                     entries.append(entry)
         if entries:
             self._sequencer.received(entries)
+        return bool(entries)

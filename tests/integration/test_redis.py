@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from messagebus.backends import State
+from messagebus import Bus
+from messagebus.backends import State, redis_feed
 from messagebus.backends.redis import RedisBackend
 from messagebus.errors import BackendUnavailable, InvalidOption, PublishQueueFull
 from messagebus.message import Ids, encode_envelope
@@ -409,3 +410,20 @@ def test_what_the_global_backlog_no_longer_has_is_said_to_be_lost(redis_url: str
     assert recorder.told("lost") == [State(9, backend.state().epoch)]
     publish(backend, "/a", 2)
     eventually(lambda: recorder.data == [1, 2])
+
+
+def test_a_feed_that_is_open_and_dead_says_so_and_loses_nothing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What others publish is announced under another name than the one that this process listens to.
+    monkeypatch.setattr(redis_feed, "QUIET", 0.1)
+    deaf = Bus(url=redis_url, redis_pubsub_channel="nobody-publishes-here")
+    publisher = Bus(url=redis_url)
+    heard: list[object] = []
+    deaf.subscribe("/chat", lambda message: heard.append(message.data))
+    for number in range(3):
+        publisher.publish("/chat", number)
+        eventually(lambda number=number: heard == list(range(number + 1)))  # type: ignore[misc]
+    eventually(lambda: "does not deliver what is published" in caplog.text)
+    deaf.close()
+    publisher.close()

@@ -1,0 +1,191 @@
+"""How a bus begins, takes its settings, survives a fork and ends. Its machinery is made when it is first used."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import weakref
+from _thread import allocate_lock
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import options as settings
+from .access import Access
+from .errors import BusClosed
+from .options import Options
+from .poller import gevent_is_in_charge
+
+if TYPE_CHECKING:
+    from .callbacks import Callbacks
+    from .runtime import Runtime
+
+_buses: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+
+
+class Lifecycle:
+    """What a bus is beneath what it does. Safe from any thread and greenlet."""
+
+    def __init__(self, **options: Any) -> None:
+        """
+        Raises:
+            InvalidOption: A setting is unknown or out of range.
+        """
+        self._given: dict[str, Any] = settings.from_values(options)
+        self._from_app: dict[str, Any] = {}
+        self._options: Options | None = None
+        self._runtime: Runtime | None = None
+        self._callbacks: Callbacks | None = None
+        self._access = Access()
+        self._closed = False
+        self._lock = allocate_lock()  # native: held while things are made, never across I/O or a greenlet switch
+        if options:
+            self._options = self._merge()
+        _buses.add(self)
+
+    # --- settings ---
+
+    def configure(self, **options: Any) -> None:
+        """Change settings; those given before stay. A bus in use is closed, and begins anew with the new ones.
+
+        Raises:
+            InvalidOption: A setting is unknown or out of range; nothing has changed then.
+        """
+        given = {**self._given, **settings.from_values(options)}
+        merged = self._merge(given)
+        self._stop()
+        self._given, self._options, self._closed = given, merged, False
+
+    def configure_app(self, config: Mapping[str, Any]) -> None:
+        """Take the settings of a Flask app, ``MESSAGEBUS_…``; done when the blueprint is registered. They stand
+        behind those of :meth:`configure`.
+
+        Raises:
+            InvalidOption: A setting is unknown or out of range.
+        """
+        from_app = settings.from_config(config)
+        if from_app == self._from_app:
+            return
+        merged = self._merge(from_app=from_app)
+        if merged != self._options:
+            self._stop()
+        self._from_app, self._options = from_app, merged
+
+    @property
+    def options(self) -> Options:
+        """The settings in force."""
+        if self._options is None:
+            self._options = self._merge()
+        return self._options
+
+    def _merge(self, given: dict[str, Any] | None = None, from_app: dict[str, Any] | None = None) -> Options:
+        return Options(
+            **{
+                **settings.from_environment(),
+                **(self._from_app if from_app is None else from_app),
+                **(self._given if given is None else given),
+            }
+        )
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Connect and begin to listen now, rather than with the first use; for servers that have yet to open their
+        door.
+
+        Does not wait for the store longer than a second: where it is gone, the bus finds it when it is back."""
+        runtime = self._running()
+        runtime.has_started()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the process hears its store. ``True`` where it has not begun to listen."""
+        return self._runtime is None or self._runtime.is_healthy
+
+    def close(self) -> None:
+        """End it: queued messages are written, clients sent away (they come back where they find a server), threads
+        ended.
+
+        Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is
+        configured."""
+        self._closed = True
+        self._stop()
+        self._callbacks = None
+
+    def destroy(self) -> None:
+        """The same as :meth:`close`, by the name that it has in Ruby. The store keeps its messages."""
+        self.close()
+
+    def end_subscribers(self, timeout: float = 5.0) -> None:
+        """Send all clients away in order and take no new ones; for servers that shut down."""
+        if self._runtime is not None:
+            self._runtime.end_subscribers(timeout)
+
+    def _running(self) -> Runtime:
+        """The machinery, which begins with its first use."""
+        runtime = self._runtime
+        if runtime is not None:
+            return runtime
+        from .callbacks import Callbacks
+        from .runtime import Runtime
+
+        options = self.options
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the bus is closed; configure() opens it again")
+            if self._runtime is None:
+                if self._callbacks is None:
+                    self._callbacks = Callbacks()
+                runtime = Runtime(options, self._callbacks, self._access)
+                self._runtime = runtime
+            else:
+                return self._runtime
+        runtime.start()
+        if self._callbacks:
+            runtime.start_callbacks()
+        return runtime
+
+    def _stop(self) -> None:
+        with self._lock:
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.stop()
+
+    def _after_fork(self) -> None:
+        self._lock = allocate_lock()
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.after_fork()
+        if self._callbacks:
+            self._callbacks.after_fork()
+            # Where gevent may yet patch this child (gunicorn does it in its workers), threads made now would be of
+            # the wrong kind: there the callbacks begin with the bus's first use, a request for instance.
+            if "gevent" not in sys.modules or gevent_is_in_charge():
+                with contextlib.suppress(Exception):
+                    self._running()
+
+
+def close_all() -> None:
+    """Close every bus that is in use; for servers that shut down."""
+    for bus in list(_buses):
+        if bus._runtime is not None:
+            bus.close()
+
+
+def _after_fork_in_child() -> None:
+    for bus in list(_buses):
+        bus._after_fork()
+
+
+def _at_exit() -> None:
+    # What still waits for the store gets its last chance; threads and sockets end with the process anyway.
+    for bus in list(_buses):
+        if bus._runtime is not None:
+            with contextlib.suppress(Exception):
+                bus._runtime.queue.close(2.0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
