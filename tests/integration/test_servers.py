@@ -23,11 +23,11 @@ SINGLE_THREADED = {"gunicorn-sync", "gunicorn-gevent", "pywsgi", "geventwebsocke
 _numbers = itertools.count()
 
 
-def publish(server: Server, channel: str, data: object) -> int:
+def publish(server: Server, channel: str, data: object) -> int | None:
     body = json.dumps({"channel": channel, "data": data})
     with request(server.url, "POST", "/publish", body, {"Content-Type": "application/json"}) as response:
         assert response.status == 200, response.read()
-        number: int = json.load(response)["message_id"]
+        number: int | None = json.load(response)["message_id"]
         return number
 
 
@@ -92,13 +92,19 @@ def test_a_server_that_keeps_its_sockets_serves_polls_and_streams_and_says_so_of
     assert "Traceback" not in server.output()
 
 
-@pytest.mark.redis
+@pytest.fixture(params=["redis", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A store that processes can share."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
 @pytest.mark.parametrize("kind", ["gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent"])
 def test_a_bus_that_was_used_before_the_fork_works_in_every_worker(
-    serve_app: ServeApp, redis_url: str, kind: str, preload: bool
+    serve_app: ServeApp, store_url: str, kind: str, preload: bool
 ) -> None:
-    server = serve_app(kind, "tests.apps.forked:app", env={"MESSAGEBUS_URL": redis_url}, workers=2, preload=preload)
+    server = serve_app(kind, "tests.apps.forked:app", env={"MESSAGEBUS_URL": store_url}, workers=2, preload=preload)
     published = 1 if preload else 2
     with EventSource.connect(server.url, {"/import": 0}) as reader:
         assert len(reader.messages(published)) == published
@@ -126,9 +132,9 @@ def test_a_bus_that_was_used_before_the_fork_works_in_every_worker(
 
 @pytest.mark.parametrize("transport", [Streaming, EventSource, WebSocket], ids=lambda client: client.transport)
 def test_subscribers_in_different_workers_hear_what_any_of_them_publishes(
-    serve_app: ServeApp, redis_url: str, transport: type[Client]
+    serve_app: ServeApp, store_url: str, transport: type[Client]
 ) -> None:
-    server = serve_app("serve", env={"MESSAGEBUS_URL": redis_url}, workers=2)
+    server = serve_app("serve", env={"MESSAGEBUS_URL": store_url}, workers=2)
     clients = [transport.connect(server.url, {"/all": 0}) for _ in range(8)]
     with contextlib.ExitStack() as stack:
         for client in clients:
