@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .bus import Bus
+from .bus import Bus, MessageBus
 from .errors import (
     BackendUnavailable,
     BusClosed,
@@ -49,8 +49,6 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-
-MessageBus = Bus()
 
 
 def __getattr__(name: str) -> Any:

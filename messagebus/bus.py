@@ -360,3 +360,7 @@ def _published_name(channel: str, site_id: str | None, targeted: bool) -> str:
     if targeted and channel.startswith("/global/"):
         raise InvalidTargets(f"{channel}: a /global/ channel is for everybody on every site; it takes no targets")
     return store_name(channel, site_id)
+
+
+MessageBus = Bus()
+"""The process's ready-made bus."""

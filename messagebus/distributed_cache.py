@@ -14,7 +14,7 @@ from _thread import allocate_lock
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from .bus import Bus
+from .bus import Bus, MessageBus
 from .errors import InvalidData
 from .message import Message, check_channel
 
@@ -39,16 +39,14 @@ class DistributedCache(MutableMapping[str, Any]):
     """
 
     def __init__(
-        self, name: str, *, bus: Bus | None = None, app_version: str | None = None, site_id: str | None = None
+        self, name: str, *, bus: Bus = MessageBus, app_version: str | None = None, site_id: str | None = None
     ) -> None:
         """``app_version``: processes of different versions have different caches. ``site_id``: so have different sites.
 
         Raises:
             InvalidChannel: ``name`` or ``app_version`` has characters that a channel cannot have.
         """
-        from . import MessageBus
-
-        self._bus = MessageBus if bus is None else bus
+        self._bus = bus
         self._channel = check_channel(CHANNEL + name + (f"/{app_version}" if app_version is not None else ""))
         self._site_id = site_id
         self._values: dict[str, Any] = {}
