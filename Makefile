@@ -1,6 +1,7 @@
 # make demo    the chat on http://127.0.0.1:8000; HOST, PORT and MESSAGEBUS_URL may be set. Ctrl-C ends it.
 # make test    everything that must pass: style, types, the tests of the client, the tests of the server
 # make lint, make types, make test-js, make test-py    each of them by itself
+# make bench   measures it beside others, about 10 minutes; WORK="fan-out storm": only these; QUICK=1: a short run
 # make clean   removes what these made
 #
 # Needs Python 3.10 or newer; the rest is fetched into .venv and node_modules, or through apt where that is allowed.
@@ -12,6 +13,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+WORK ?=
+QUICK ?=
 # More arguments for pytest, such as: make test-py PYTEST_ARGS="-k nginx"
 PYTEST_ARGS ?=
 
@@ -20,13 +23,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 NODE := node_modules/.stamp
+BENCH_TOOLS := redis-server nginx libnginx-mod-nchan nodejs npm
+BENCH_NODE := bench/servers/node_modules/.stamp
 TEST_TOOLS := redis-server postgresql nginx chromium nodejs openssl
 DESCRIBED := setup.cfg pyproject.toml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
 export PYTHON
 
-.PHONY: demo test check lint types test-js test-py coverage tools clean
+.PHONY: demo test check lint types test-js test-py coverage bench tools bench-tools clean
 
 demo: export HOST := $(HOST)
 demo: export PORT := $(PORT)
@@ -56,10 +61,14 @@ test-js: $(NODE)
 	NODE_OPTIONS="$$NODE_OPTIONS $$flag" node --test tests/js/*.test.*js
 
 test-py: $(STAMPS)/test $(NODE)
-	$(BIN)/python -m pytest -q --durations=10 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
 
 coverage: $(STAMPS)/test $(NODE)
 	$(BIN)/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
+
+# exec: Ctrl-C is for the bench, which stops the servers it has started.
+bench: $(STAMPS)/bench $(BENCH_NODE)
+	@exec $(BIN)/python -m bench $(WORK) $(if $(QUICK),--quick)
 
 # --- what they need ---
 
@@ -77,9 +86,20 @@ $(STAMPS)/test: $(DESCRIBED) | $(BIN)/python
 	$(PIP) install -e '.[test,dev]'
 	@touch $@ $(STAMPS)/demo
 
+$(STAMPS)/bench: $(DESCRIBED) | $(BIN)/python
+	$(PIP) install -e '.[bench]'
+	@touch $@ $(STAMPS)/demo
+
 # Asked every time, which takes no time: a tool may have been removed since.
 tools:
 	@scripts/ensure-tools $(TEST_TOOLS)
+
+bench-tools:
+	@scripts/ensure-tools $(BENCH_TOOLS)
+
+$(BENCH_NODE): bench/servers/package.json | bench-tools
+	npm install --prefix bench/servers --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
 
 $(NODE): $(wildcard package.json package-lock.json) | tools
 	@if [ -e package.json ] && grep -q '"devDependencies"' package.json; then \
@@ -89,5 +109,5 @@ $(NODE): $(wildcard package.json package-lock.json) | tools
 	@mkdir -p $(@D) && touch $@
 
 clean:
-	rm -rf $(VENV) node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) node_modules bench/servers/node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -75,19 +75,23 @@ class Access:
         return bool(self._filters)
 
     def lets_through(self, message: Message, report: ReportError) -> bool:
-        """Whether all filters keep a message; asked once for each. One that fails keeps it from everybody."""
+        """Whether all filters keep a message; asked once for each, unless two threads come to it at the same moment.
+        One that fails keeps it from everybody."""
         if message.kept is None:
-            message.kept = True
-            for prefix, keep in self._filters:
-                if message.channel.startswith(prefix):
-                    try:
-                        message.kept = bool(keep(message))
-                    except Exception as error:
-                        message.kept = False
-                        report(error, f"the filter of {prefix}, message {message.message_id} on {message.channel}")
-                    if not message.kept:
-                        break
+            # Only the final word: another thread may be reading it meanwhile.
+            message.kept = all(
+                self._keeps(prefix, keep, message, report)
+                for prefix, keep in self._filters
+                if message.channel.startswith(prefix)
+            )
         return message.kept
+
+    def _keeps(self, prefix: str, keep: Filter, message: Message, report: ReportError) -> bool:
+        try:
+            return bool(keep(message))
+        except Exception as error:
+            report(error, f"the filter of {prefix}, message {message.message_id} on {message.channel}")
+            return False
 
 
 def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | None, site_id: str | None) -> str:

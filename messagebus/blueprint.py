@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from .backends import State
 from .endpoint import Answer, answer
+from .errors import BusClosed, InvalidChannel
 from .message import check_channel
 from .options import Environ
 
@@ -37,7 +38,11 @@ def make_blueprint(bus: Bus) -> Blueprint:
 
     @blueprint.route(f"{ROOT}/<path:path>", methods=METHODS, provide_automatic_options=False)
     def serve(path: str) -> WerkzeugResponse:
-        answered = answer(bus._running(), request, path, partial(_in_context, _this_app()))
+        try:
+            runtime = bus._running()
+        except BusClosed:  # the server is shutting down, and the client had kept its connection
+            return Response(status=503, headers={"Retry-After": "2"})
+        answered = answer(runtime, request, path, partial(_in_context, _this_app()))
         return _to_flask(answered) if isinstance(answered, Answer) else answered
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
@@ -79,6 +84,8 @@ def script_tag(
     Raises:
         InvalidChannel: One of them is not a channel's name.
     """
+    if isinstance(channels, str):
+        raise InvalidChannel(channels, 'expected a list of channels, such as message_bus(["/chat"])')
     seen: State | None = g.get("messagebus_seen")
     newest: int | str = -1 if seen is None else f"@{seen.global_id}"
     positions = dict(channels) if isinstance(channels, Mapping) else dict.fromkeys(channels, newest)

@@ -183,6 +183,8 @@ class Bus(Lifecycle):
             InvalidChannel, InvalidSite: It is not the name of one.
             BackendUnavailable: The store is gone, and with it the position to begin from.
         """
+        if channel is not None:
+            check_channel(channel)  # here already: a decorator without parentheses would go unnoticed
         if callback is None:
             return lambda function: self.subscribe(channel, function, last_id, site_id)
         runtime = self._running()
@@ -222,6 +224,10 @@ class Bus(Lifecycle):
 
         if channel is not None:
             check_channel(channel)
+        if not callable(callback):
+            raise TypeError(f"callback: expected a function, not {callback!r}")
+        if not isinstance(last_id, int):
+            raise TypeError(f"last_id: expected an integer, not {last_id!r}")
         scope = Scope(channel, site_id)
         if last_id < 0:
             name = scope.name
@@ -351,7 +357,7 @@ class Bus(Lifecycle):
 
 def _listed(ids: Iterable[Any] | None) -> Iterable[Any] | None:
     """Targets for many messages: an iterator would be at its end behind the first."""
-    return ids if ids is None or isinstance(ids, (str, bytes)) else list(ids)
+    return list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else ids
 
 
 def _published_name(channel: str, site_id: str | None, targeted: bool) -> str:

@@ -50,7 +50,7 @@ class Scope(NamedTuple):
 class Subscription:
     """One function on one scope. Where that is one channel its position is a message id, otherwise a global id."""
 
-    __slots__ = ("behind", "callback", "name", "pending", "position", "scope", "worker")
+    __slots__ = ("behind", "callback", "life", "name", "pending", "position", "scope", "worker")
 
     def __init__(self, scope: Scope, callback: Callback, position: int) -> None:
         """``position``: the id of the last message that it shall not see."""
@@ -62,6 +62,8 @@ class Subscription:
         self.behind = True
         """Whether there may be messages after ``position``, and after those that are pending, that only the store
         has."""
+        self.life = 0
+        """Counts the store's resets: messages of an earlier life must not move the position."""
         self.worker: Worker | None = None
         """Who calls it; ``None``: the thread that all share."""
 
@@ -144,6 +146,13 @@ class Callbacks:
             if subscription.worker is not None:
                 self.remove(subscription.scope, subscription.callback)  # whoever waits for it waits in the parent
 
+    def advance(self, subscription: Subscription, message: Message, life: int) -> bool:
+        """Move a subscription's position to a message of one of its lives. ``False`` where that is over."""
+        with self._lock:
+            if subscription.life == life:
+                subscription.position = subscription.id_of(message)
+            return subscription.life == life
+
     def all(self) -> list[Subscription]:
         return [subscription for subscriptions in list(self._by_name.values()) for subscription in subscriptions]
 
@@ -175,8 +184,10 @@ class Callbacks:
         """The feed has missed messages; after a reset, ids begin anew."""
         for subscription in self.all():
             if reset:
-                subscription.pending.clear()
-                subscription.position = 0
+                with self._lock:
+                    subscription.pending.clear()
+                    subscription.position = 0
+                    subscription.life += 1
             subscription.behind = True
             self._wake(subscription)
 
@@ -223,28 +234,39 @@ class Worker:
                     self._serve(subscription)
                 except BackendUnavailable:
                     retry = RETRY_SECONDS  # that the store is gone is in the feed's log
+                except Exception:
+                    # This thread serves all the others as well.
+                    if not self._stopped:
+                        logger.exception("reading for a callback on %s failed", subscription.scope)
+                        retry = RETRY_SECONDS
 
     def _serve(self, subscription: Subscription) -> None:
-        while subscription.pending and not self._stopped:
-            self._call(subscription, (subscription.pending.popleft(),))
+        life = subscription.life
+        while not self._stopped:
+            try:
+                message = subscription.pending.popleft()
+            except IndexError:  # not asked before: a reset may empty it in between
+                break
+            self._call(subscription, (message,), life)
         if subscription.behind and not self._stopped:
             # From here on arriving messages are queued; whatever came before is in what is read now.
             subscription.behind = False
             try:
                 messages = subscription.read(self._backend)
-            except BackendUnavailable:
+            except Exception:
                 subscription.behind = True
                 raise
-            self._call(subscription, messages)
+            self._call(subscription, messages, life)
             self.wake.set()
 
-    def _call(self, subscription: Subscription, messages: Sequence[Message]) -> None:
+    def _call(self, subscription: Subscription, messages: Sequence[Message], life: int) -> None:
         for message in messages:
             if subscription.id_of(message) <= subscription.position:
                 continue
             if self._stopped or not self._callbacks.has(subscription):
                 return
-            subscription.position = subscription.id_of(message)
+            if not self._callbacks.advance(subscription, message, life):
+                return
             try:
                 subscription.callback(message)
             except Exception as error:

@@ -87,7 +87,8 @@ def covers(view: View, want: Want) -> bool:
     if want.stale:
         return view.whole
     if want.position >= 0:
-        return view.floor <= want.position <= view.last_id
+        known = view.floor <= want.position or (want.after is not None and view.after <= want.after)
+        return known and want.position <= view.last_id
     if want.after is not None:
         return view.after <= want.after
     return view.floor <= max(view.last_id - _lookback(want.position), 0)
@@ -106,7 +107,7 @@ def add_due(due: Due, view: View, want: Want) -> list[Message]:
         due.positions[want.channel] = last_id
         return []
     if position >= 0:
-        if position < view.floor:
+        if not covers(view, want):
             due.gaps[want.channel] = (position, view.floor + 1)
         messages = view.messages[bisect_right(view.messages, position, key=_by_message_id) :]
         return [m for m in messages if want.after is None or m.global_id > want.after]

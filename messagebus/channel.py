@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 class Reading:
     """What was read of a channel's backlog, by one request for all that ask at the same time."""
 
-    __slots__ = ("after", "backlog")
+    __slots__ = ("after", "backlog", "channel")
 
-    def __init__(self, after: int, backlog: Backlog) -> None:
-        """``after``: the message id that was given to the store."""
+    def __init__(self, channel: Channel, after: int, backlog: Backlog) -> None:
+        """``channel``: where everything is that was dispatched since. ``after``: the message id that was given to the
+        store."""
+        self.channel = channel
         self.after = after
         self.backlog = backlog
 
@@ -70,12 +72,16 @@ class Channel:
     def view(self) -> View | None:
         """What this process knows of it; ``None`` where neither a message nor a reading has told yet. From any
         thread."""
+        # The window last: whoever changes them does it in such an order that what is read before it says too little,
+        # never too much.
         floor, last_id, after, whole = self.floor, self.last_id, self.after, self.whole
         if floor is None or last_id is None:
             return None
         window = self.window[:]
-        if window and window[0].message_id > floor + 1:  # trimmed between the two lines above
-            floor, after, whole = window[0].message_id - 1, window[0].global_id - 1, False
+        if window:
+            last_id = max(last_id, window[-1].message_id)  # appended to between the two lines above
+            if window[0].message_id > floor + 1:  # trimmed there
+                floor, after, whole = window[0].message_id - 1, window[0].global_id - 1, False
         # From the channel's first message on nothing is older, whatever was known when the window was begun.
         return View(window, floor, last_id, after if floor else 0, whole)
 
@@ -83,8 +89,8 @@ class Channel:
         """Remember what is being dispatched."""
         if self.floor is None:
             self.floor = messages[0].message_id - 1
-        self.last_id = messages[-1].message_id
         self.window += messages
+        self.last_id = messages[-1].message_id
         self.size += sum([len(message.raw) for message in messages])
 
     def merge(self, reading: Reading, global_id: int) -> None:
@@ -105,11 +111,11 @@ class Channel:
         else:
             return
         view = View.of(backlog._replace(messages=older), reading.after)
-        self.floor = view.floor if self.floor is None else min(self.floor, view.floor)
-        self.whole = view.whole
-        self.after = min(self.after, view.after) if older else self.after
         self.window = older + self.window
         self.size += sum([len(message.raw) for message in older])
+        self.after = min(self.after, view.after) if older or backlog.first_id > backlog.last_id else self.after
+        self.floor = view.floor if self.floor is None else min(self.floor, view.floor)
+        self.whole = view.whole
 
     def trim(self, max_messages: int, max_bytes: int) -> None:
         """Forget the oldest messages past either bound, but never the newest message."""

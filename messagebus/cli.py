@@ -96,4 +96,7 @@ def _load(application: str | None, anonymous_publish: bool) -> tuple[Callable[..
     except ImportStringError as error:
         click.echo(f"Error: cannot import {application}: {error.exception}", err=True)
         sys.exit(CANNOT_START)
+    if not callable(app):
+        click.echo(f"Error: {application} is not a WSGI app, but of type {type(app).__name__}", err=True)
+        sys.exit(CANNOT_START)
     return app, getattr(app, "extensions", {}).get("messagebus", MessageBus)

@@ -22,6 +22,8 @@ from .reactor import Reactor
 
 READ_SIZE = 65_536
 LINGER_SECONDS = 2.0
+LOOK_SECONDS = 10.0
+"""How often a server's waiting thread looks whether the loop is still there."""
 JOIN_SIZE = 65_536
 """Up to this many bytes, copying pieces together is cheaper than naming each to the kernel."""
 MAX_PIECES = 256
@@ -267,12 +269,23 @@ class BlockingConnection:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            while (data := self._queue.get()) is not None:
+            while (data := self._next()) is not None:
                 yield data
                 self._reactor.call_soon(self._taken, len(data))
         finally:
-            # Also when the peer has gone and the server closes the iterable in the middle.
-            self._reactor.call_soon(self.abort)
+            self.close()
+
+    def _next(self) -> bytes | None:
+        while True:
+            try:
+                return self._queue.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                if self._reactor.stopped:  # before it came to this connection, so that nobody will end it
+                    return None
+
+    def close(self) -> None:
+        """As a WSGI server does when it has no more use for the response, begun or not (PEP 3333)."""
+        self._reactor.call_soon(self.abort)
 
     def _taken(self, size: int) -> None:
         self._size -= size

@@ -16,13 +16,15 @@ from typing import Any
 
 from .bus import Bus, MessageBus
 from .errors import InvalidData
-from .message import Message, check_channel
+from .message import Ids, Message, check_channel
 
 CHANNEL = "/distributed-cache/"
 BACKLOG_SIZE = 1000
 BACKLOG_AGE = 365 * 24 * 3600
 """Seconds without a change after which a new process begins with an empty cache."""
 SNAPSHOT_EVERY = 400
+NO_CLIENT = ("",)
+"""No client's id is empty: web pages that subscribe to a cache's channel get none of its messages."""
 
 
 class DistributedCache(MutableMapping[str, Any]):
@@ -53,6 +55,7 @@ class DistributedCache(MutableMapping[str, Any]):
         self._versions: dict[str, int] = {}
         self._position = 0
         self._cleared = 0  # the last message that emptied it
+        self._early: dict[int, int] = {}  # own changes that were not heard yet: message id -> global id
         self._subscribed = False
         self._lock = allocate_lock()  # native: held across nothing that waits
         _caches[id(self)] = self
@@ -94,18 +97,25 @@ class DistributedCache(MutableMapping[str, Any]):
 
     # --- the channel ---
 
-    def _publish(self, data: dict[str, Any]) -> int | None:
-        return self._bus.publish(
-            self._channel, data, site_id=self._site_id, max_backlog_size=BACKLOG_SIZE, max_backlog_age=BACKLOG_AGE
+    def _publish(self, data: dict[str, Any]) -> Ids | None:
+        return self._bus.publish_ids(
+            self._channel,
+            data,
+            client_ids=NO_CLIENT,
+            site_id=self._site_id,
+            max_backlog_size=BACKLOG_SIZE,
+            max_backlog_age=BACKLOG_AGE,
         )
 
     def _change(self, operation: dict[str, Any]) -> None:
         self._subscribe()
-        message_id = self._publish(operation)
+        ids = self._publish(operation)
         with self._lock:
             # Without an id it waits for the store; it is applied again when it is heard, in its place.
-            self._apply(operation, message_id or self._position)
-        if message_id is not None and message_id % SNAPSHOT_EVERY == 0:
+            self._apply(operation, ids.message_id if ids else self._position)
+            if ids and ids.message_id > self._position:
+                self._early[ids.message_id] = ids.global_id
+        if ids and ids.message_id % SNAPSHOT_EVERY == 0:
             with self._lock:
                 values = {key: _encode(value) for key, value in self._values.items()}
                 as_of = self._position
@@ -115,9 +125,13 @@ class DistributedCache(MutableMapping[str, Any]):
         if self._subscribed:
             return
         self._subscribed = True
-        self._load()
-        # Behind what was loaded: what came meanwhile is heard, what was loaded is not heard again.
-        self._bus.subscribe(self._channel, self._heard, self._position, self._site_id)
+        try:
+            self._load()
+            # Behind what was loaded: what came meanwhile is heard, what was loaded is not heard again.
+            self._bus.subscribe(self._channel, self._heard, self._position, self._site_id)
+        except Exception:  # the store is gone: the next use tries again
+            self._subscribed = False
+            raise
 
     def _load(self) -> None:
         """Make the state from the backlog."""
@@ -125,7 +139,7 @@ class DistributedCache(MutableMapping[str, Any]):
         snapshots = [message.data for message in messages if message.data["op"] == "snapshot"]
         with self._lock:
             as_of = 0
-            self._values, self._versions, self._cleared = {}, {}, 0
+            self._values, self._versions, self._cleared, self._early = {}, {}, 0, {}
             if snapshots:
                 as_of = snapshots[-1]["as_of"]
                 self._values = {key: _decode(value) for key, value in snapshots[-1]["values"].items()}
@@ -136,7 +150,9 @@ class DistributedCache(MutableMapping[str, Any]):
                 self._position = message.message_id
 
     def _heard(self, message: Message) -> None:
-        if message.message_id != self._position + 1:
+        # Another message in the place of an own change: the store began anew before that was heard.
+        replaced = self._early.pop(message.message_id, message.global_id) != message.global_id
+        if replaced or message.message_id != self._position + 1:
             self._load()  # messages are missing, or the store began anew
             return
         with self._lock:

@@ -21,7 +21,7 @@ from .access import Access, ReportError
 from .backends import Backlog, State
 from .catchup import Due, View, Want, add_due, covers, read_after
 from .channel import Channel, Reading
-from .errors import FEED_LOST, REPLACED, SHUTDOWN, Close
+from .errors import FEED_LOST, REPLACED, SHUTDOWN, BackendUnavailable, Close
 from .message import Message
 from .options import Options
 from .reactor import Reactor
@@ -66,6 +66,7 @@ class Hub:
         self._by_user: dict[bytes, set[Subscriber]] = {}
         self._by_group: dict[bytes, set[Subscriber]] = {}
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
+        self._window_share = options.window_bytes
         self.tick = 0
 
     # --- from any thread ---
@@ -76,7 +77,8 @@ class Hub:
     def read(self, want: Want, read_last_id: ReadLastId, read_backlog: ReadBacklog) -> Reading | None:
         """Whatever of a channel's backlog has to be read for ``want``; ``None`` where this process knows enough.
 
-        May block, so never in the loop. However many ask at once, one of them reads.
+        May block, so never in the loop. However many ask at once, one of them reads; the others wait for it up to
+        ``store_timeout``.
 
         Raises:
             BackendUnavailable: The store gave no answer.
@@ -87,16 +89,21 @@ class Hub:
         with self._lock:
             if channel.reading_lock is None:
                 channel.reading_lock = threading.Lock()
-        with channel.reading_lock:
+        # Where the store does not answer, each of them would wait for its own time after all before it.
+        if not channel.reading_lock.acquire(timeout=self.options.store_timeout):
+            raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
+        try:
             reading = channel.reading
             if reading is None or not covers(reading.view(), want):
                 last_id = read_last_id(want.name) if want.position < 0 else want.position
                 after = read_after(want, last_id)
-                reading = channel.reading = Reading(after, read_backlog(want.name, after))
+                reading = channel.reading = Reading(channel, after, read_backlog(want.name, after))
                 if want.position > reading.backlog.last_id:
-                    reading = channel.reading = Reading(0, read_backlog(want.name, 0))
+                    reading = channel.reading = Reading(channel, 0, read_backlog(want.name, 0))
                 self.reactor.call_soon(self._absorb, channel, reading)
             return reading
+        finally:
+            channel.reading_lock.release()
 
     def knows(self, want: Want) -> bool:
         """Whether what is due to ``want`` can be told without the store."""
@@ -119,7 +126,7 @@ class Hub:
         for want in wants:
             reading = readings.get(want.name)
             view = reading.view() if reading else self.enter(want.name).view()
-            if view is None:
+            if view is None or (reading is None and not covers(view, want)):
                 return None
             self._add(due, view, want, identity)
         return due
@@ -135,6 +142,8 @@ class Hub:
             channel = self.enter(want.name)
             reading = readings.get(want.name)
             if reading is not None:
+                if reading.channel is not channel:
+                    return None  # forgotten since: what was dispatched after the reading is not in this one's window
                 channel.merge(reading, self.global_id)
             view = channel.view()
             if view is None:
@@ -179,7 +188,8 @@ class Hub:
 
     def stop_waiting(self, subscriber: Subscriber) -> None:
         for _, call in self._waiting.pop(subscriber, ()):
-            call(subscriber)
+            if subscriber in self.subscribers:  # the call before may have ended it
+                call(subscriber)
 
     def set_live(self, subscriber: Subscriber) -> None:
         """It has joined its channels: hold its connection, for the interval or with heartbeats."""
@@ -348,7 +358,7 @@ class Hub:
             due.positions[want.channel] = messages[-1].message_id
 
     def _trim(self, channel: Channel) -> None:
-        channel.trim(self.options.window_size, self.options.window_bytes // max(1, len(self._channels)))
+        channel.trim(self.options.window_size, self._window_share)
 
     def on_deadline(self) -> None:
         """Sweep: drop the channels that nobody has asked for in a while."""
@@ -363,7 +373,10 @@ class Hub:
             for number, channel in enumerate(idle):
                 if channel.touched < now - LINGER_SECONDS or number < len(idle) - MAX_IDLE_CHANNELS:
                     del self._channels[channel.name]
-        for channel in list(self._channels.values()):
+        # Not of all channels: whoever asks for many that are empty must not make the others forget.
+        windows = [channel for channel in list(self._channels.values()) if channel.window]
+        self._window_share = self.options.window_bytes // max(1, len(windows))
+        for channel in windows:
             self._trim(channel)
         self.reactor.set_deadline(self, SWEEP_SECONDS)
 

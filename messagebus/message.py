@@ -21,6 +21,8 @@ GAP_CHANNEL = "/__gap"
 SITE_SEPARATOR = "$|$"
 PIPE_ESCAPE = "$$123$$"
 MAX_CHANNEL_LENGTH = 255
+SURELY_FLAT = 200
+"""Arrays and objects in a message, up to which nobody could have nested them too deeply."""
 
 
 class Message(msgspec.Struct):
@@ -168,9 +170,14 @@ def encode_data(data: Any, max_size: int) -> bytes:
     try:
         raw = _encode_data(data).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidData(f"data cannot be published as JSON: {error}") from error
+        raise InvalidData(f"data cannot be published as JSON, turn it into a JSON value first: {error}") from error
     if len(raw) > max_size:
         raise MessageTooLarge(len(raw), max_size)
+    if raw.count(b"[") + raw.count(b"{") > SURELY_FLAT:
+        try:
+            msgspec.json.decode(raw)
+        except RecursionError:
+            raise InvalidData("data is nested too deeply for its readers") from None
     return raw
 
 
@@ -198,8 +205,8 @@ def encode_envelope(
 def _encode_targets(name: str, targets: Iterable[Any] | None) -> bytes:
     if targets is None:
         return b"null"
-    if isinstance(targets, (str, bytes)):
-        raise InvalidTargets(f"{name}: expected a list of ids, not the string {targets!r}")
+    if isinstance(targets, (str, bytes)) or not isinstance(targets, Iterable):
+        raise InvalidTargets(f"{name}: expected a list of ids, not {targets!r}")
     ids = list(targets)
     if not ids:
         raise InvalidTargets(f"{name}: an empty list reaches nobody; leave it out (None) to reach everybody")
@@ -243,7 +250,7 @@ def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, 
             raise ValueError(f"message {message_id} on {name}: the codec failed: {error!r}") from error
     try:
         parts = _decode_envelope(envelope)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # the latter: nested too deeply
         raise ValueError(f"message {message_id} on {name}: not an envelope: {error}") from error
     channel, site_id = split_name(name)
     return Message(

@@ -9,6 +9,7 @@ default is ``REDIS_URL``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -78,7 +79,8 @@ class Options:
     max_frame_size: int = 256 * 1024
     """Bytes of a message that a client may send over WebSocket; a larger one closes the connection with 1009."""
     max_commands: int = 50
-    """WebSocket commands per second of one client, on average; more close the connection with 1008."""
+    """WebSocket commands, and other frames, per second of one client, on average; more close the connection with
+    1008."""
     allowed_origins: tuple[str | re.Pattern[str], ...] = ()
     """Other origins whose pages may connect: ``https://example.com``, ``https://*.example.com`` for its subdomains, a
     compiled regular expression that fits the whole origin, or ``*`` for all. The server's own is always allowed."""
@@ -177,8 +179,13 @@ def from_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in values:
         if name not in _NAMES:
-            raise InvalidOption(name, "there is no such option; see messagebus.Options")
+            raise InvalidOption(name, f"there is no such option{_perhaps(name)}; see messagebus.Options")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _perhaps(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), _NAMES, n=1)
+    return f" (do you mean {close[0]}?)" if close else ""
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:

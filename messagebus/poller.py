@@ -85,8 +85,11 @@ class Waker:
             os.read(self._read_fd, 4096)
 
     def close(self) -> None:
-        os.close(self._read_fd)
-        os.close(self._write_fd)
+        read_fd, write_fd = self._read_fd, self._write_fd
+        # First: somebody may still wake us, and the numbers may be other files' a moment later.
+        self._read_fd = self._write_fd = -1
+        os.close(read_fd)
+        os.close(write_fd)
 
 
 def gevent_is_in_charge() -> bool:

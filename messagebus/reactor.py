@@ -64,7 +64,7 @@ class Reactor:
         self._dirty: list[Handler] = []
         self._due: dict[int, set[Timed]] = {}
         self._ticks: list[int] = []
-        self._stopped = False
+        self.stopped = False
         self._driver: _ThreadDriver | _GeventDriver = (
             _GeventDriver(self) if gevent_is_in_charge() else _ThreadDriver(self)
         )
@@ -74,12 +74,12 @@ class Reactor:
 
     def stop(self) -> None:
         """End the loop after the calls that were handed over. The handlers' sockets are theirs to close before."""
-        self._stopped = True
+        self.stopped = True
         self._wake()
 
     def abandon(self) -> None:
         """In a forked child: let go of the descriptors that were inherited. The parent's connections live on."""
-        self._stopped = True
+        self.stopped = True
         self._driver.abandon()
         self._close()
 
@@ -141,7 +141,9 @@ class Reactor:
         ``wait`` is how many seconds to wait for something to happen, negative for as long as it takes. Returns
         whether the loop goes on."""
         events = self._poller.poll(wait, EVENTS_PER_TURN)
-        if self._awake:
+        # Not where `_awake` says so alone: a turn may come between the setting of it and the byte that follows, and
+        # that byte would keep every further turn from waiting.
+        if self._awake or (self._waker.fileno(), READABLE) in events:
             self._waker.clear()
             # Before the calls are run, not after: what is handed over from now on wakes the loop again.
             self._awake = False
@@ -155,8 +157,11 @@ class Reactor:
         if dirty:
             self._dirty = []
             for handler in dirty:
-                handler.flush()
-        return not (self._stopped and not self._calls)
+                try:  # as in _guard, without a call more for each connection
+                    handler.flush()
+                except Exception:
+                    logger.exception("%r failed in the loop", handler)
+        return not (self.stopped and not self._calls)
 
     def seconds_to_next(self) -> float:
         """Seconds until something is due, -1 where nothing is."""

@@ -143,7 +143,10 @@ class Runtime:
 
     def knows(self, wants: Sequence[Want]) -> bool:
         """Whether :meth:`prepare` would not have to ask a store on the network. Never blocks."""
-        return not self.backend.shared or all(map(self.hub.knows, wants))
+        if not self.backend.shared:
+            return True
+        ahead = any(want.after is not None and want.after > self.hub.global_id for want in wants)
+        return self.hub.epoch is not None and not ahead and all(map(self.hub.knows, wants))
 
     def has_started(self) -> bool:
         """Whether the feed stands, having waited for it a moment the first time."""

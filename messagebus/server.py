@@ -45,7 +45,7 @@ def open_listener(bind: str) -> tuple[socket.socket, str]:
         name = bind
     else:
         host, separator, port = bind.rpartition(":")
-        if not separator or not port.isdigit():
+        if not separator or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise ValueError(f"{bind!r}: expected HOST:PORT or unix:PATH")
         host = host.strip("[]")
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

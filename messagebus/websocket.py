@@ -106,6 +106,8 @@ class WebSocketSubscriber(Subscriber):
             self.end(TOO_BIG)
         except ProtocolError as error:
             self.end(Close(VIOLATION.code, str(error)[:100]))
+        except UnicodeDecodeError:  # the reason in a close frame
+            self.end(VIOLATION)
         if self._parser is None:
             self._reader = None
 
@@ -124,12 +126,16 @@ class WebSocketSubscriber(Subscriber):
         return None
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.PING:
-            self._spend()
-            self.outlet.put(pong_frame(bytes(frame.data)))
-        elif frame.opcode is Opcode.CLOSE:
+        if frame.opcode is Opcode.CLOSE:
             received = CloseFrame.parse(frame.data)
             self.end(Close(received.code if received.code != 1005 else 1000, ""))
+            return
+        # Every kind of frame: a read full of empty ones would take the loop a tenth of a second.
+        self._spend()
+        if self.state not in _OPEN:
+            return
+        if frame.opcode is Opcode.PING:
+            self.outlet.put(pong_frame(bytes(frame.data)))
         elif frame.opcode is Opcode.BINARY:
             self.end(BINARY)
         elif frame.opcode is not Opcode.PONG:
@@ -151,10 +157,10 @@ class WebSocketSubscriber(Subscriber):
     # --- commands ---
 
     def _on_command(self, text: bytes) -> None:
-        self._spend()
         try:
             command = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):  # the latter is not one of the former
+        # The others are none of the first: text that is not UTF-8, and nesting without end.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.end(MALFORMED)
             return
         if not isinstance(command, dict):
@@ -167,7 +173,7 @@ class WebSocketSubscriber(Subscriber):
             self.end(TOO_MANY_COMMANDS)
 
     def _spend(self) -> None:
-        """Count a command against the client's allowance, which refills with time."""
+        """Count a frame against the client's allowance of commands, which refills with time."""
         now, most = self._runtime.reactor.clock(), self._runtime.options.max_commands
         self._allowance = min(float(most), self._allowance + (now - self._allowed_at) * most) - 1
         self._allowed_at = now

@@ -12,7 +12,7 @@ import pytest
 from werkzeug.wrappers import Request
 
 from messagebus import Bus, InvalidChannel, InvalidOption, Message
-from messagebus.access import make_grant, read_grants
+from messagebus.access import Access, make_grant, read_grants
 from messagebus.origins import is_allowed, is_same
 
 
@@ -139,6 +139,19 @@ def test_a_filter_that_fails_keeps_the_message_from_everybody(bus: Bus) -> None:
     bus.publish("/a", 1)
     assert [message["channel"] for message in poll(bus, {"/a": 0})[1]] == ["/__status"]
     assert told == ["the filter of /a, message 1 on /a"]
+
+
+def test_what_a_filter_has_not_said_yet_is_not_taken_for_a_yes() -> None:
+    access = Access()
+    meanwhile: list[bool | None] = []
+
+    def keep(message: Message) -> bool:
+        meanwhile.append(message.kept)  # what another thread would go by
+        return False
+
+    access.add_filter("/", keep)
+    assert not access.lets_through(Message(1, 1, "/chat", b"1"), lambda error, where: None)
+    assert meanwhile == [None]
 
 
 def test_extra_headers_are_added_to_every_answer_or_replace_the_bus_own(bus: Bus) -> None:

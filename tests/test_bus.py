@@ -311,3 +311,15 @@ def test_the_repr_of_the_options_keeps_the_secrets() -> None:
     bus = Bus(url="redis://:pass@localhost/0", secret_key="sesame")
     assert "pass@" not in repr(bus.options)
     assert "sesame" not in repr(bus.options)
+
+
+def test_a_request_to_a_closed_bus_is_told_to_come_back() -> None:
+    import flask
+
+    bus = Bus(url="memory://")
+    app = flask.Flask(__name__)
+    app.register_blueprint(bus.blueprint)
+    bus.close()
+    response = app.test_client().post("/message-bus/me/poll?dlp=t", data={"/a": 0})
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "2"

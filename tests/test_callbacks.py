@@ -182,6 +182,37 @@ def test_after_a_reset_ids_begin_anew(bench: Bench) -> None:
     bench.hears("a", "b", "c")
 
 
+def test_a_reset_while_a_function_catches_up_loses_nothing_of_what_follows(bench: Bench) -> None:
+    def reset(message: Message) -> None:
+        bench.note(message)
+        if message.data == "b":
+            bench.backend.reset()
+            bench.publish("new")
+
+    bench.publish("a", "b", "c", "d")
+    bench.subscribe(reset)
+    bench.hears("a", "b", "new")
+
+
+def test_a_read_that_fails_ends_neither_this_subscription_nor_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("messagebus.callbacks.RETRY_SECONDS", 0.01)
+    backlog = bench.backend.backlog
+    failures = iter([ZeroDivisionError("a mistake")] * 2)
+
+    def broken(name: str, after: int = 0) -> Any:
+        for failure in failures:
+            raise failure
+        return backlog(name, after)
+
+    monkeypatch.setattr(bench.backend, "backlog", broken)
+    bench.publish(1)
+    bench.subscribe()
+    bench.hears(1)
+    assert "a mistake" in caplog.text
+
+
 def test_messages_wait_for_a_store_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("messagebus.callbacks.RETRY_SECONDS", 0.01)
     backlog = bench.backend.backlog

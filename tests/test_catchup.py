@@ -3,7 +3,10 @@ due and what it then gets live are together exactly what it misses."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +18,13 @@ from messagebus.access import Access
 from messagebus.backends import Backlog, State
 from messagebus.callbacks import Callbacks
 from messagebus.catchup import Due, View, Want, add_due, covers, read_after
+from messagebus.channel import Channel
+from messagebus.errors import FEED_LOST, BackendUnavailable
+from messagebus.hub import Hub
 from messagebus.message import Message, encode_envelope
 from messagebus.opening import open_subscriber
 from messagebus.options import Options
+from messagebus.reactor import Reactor
 from messagebus.runtime import Runtime
 from messagebus.subscriber import Identity, Subscriber
 from messagebus.transports import Transport
@@ -254,6 +261,104 @@ def test_what_is_read_from_the_store_for_a_position_suffices_for_it(
         assert not due.gaps
     if kept == last_id and position <= last_id:
         assert covers(view, want)
+
+
+def test_a_position_that_the_backlog_has_lost_is_no_gap_where_a_later_global_id_is_known() -> None:
+    """An EventSource that reconnects gives both: the position of its page, and its Last-Event-ID."""
+    kept = [Message(100 + n, 50 + n, NAME, b"1") for n in range(1, 11)]
+    view = View.of(Backlog(kept, 60, 51), 0)
+    due, want = Due(), Want(NAME, NAME, 12, after=105)
+    assert covers(view, want)
+    assert add_due(due, view, want) == kept[5:]
+    assert due.gaps == {}
+    add_due(due, view, want._replace(after=90))
+    assert due.gaps == {NAME: (12, 51)}
+
+
+def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
+    with late_feed(kept=1, window=8) as feed:
+        feed.do("pod")
+        feed.runtime.backend.expire_all_backlogs()
+        feed.dispatch(1)
+        paper = feed.subscribe(Want(NAME, NAME, after=1), "")
+        assert paper.told("/__gap") == []
+        assert [status[NAME] for status in paper.told("/__status")] == [1]
+
+
+def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> None:
+    with late_feed(kept=8, window=8) as feed:
+        feed.do("ppdd")
+        wants, prepared = feed.runtime.prepare(lambda _: [Want(NAME, NAME, 0)])
+        feed.runtime.hub.lost(State(0, "another life"))
+        subscriber, paper = Subscriber(feed.runtime.hub, Plain(), Identity("c"), b"", None), Paper()
+        subscriber.outlet = paper
+        open_subscriber(feed.runtime.hub, subscriber, wants, prepared, False)
+        assert paper.finished
+        view = feed.runtime.hub.enter(NAME).view()
+        assert view is None, "what was read of the former life is nothing that is known of this one"
+
+
+def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None:
+    with late_feed(kept=8, window=8) as feed:
+        hub = feed.runtime.hub
+        subscriber = Subscriber(hub, Plain(), Identity("c"), b"", None)
+        subscriber.outlet = Paper()
+        called: list[Subscriber] = []
+        assert hub.add(subscriber)
+        hub.when_reached(2, subscriber, lambda waiting: waiting.end(FEED_LOST))
+        hub.when_reached(1, subscriber, called.append)
+        subscriber.on_deadline()
+        assert called == []
+
+
+def test_who_is_ahead_of_this_process_is_never_told_without_the_store() -> None:
+    with late_feed(kept=8, window=8) as feed:
+        feed.do("pd")
+        feed.subscribe(Want(NAME, NAME, 0), "")
+        feed.runtime.backend.shared = True
+        assert feed.runtime.knows([Want(NAME, NAME, after=1)])
+        assert not feed.runtime.knows([Want(NAME, NAME, after=2)])
+        feed.runtime.hub.epoch = None
+        assert not feed.runtime.knows([Want(NAME, NAME, after=1)])
+
+
+def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:
+    channel = Channel(NAME, 0)
+    channel.append([Message(1, 1, NAME, b"1")])
+    views: list[View | None] = []
+
+    class Appended(list[Message]):
+        def __iter__(self) -> Iterator[Message]:
+            views.append(channel.view())  # as another thread might, in the middle
+            return super().__iter__()
+
+    channel.append(Appended([Message(2, 2, NAME, b"2")]))
+    assert views
+    assert all(view is not None and view.last_id == view.messages[-1].message_id for view in views)
+
+
+def test_a_store_that_does_not_answer_keeps_nobody_waiting_behind_all_the_others() -> None:
+    hub = Hub(Options(store_timeout=0.1), Reactor(), 10, Access(), lambda error, where: None)
+    hub.start(State(0, "epoch"))
+    waits: list[float] = []
+
+    def hang(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        raise BackendUnavailable("no answer")
+
+    def read() -> None:
+        began = time.monotonic()
+        with contextlib.suppress(BackendUnavailable):
+            hub.read(Want(NAME, NAME, 0), hang, hang)
+        waits.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=read) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hub.reactor.abandon()
+    assert max(waits) < 0.5  # 1.0 where each of them waits for all before it
 
 
 def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> None:

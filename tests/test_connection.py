@@ -244,6 +244,13 @@ def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor)
     assert owner.slow == 0
 
 
+def test_a_blocking_connection_that_the_server_closes_before_it_began_is_over(reactor: Reactor) -> None:
+    owner = Owner()
+    BlockingConnection(reactor, owner, 1000).close()
+    reactor.turn(0)
+    assert owner.closed == 1
+
+
 def test_a_blocking_connection_that_the_server_closes_is_over(reactor: Reactor) -> None:
     owner = Owner()
     connection = BlockingConnection(reactor, owner, 1000)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus import Bus, InvalidData
+from messagebus import BackendUnavailable, Bus, InvalidData, Message
 from messagebus.distributed_cache import BACKLOG_SIZE, DistributedCache
+from messagebus.subscriber import Identity
 
 from .eventually import eventually
 
@@ -22,6 +24,7 @@ def make_cache(redis_url: str) -> Iterator[MakeCache]:
 
     def make(name: str = "frogs", **options: str) -> DistributedCache:
         buses.append(Bus(url=redis_url))
+        buses[-1].start()  # a reset that comes before the feed stands is one that nobody notices
         return DistributedCache(name, bus=buses[-1], **options)
 
     yield make
@@ -106,6 +109,26 @@ def test_a_store_that_begins_anew_empties_the_cache(make_cache: MakeCache) -> No
     eventually(lambda: first == second == {"new": 2})
 
 
+def test_an_own_change_that_a_new_beginning_of_the_store_swallowed_is_gone() -> None:
+    with contextlib.closing(Bus(url="memory://")) as bus:
+        cache = DistributedCache("frogs", bus=bus)
+        assert cache == {}
+        held, release = threading.Event(), threading.Event()
+
+        @bus.subscribe("/hold")
+        def hold(message: Message) -> None:
+            held.set()
+            release.wait(5)
+
+        bus.publish("/hold", 1)
+        assert held.wait(5)
+        cache["old"] = 1  # nothing of it is heard before the store begins anew
+        bus.reset()
+        DistributedCache("frogs", bus=bus)["new"] = 2
+        release.set()
+        eventually(lambda: cache == {"new": 2})
+
+
 def test_what_json_cannot_express_is_refused_and_changes_nothing(make_cache: MakeCache) -> None:
     cache = make_cache()
     for value in (b"bytes", object(), {"nested": {1}}):
@@ -116,6 +139,29 @@ def test_what_json_cannot_express_is_refused_and_changes_nothing(make_cache: Mak
     with pytest.raises(KeyError):
         del cache["key"]
     assert cache == {}
+
+
+def test_web_pages_get_nothing_of_it(make_cache: MakeCache) -> None:
+    cache = make_cache()
+    cache["secret"] = 1
+    (message,) = cache._bus.backlog("/distributed-cache/frogs")
+    assert not any(Identity(client_id).may_see(message) for client_id in ("a", "0", "-"))
+
+
+def test_a_store_that_is_gone_at_the_first_use_is_asked_again(
+    make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_cache()["frog"] = 1
+    cache = make_cache()
+
+    def gone(*arguments: object) -> list[Message]:
+        raise BackendUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._bus, "backlog", gone)
+        with pytest.raises(BackendUnavailable):
+            len(cache)
+    assert cache == {"frog": 1}
 
 
 def test_a_closed_cache_begins_anew_with_its_next_use(make_cache: MakeCache) -> None:

@@ -140,6 +140,12 @@ def test_what_is_no_stored_message_is_a_value_error(stored: bytes) -> None:
         decode_stored(stored)
 
 
+def test_a_message_nested_too_deeply_is_a_value_error() -> None:
+    """Not a RecursionError, which would end the feed, and each one after it."""
+    with pytest.raises(ValueError, match="not an envelope"):
+        decode_stored(b'1|1|/a|{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+
 def test_an_envelope_of_another_program_may_have_more_keys_or_fewer() -> None:
     assert decode_stored(b'1|2|/a|{"data":1,"other":[2]}').data == 1
     assert decode_stored(b"1|2|/a|{}").data is None
@@ -227,3 +233,15 @@ def test_a_status_and_a_gap_are_messages_of_the_bus_itself() -> None:
         "/__gap",
         {"/chat": {"after": 5, "before": 42}, "/all": {"after": None, "before": 1}},
     )
+
+
+def test_data_that_no_reader_could_decode_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(900):
+        deep = [deep]
+    try:
+        raw = encode_data(deep, 10**6)
+    except InvalidData:
+        return
+    # What is accepted can be read again.
+    assert decode_stored(encode_stored(Ids(1, 1), "/a", encode_envelope(raw))).data == deep

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.poller import READABLE, WRITABLE, Poller, SelectorPoller
+from messagebus.poller import READABLE, WRITABLE, Poller, SelectorPoller, Waker
 from messagebus.reactor import TICK, Reactor
 from tests.eventually import eventually
 
@@ -227,6 +227,42 @@ def test_what_is_dirty_is_flushed_once_the_turn_is_over(reactor: Reactor, pipe: 
     reactor.turn(0)
     reactor.turn(0)
     assert pipe.flushed == 1
+
+
+def test_a_flush_that_fails_is_logged_and_keeps_nobody_from_theirs(
+    reactor: Reactor, pipe: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Pipe()
+    monkeypatch.setattr(broken, "flush", lambda: 1 / 0)
+    reactor.mark_dirty(broken)
+    reactor.mark_dirty(pipe)
+    reactor.turn(0)
+    assert pipe.flushed == 1
+    assert "failed in the loop" in caplog.text
+    broken.close()
+
+
+def test_a_wakeup_that_comes_behind_its_call_does_not_keep_the_loop_from_waiting(
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wake = reactor._waker.wake
+    monkeypatch.setattr(reactor._waker, "wake", lambda: None)
+    reactor.call_soon(lambda: None)
+    reactor.turn(0)  # something else has woken it
+    wake()
+    reactor.turn(0)
+    assert reactor._poller.poll(0, 10) == []
+
+
+def test_nobody_is_woken_through_a_number_that_may_be_another_files_by_now() -> None:
+    waker = Waker()
+    waker.close()
+    other = Pipe()  # whose numbers are the lowest that are free
+    os.set_blocking(other.read_fd, False)
+    waker.wake()
+    with pytest.raises(BlockingIOError):
+        os.read(other.read_fd, 1)
+    other.close()
 
 
 def test_the_loop_ends_when_it_is_stopped_and_has_done_what_was_handed_over() -> None:

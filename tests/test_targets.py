@@ -60,7 +60,7 @@ class World:
     def connect(self, identity: Identity, channel: str, backlog: list[Message]) -> Outlet:
         subscriber = Subscriber(self.hub, EVENT_SOURCE, identity, b"", None)
         outlet = subscriber.outlet = Outlet()
-        reading = Reading(0, Backlog(backlog, len(backlog), 1))
+        reading = Reading(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
         open_subscriber(self.hub, subscriber, [Want(channel, channel, 0)], Prepared({channel: reading}, 0), False)
         return outlet
 

@@ -96,6 +96,7 @@ export function add(said, { late = false } = {}) {
   if (numbered && Number(numbered) !== said.id) return null; // it was sent twice: the first one counts
   const element = known ?? make(said);
   number(element, said.id, said.global_id);
+  element.classList.remove("old");
   element.querySelector(".tag").hidden = !late;
   element.classList.toggle("late", late);
   settle(element);
@@ -143,7 +144,9 @@ export function addEarlier(earlier) {
   const first = list.firstElementChild, from = scroller.scrollHeight - scroller.scrollTop;
   list.setAttribute("aria-live", "off"); // nobody wants fifty old messages read out
   for (const said of earlier) {
-    if (said.key && byKey.has(identity(said.author, said.key))) continue;
+    const known = said.key ? byKey.get(identity(said.author, said.key)) : undefined;
+    if (known?.dataset.id) continue;
+    known?.remove(); // an old one that the new store has as well
     const element = make(said);
     number(element, said.id, said.global_id);
     list.insertBefore(element, first);
@@ -173,7 +176,7 @@ export function makeOld() {
     element.removeAttribute("id");
     delete element.dataset.id;
     element.querySelector(".id").removeAttribute("href");
-    byKey.delete(identity(element.dataset.author, element.dataset.key));
+    // Its key stays known: the new store may have it already, as one's own message that was answered before the bus came.
   }
 }
 

@@ -191,7 +191,7 @@ def test_a_close_is_answered(client: WebSocket) -> None:
     assert client.ws.close_code == 1000
 
 
-@pytest.mark.parametrize("text", ["{bad", "", "{} {}", '{"a": \ud7ff', '{"ping": 1}x'])
+@pytest.mark.parametrize("text", ["{bad", "", "{} {}", '{"a": \ud7ff', '{"ping": 1}x', "[" * 1900])
 def test_malformed_json_closes_with_1007(client: WebSocket, text: str) -> None:
     client.ws.send(text)
     assert client.closed() == 1007
@@ -228,6 +228,16 @@ def test_too_many_commands_close_with_1008(client: WebSocket) -> None:
         for number in range(60):
             client.send({"ping": number})
     assert client.closed() == 1008
+
+
+def test_frames_that_are_no_commands_count_as_well(client: WebSocket) -> None:
+    client.ws.socket.sendall(b"\x8a\x80\0\0\0\0" * 60)  # pongs that nobody asked for
+    assert client.closed() == 1008
+
+
+def test_a_close_whose_reason_is_not_utf8_closes_with_1002(client: WebSocket) -> None:
+    client.ws.socket.sendall(b"\x88\x83\0\0\0\0\x03\xe8\xff")
+    assert client.closed() == 1002
 
 
 def test_frames_without_a_mask_close_with_1002(client: WebSocket) -> None:
