@@ -76,18 +76,21 @@ bench: $(STAMPS)/bench $(BENCH_NODE)
 $(BIN)/python:
 	@scripts/ensure-tools python-venv
 	"$$PYTHON" -m venv $(VENV)
-	@mkdir -p $(STAMPS)
 
+# compat: other ways of editable installing leave the clone's own directory in the way of programs that lie beside it.
 $(STAMPS)/demo: $(DESCRIBED) | $(BIN)/python
-	$(PIP) install -e .
+	$(PIP) install --config-settings editable_mode=compat -e .
+	@mkdir -p $(@D)
 	@touch $@
 
 $(STAMPS)/test: $(DESCRIBED) | $(BIN)/python
-	$(PIP) install -e '.[test,dev]'
+	$(PIP) install --config-settings editable_mode=compat -e '.[test,dev]'
+	@mkdir -p $(@D)
 	@touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(DESCRIBED) | $(BIN)/python
-	$(PIP) install -e '.[bench]'
+	$(PIP) install --config-settings editable_mode=compat -e '.[bench]'
+	@mkdir -p $(@D)
 	@touch $@ $(STAMPS)/demo
 
 # Asked every time, which takes no time: a tool may have been removed since.

@@ -136,13 +136,18 @@ class Bus(Lifecycle):
 
         Raises:
             InvalidChannel, InvalidData, InvalidTargets: One of them cannot be published; none has been.
+            TypeError: One of them is not a pair.
             BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
             PublishQueueFull: The store is gone, and there is no room for all of them; none is kept.
         """
         targets = _listed(user_ids), _listed(group_ids), _listed(client_ids)
         names: dict[str, str] = {}
         pairs = []
-        for channel, data in messages:
+        given: Iterable[Any] = messages
+        for message in given:
+            if not isinstance(message, (tuple, list)) or len(message) != 2:
+                raise TypeError(f"messages: expected pairs of channel and data, not {message!r:.80}")
+            channel, data = message
             if channel not in names:
                 names[channel] = _published_name(channel, site_id, targeted=targets != (None, None, None))
             pairs.append((names[channel], data))

@@ -60,6 +60,8 @@ def serve(
             sys.exit(CANNOT_START)
         # Before the first client comes: after a restart they all come at once, and would wait for this together.
         bus.start()
+        if application and "messagebus" not in getattr(app, "extensions", {"messagebus": None}):
+            click.echo("Warning: the app has not registered MessageBus.blueprint, so no page can connect.", err=True)
         click.echo(f"messagebus listening on {name}, store {redacted(bus.options.url)}, process {os.getpid()}")
         serve_here(listener, app, access_log)
 

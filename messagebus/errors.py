@@ -72,11 +72,12 @@ class InvalidTargets(MessageBusError, ValueError):
 
 
 class InvalidOption(MessageBusError, ValueError):
-    """A setting is unknown, of the wrong type or out of range; ``option`` is its name."""
+    """A setting is unknown, of the wrong type or out of range; ``option`` is its name, ``reason`` what is wrong."""
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"option {option}: {reason}")
         self.option = option
+        self.reason = reason
 
 
 class BusClosed(MessageBusError, RuntimeError):

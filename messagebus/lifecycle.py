@@ -47,7 +47,8 @@ class Lifecycle:
     # --- settings ---
 
     def configure(self, **options: Any) -> None:
-        """Change settings; those given before stay. A bus in use is closed, and begins anew with the new ones.
+        """Change settings; those given before stay. A bus in use is closed, and begins anew with the new ones; on
+        ``memory://`` it begins empty.
 
         Raises:
             InvalidOption: A setting is unknown or out of range; nothing has changed then.

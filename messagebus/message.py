@@ -45,6 +45,11 @@ class Message(msgspec.Struct):
     _data: Any = msgspec.UNSET
     _json: bytes = b""
 
+    def __repr__(self) -> str:
+        site = "" if self.site_id is None else f", site_id={self.site_id!r}"
+        data = self.raw[:80].decode(errors="replace") + ("..." if len(self.raw) > 80 else "")
+        return f"<Message {self.channel} {self.message_id} (global {self.global_id}{site}): {data}>"
+
     @property
     def name(self) -> str:
         """The channel as the store names it, see :func:`store_name`."""

@@ -206,7 +206,10 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     for name, option in _NAMES.items():
         text = environ.get(PREFIX + name.upper())
         if text and not str(option.type).startswith(("Callable", "Codec")):
-            found[name] = _parse(name, str(option.type), text)
+            try:
+                found[name] = _parse(name, str(option.type), text)
+            except InvalidOption as error:
+                raise InvalidOption(name, f"{error.reason} (the variable {PREFIX}{name.upper()})") from None
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -323,3 +323,28 @@ def test_a_request_to_a_closed_bus_is_told_to_come_back() -> None:
     response = app.test_client().post("/message-bus/me/poll?dlp=t", data={"/a": 0})
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda bus: bus.publish_many({"/a": 1}), "pairs of channel and data"),
+        (lambda bus: bus.publish_many(["/a"]), "pairs of channel and data"),
+        (lambda bus: bus.subscribe("/a", 3), "callback: expected a function"),
+        (lambda bus: bus.subscribe("/a", print, last_id="x"), "last_id: expected an integer"),
+        (lambda bus: bus.subscribe(print), "expected a string"),
+        (lambda bus: bus.publish("/a", 1, user_ids=7), "expected a list of ids"),
+    ],
+)
+def test_a_misunderstanding_is_answered_with_what_was_expected(misuse: Callable[[Bus], object], message: str) -> None:
+    bus = Bus(url="memory://")
+    with pytest.raises((TypeError, ValueError), match=message):
+        misuse(bus)
+    bus.close()
+
+
+def test_a_message_shows_what_it_is() -> None:
+    bus = Bus(url="memory://")
+    bus.publish("/chat", {"a": 1})
+    assert repr(bus.backlog("/chat")) == "[<Message /chat 1 (global 1): {\"a\":1}>]"
+    bus.close()

@@ -7,6 +7,7 @@ and the next one is used.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from email.utils import parsedate_to_datetime
 
 from .settings import Settings
 from .values import Problem, State, StateInfo, Transport
+
+logger = logging.getLogger("messagebus.client")
 
 STRIKES = 3
 """Failures to open again, after which a transport that had worked is left."""
@@ -185,6 +188,8 @@ class Plan:
         elif proved:
             self._retry(problem)
         elif attempt.transport == "polling" or len(self.usable()) < 2:
+            if not self._down:
+                logger.warning("no connection, trying until there is one: %s", problem.message)
             self._down = True
             self._retry(problem)
         else:

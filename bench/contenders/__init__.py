@@ -1,0 +1,11 @@
+"""The servers that are measured."""
+
+from __future__ import annotations
+
+from .base import Contender, Entry
+from .flask_socketio import FlaskSocketIO
+from .messagebus import MessageBus
+from .nchan import Nchan
+from .socketio import SocketIO
+
+__all__ = ["Contender", "Entry", "FlaskSocketIO", "MessageBus", "Nchan", "SocketIO"]

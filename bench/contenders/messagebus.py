@@ -1,0 +1,33 @@
+"""This package, on ``messagebus serve``."""
+
+from __future__ import annotations
+
+import sys
+
+from ..machine import SERVER_CORE
+from ..processes import Process, free_port
+from ..publishers import LinesPublisher, Publisher, StorePublisher
+from ..redis_server import RedisServer
+from ..wires import OURS
+from .base import Contender
+
+
+class MessageBus(Contender):
+    wires = OURS
+
+    def __init__(self, redis: RedisServer | None = None, workers: int = 1) -> None:
+        """``redis``: the store; ``None``: memory. ``workers``: more than one share the bench's two cores."""
+        self.name = "messagebus, Redis" if redis else "messagebus, memory"
+        self.port = free_port()
+        self.url = redis.url() if redis else "memory://"
+        self.process = Process(
+            [
+                *(sys.executable, "-m", "messagebus", "serve", "bench.servers.app:app"),
+                *("--bind", f"127.0.0.1:{self.port}", "--url", self.url, "--workers", str(workers)),
+            ],
+            SERVER_CORE if workers == 1 else None,
+        )
+        self.process.wait_for(self.port)
+
+    def publisher(self) -> Publisher:
+        return StorePublisher(self.url) if self.url.startswith("redis") else LinesPublisher(self.port)

@@ -1,0 +1,1 @@
+"""Programs that the bench starts on the server's core."""

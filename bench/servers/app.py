@@ -1,0 +1,23 @@
+"""A Flask app with the bus, for ``messagebus serve``."""
+
+from __future__ import annotations
+
+from flask import Flask, request
+
+from messagebus import MessageBus
+
+app = Flask(__name__)
+app.register_blueprint(MessageBus.blueprint)
+
+
+@app.get("/empty")
+def empty() -> str:
+    return ""
+
+
+@app.post("/publish")
+def publish() -> str:
+    """Lines of channel, blank, text. For the memory store, which nobody else can reach."""
+    lines = [line.partition(" ") for line in request.get_data(as_text=True).split("\n")]
+    MessageBus.publish_many([(channel, text) for channel, _, text in lines])
+    return ""

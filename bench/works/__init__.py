@@ -1,0 +1,43 @@
+"""The works, in the order of the document: name -> function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..context import Context
+from ..results import Section
+from . import (
+    connect,
+    fan_out,
+    idle_cpu,
+    idle_memory,
+    imports,
+    load,
+    many_fans,
+    many_to_few,
+    polls,
+    publish,
+    steady,
+    storm,
+    targeted,
+    wire_bytes,
+    workers,
+)
+
+WORKS: dict[str, Callable[[Context], Section]] = {
+    "load": load.run,
+    "fan-out": fan_out.run,
+    "many-fans": many_fans.run,
+    "steady": steady.run,
+    "many-to-few": many_to_few.run,
+    "targeted": targeted.run,
+    "idle-memory": idle_memory.run,
+    "connect": connect.run,
+    "storm": storm.run,
+    "publish": publish.run,
+    "polls": polls.run,
+    "import": imports.run,
+    "workers": workers.run,
+    "wire-bytes": wire_bytes.run,
+    "idle-cpu": idle_cpu.run,
+}
