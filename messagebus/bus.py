@@ -143,8 +143,8 @@ class Bus(Lifecycle):
         targets = _listed(user_ids), _listed(group_ids), _listed(client_ids)
         names: dict[str, str] = {}
         pairs = []
-        given: Iterable[Any] = messages
-        for message in given:
+        anything: Iterable[Any] = messages
+        for message in anything:
             if not isinstance(message, (tuple, list)) or len(message) != 2:
                 raise TypeError(f"messages: expected pairs of channel and data, not {message!r:.80}")
             channel, data = message
