@@ -47,6 +47,7 @@ def main() -> int:
             print(f"\n{name}", flush=True)
             sections[name] = WORKS[name](context)
             print("\n" + report.show(sections[name]), flush=True)
+            facts["highest_load"] = max(facts["highest_load"], round(machine.load(), 2))
             gc.collect()
         facts |= {"runs": context.runs, "minutes": (time.monotonic() - began) / 60}
     except KeyboardInterrupt:

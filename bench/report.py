@@ -43,6 +43,7 @@ def circumstances() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": machine.describe(),
         "load_before": round(machine.load(), 2),
+        "highest_load": 0.0,
         "versions": versions,
     }
 
@@ -63,8 +64,9 @@ def document(facts: Mapping[str, Any], sections: Iterable[Section]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     return "\n".join(
         [
-            f"Measured {facts['date']} on {facts['machine']}; {facts['runs']} runs, medians; load average before it "
-            f"{facts['load_before']}, took {facts['minutes']:.0f} min.",
+            f"Measured {facts['date']} on {facts['machine']}; {facts['runs']} runs, medians. It took "
+            f"{facts['minutes']:.0f} min; load average before it {facts['load_before']}, at most "
+            f"{facts['highest_load']} during it (the bench alone makes about 2: above it, others used the machine).",
             "",
             f"Versions: {versions}.",
             "",

@@ -346,5 +346,5 @@ def test_a_misunderstanding_is_answered_with_what_was_expected(misuse: Callable[
 def test_a_message_shows_what_it_is() -> None:
     bus = Bus(url="memory://")
     bus.publish("/chat", {"a": 1})
-    assert repr(bus.backlog("/chat")) == "[<Message /chat 1 (global 1): {\"a\":1}>]"
+    assert repr(bus.backlog("/chat")) == '[<Message /chat 1 (global 1): {"a":1}>]'
     bus.close()

@@ -1,6 +1,8 @@
-"""Publishes for some seconds in each way, and prints messages per second as JSON.
+"""Publishes for some seconds, and prints messages per second as JSON.
 
-``python -m bench.servers.publishing REDIS_URL SECONDS``
+``python -m bench.servers.publishing WAY REDIS_URL SECONDS``; WAY: ``script`` for the script alone, through redis-py;
+``bus``; ``listening`` for a bus with a subscriber in the process. Each has a process of its own: a bus hears what
+anybody publishes, and would take time from the others.
 """
 
 from __future__ import annotations
@@ -20,54 +22,45 @@ from ..wires import payload
 
 CHANNELS = 10
 HUNDRED = 100
-ROUNDS = 4
-"""Turns that each way gets; they take turns, so that a slow moment meets all of them."""
 
 
-def main(url: str, seconds: float) -> None:
-    client = redis.Redis.from_url(url, protocol=2)
-    script = client.register_script((Path(messagebus.__file__).parent / "backends" / "publish.lua").read_text())
-    bus, listening = Bus(url=url), Bus(url=url)
+def main(way: str, url: str, seconds: float) -> None:
     texts = [(f"/publish-{i % CHANNELS}", payload(i)) for i in range(HUNDRED)]
+    if way == "script":
+        client = redis.Redis.from_url(url, protocol=2)
+        script = client.register_script((Path(messagebus.__file__).parent / "backends" / "publish.lua").read_text())
 
-    def bare(count: int) -> None:
-        """What the script needs and no more."""
-        keys = ["__mb_global_id_n", "__mb_global_backlog_n", "__mb_epoch"]
-        arguments: list[str | int] = [2000, 1, "_message_bus_5", "e"]
-        for channel, text in texts[:count]:
-            keys += [f"__mb_backlog_id_n_{channel}", f"__mb_backlog_n_{channel}"]
-            envelope = f'{{"data":"{text}","user_ids":null,"group_ids":null,"client_ids":null}}'
-            arguments += [channel, channel, envelope, 604_800, 2_419_200, 1000]
-        script(keys=keys, args=arguments)
+        def bare(count: int) -> None:
+            """What the script needs and no more."""
+            keys = ["__mb_global_id_n", "__mb_global_backlog_n", "__mb_epoch"]
+            arguments: list[str | int] = [2000, 1, "_message_bus_5", "e"]
+            for channel, text in texts[:count]:
+                keys += [f"__mb_backlog_id_n_{channel}", f"__mb_backlog_n_{channel}"]
+                envelope = f'{{"data":"{text}","user_ids":null,"group_ids":null,"client_ids":null}}'
+                arguments += [channel, channel, envelope, 604_800, 2_419_200, 1000]
+            script(keys=keys, args=arguments)
 
-    listening.subscribe(texts[0][0], lambda message: None)
-    ways: dict[str, tuple[int, Callable[[], object]]] = {
-        "script": (1, lambda: bare(1)),
-        "one": (1, lambda: bus.publish(*texts[0])),
-        "many_script": (HUNDRED, lambda: bare(HUNDRED)),
-        "many": (HUNDRED, lambda: bus.publish_many(texts)),
-    }
-    rates = _rates(ways, seconds)
+        print(json.dumps(_rates(lambda: bare(1), lambda: bare(HUNDRED), seconds)))
+        return
+    bus = Bus(url=url)
+    if way == "listening":
+        bus.subscribe(texts[0][0], lambda message: None)
+    print(json.dumps(_rates(lambda: bus.publish(*texts[0]), lambda: bus.publish_many(texts), seconds)))
     bus.close()
-    rates |= _rates({"one_listening": (1, lambda: listening.publish(*texts[0]))}, seconds)
-    listening.close()
-    print(json.dumps(rates))
 
 
-def _rates(ways: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
-    published, spent = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
-    for _, way in ways.values():
-        way()
-    for _ in range(ROUNDS):
-        for name, (count, way) in ways.items():
-            began = time.perf_counter()
-            until = began + seconds / ROUNDS
-            while time.perf_counter() < until:
-                way()
-                published[name] += count
-            spent[name] += time.perf_counter() - began
-    return {name: published[name] / spent[name] for name in ways}
+def _rates(one: Callable[[], object], many: Callable[[], object], seconds: float) -> dict[str, float]:
+    """Messages per second, one by one and in hundreds, for so many seconds each."""
+    rates = {}
+    for name, publish, count in (("one", one, 1), ("many", many, HUNDRED)):
+        publish()
+        published, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            publish()
+            published += count
+        rates[name] = published / (time.perf_counter() - began)
+    return rates
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
