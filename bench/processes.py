@@ -128,12 +128,14 @@ def stop_all() -> None:
 
 
 def stop_on_signals() -> None:
-    """Make SIGTERM end the bench as Ctrl-C does: through its ``finally`` clauses."""
+    """Make SIGTERM end the bench as Ctrl-C does, through its ``finally`` clauses; and Ctrl-C also where the shell has
+    started it in the background and ignores that."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def free_port() -> int:
