@@ -23,7 +23,6 @@ from __future__ import annotations
 import os
 from _socket import socket as RawSocket
 from _socket import socketpair
-from functools import cache
 from typing import Any
 
 from .options import Environ
@@ -43,16 +42,11 @@ def take(environ: Environ) -> RawSocket | None:
     if descriptor is None:
         return None
     taken = RawSocket(fileno=os.dup(descriptor))
-    os.dup2(_dead().fileno(), descriptor, inheritable=False)
-    return taken
-
-
-@cache
-def _dead() -> RawSocket:
-    """A socket whose other end is closed. One serves all, and forked children: nobody can do anything to it."""
     dead, other = socketpair()
     other.close()
-    return dead
+    os.dup2(dead.fileno(), descriptor, inheritable=False)
+    dead.close()
+    return taken
 
 
 def upgraded(environ: Environ) -> bool:
