@@ -25,30 +25,12 @@ from messagebus.transports import EVENT_SOURCE, STREAMING, WEBSOCKET, Transport
 from .crowd import Crowd, message_ids
 from .eventually import eventually
 from .fixtures_servers import ServeApp
+from .outlet import Outlet
 from .redis_server import RedisServer
 
 CHANNEL = "/chat"
 SUBSCRIBERS = 100
 STREAMS = (EVENT_SOURCE, STREAMING, WEBSOCKET)
-
-
-class Outlet:
-    """Writes down what a subscriber is sent."""
-
-    def __init__(self) -> None:
-        self.tick = 0
-        self.sent: list[bytes] = []
-
-    def put(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def allow(self, size: int) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-    def on_deadline(self) -> None: ...
 
 
 class World:

@@ -57,7 +57,7 @@ class Link(ABC):
 
     def send(self, command: dict[str, Any]) -> None:
         """Send a command; only where it ``speaks``."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} takes no commands")
 
     @abstractmethod
     def close(self) -> None:

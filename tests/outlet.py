@@ -1,0 +1,31 @@
+"""A connection that writes down what it is given, for subscribers without sockets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Outlet:
+    """Writes down what a subscriber is sent."""
+
+    def __init__(self) -> None:
+        self.tick = 0
+        self.sent: list[bytes] = []
+
+    def put(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def allow(self, size: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def on_deadline(self) -> None: ...
+
+    def messages(self) -> list[dict[str, Any]]:
+        batches = [json.loads(line[6:]) for line in b"".join(self.sent).split(b"\n") if line.startswith(b"data: ")]
+        return [message for batch in batches for message in batch if message["channel"] != "/__status"]
