@@ -115,14 +115,16 @@ class RedisFeed(FeedThread):
         raise ConnectionResetError("connection closed by the server")
 
     def _hand_over(self, replies: list[Any]) -> bool:
-        """Whether there were messages, and not only the answer to a question."""
+        """Whether there were messages, be they readable or not, and not only the answer to a question."""
         entries = []
+        live = False
         for reply in replies:
             # Besides messages: the answer to SUBSCRIBE, and pongs.
             if type(reply) is list and reply[0] == b"message":
+                live = True
                 entry = decode_entry(reply[2], self._codec)
                 if entry is not None:
                     entries.append(entry)
         if entries:
             self._sequencer.received(entries)
-        return bool(entries)
+        return live

@@ -57,8 +57,9 @@ def test_many_subscribers_cost_no_thread_and_leave_no_descriptor(server: Server,
             crowd.read_until(lambda received: b"\r\n\r\n" in received and len(received.partition(b"\r\n\r\n")[2]) > 0)
         for _ in range(5):
             assert server.get("/hello") == (200, b"hello")
-        # Threads that the server keeps for other requests come and go.
-        eventually(lambda: server.threads() <= settled[0], message="more threads than without subscribers")
+        # Threads that the server keeps for other requests come and go; a pool of two may have started only one so far.
+        most = settled[0] + (server.kind == "gunicorn-gthread")
+        eventually(lambda: server.threads() <= most, message="more threads than without subscribers")
         if server.kind in SINGLE_THREADED:
             assert server.threads() <= 2
         publish(server, channel, "to all of you")
