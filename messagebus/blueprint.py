@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from flask import Blueprint, Flask, Request, Response, current_app, g, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -18,6 +17,7 @@ from .endpoint import Answer, answer
 from .errors import BusClosed, InvalidChannel
 from .message import check_channel
 from .options import Environ
+from .shortcut import Shortcut, can_be_shortened, in_context
 
 if TYPE_CHECKING:
     from .bus import Bus
@@ -33,8 +33,12 @@ def make_blueprint(bus: Bus) -> Blueprint:
 
     @blueprint.record
     def set_up(state: BlueprintSetupState) -> None:
-        bus.configure_app(state.app.config)
+        app = cast(Flask, state.app)
+        bus.configure_app(app.config)
         _register(state, bus)
+        prefix = (state.url_prefix or "").rstrip("/")
+        if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
+            app.wsgi_app = Shortcut(app, bus, f"{prefix}{ROOT}/")  # type: ignore[method-assign]
 
     @blueprint.route(f"{ROOT}/<path:path>", methods=METHODS, provide_automatic_options=False)
     def serve(path: str) -> WerkzeugResponse:
@@ -42,7 +46,7 @@ def make_blueprint(bus: Bus) -> Blueprint:
             runtime = bus._running()
         except BusClosed:  # the server is shutting down, and the client had kept its connection
             return Response(status=503, headers={"Retry-After": "2"})
-        answered = answer(runtime, request, path, partial(_in_context, _this_app()))
+        answered = answer(runtime, request, path, partial(in_context, _this_app()))
         return _to_flask(answered) if isinstance(answered, Answer) else answered
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
@@ -127,13 +131,6 @@ def _held_class(response_class: type[Response]) -> type[_HeldResponse]:
 def _this_app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
-
-
-@contextmanager
-def _in_context(app: Flask, environ: Environ) -> Iterator[Request]:
-    """A request that is over, as hooks expect to find it."""
-    with app.request_context(environ):
-        yield request
 
 
 def _to_flask(answered: Answer) -> Response:

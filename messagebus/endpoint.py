@@ -7,14 +7,13 @@ everything that can be refused; what it returns is either complete, or held from
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from websockets.datastructures import Headers as WebSocketHeaders
-from websockets.http11 import Request as Handshake
-from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Request, Response
 
@@ -105,7 +104,7 @@ def _route(runtime: Runtime, request: Request, path: str, context: Context) -> A
     if first == "static":
         requests.check_method(request, "GET", "HEAD")
         return send_from_directory(STATIC, rest, request.environ, max_age=STATIC_MAX_AGE, conditional=True)
-    serve = {"poll": _poll, "sse": _event_source, "ws": _websocket}.get(rest)
+    serve = ENDPOINTS.get(rest)
     if serve is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
     requests.check_client_id(first)
@@ -123,11 +122,14 @@ def _poll(exchange: Exchange) -> Answer:
         return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors])
     exchange.prepare(requests.read_poll(request, options))
     hub = exchange.runtime.hub
-    held = options.long_polling_enabled and request.args.get("dlp") != "t" and not hub.is_full()
+    environ = request.environ
+    # Nearly always there is no query, and nothing to parse.
+    short = "dlp" in environ.get("QUERY_STRING", "") and request.args.get("dlp") == "t"
+    held = options.long_polling_enabled and not short and not hub.is_full()
     streamed = (
         options.chunked_encoding_enabled
-        and request.headers.get("Dont-Chunk", "").lower() != "true"
-        and request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+        and environ.get("HTTP_DONT_CHUNK", "").lower() != "true"
+        and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     )
     if held and streamed:
         return _hold(
@@ -196,8 +198,8 @@ def _epoch_is_news(exchange: Exchange) -> bool:
 
 def _shake_hands(request: Request) -> Headers:
     """The headers that accept a WebSocket (RFC 6455, section 4.2.2)."""
-    upgrade = request.headers.get("Upgrade", "").lower()
-    if upgrade != "websocket":
+    environ = request.environ
+    if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
         raise Refusal(
             HTTPStatus.UPGRADE_REQUIRED,
             "upgrade_required",
@@ -206,10 +208,27 @@ def _shake_hands(request: Request) -> Headers:
             Upgrade="websocket",
             Connection="Upgrade",
         )
-    headers = WebSocketHeaders([(name, value) for name, value in request.headers.items()])
-    server = ServerProtocol(select_subprotocol=lambda _, offered: SUBPROTOCOL if SUBPROTOCOL in offered else None)  # type: ignore[arg-type, return-value]
-    response = server.accept(Handshake(request.path, headers))
-    if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-        reason = response.body.decode() if response.body else response.reason_phrase
-        raise Refusal(HTTPStatus(response.status_code), "bad_handshake", reason.strip())
-    return [(name, value) for name, value in response.headers.raw_items() if name.lower() not in ("date", "server")]
+    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+    if "upgrade" not in [token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")]:
+        raise _bad_handshake("expected 'Connection: Upgrade'")
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        raise _bad_handshake("expected 'Sec-WebSocket-Version: 13'", Sec_WebSocket_Version="13")
+    try:
+        nonce = b64decode(key, validate=True)
+    except ValueError:
+        nonce = b""
+    if len(nonce) != 16:
+        raise _bad_handshake("Sec-WebSocket-Key is not 16 bytes in base64")
+    headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
+    offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
+    if SUBPROTOCOL in [name.strip() for name in offered.split(",")]:
+        headers.append(("Sec-WebSocket-Protocol", SUBPROTOCOL))
+    return headers
+
+
+def _bad_handshake(reason: str, **headers: str) -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, "bad_handshake", reason, **headers)
+
+
+ENDPOINTS: Mapping[str, Callable[[Exchange], Answer]] = {"poll": _poll, "sse": _event_source, "ws": _websocket}
+"""What stands behind ``/message-bus/CLIENT_ID/``."""

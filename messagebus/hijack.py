@@ -10,12 +10,14 @@ Where the socket is:
 =========================================  ========================================================
 Werkzeug (Flask's development server)      ``environ["werkzeug.socket"]``
 gunicorn ``sync``, ``gthread``, ``gevent`` ``environ["gunicorn.socket"]``
-gevent ``pywsgi``, ``messagebus serve``    the file that ``environ["wsgi.input"]`` reads from
+gevent ``pywsgi``                          the file that ``environ["wsgi.input"]`` reads from
 gevent-websocket, both of its forms        the same; its open WebSocket is taken over, see below
 =========================================  ========================================================
 
 gevent-websocket has answered 101 before the application is called and would then serve the connection from a greenlet
 of its own; its socket is taken like any other, so that such a subscriber costs no more than the rest.
+
+``messagebus serve`` alone knows of the bus: it hands its socket over and is done with it.
 """
 
 from __future__ import annotations
@@ -27,17 +29,23 @@ from typing import Any
 
 from .options import Environ
 
+HAND_OVER = "messagebus.hand_over"
+"""In the environ of a server that gives its socket away by itself: a function that returns the descriptor."""
+
 
 def can_take(environ: Environ) -> bool:
     """Whether :func:`take` would find a socket: not on an unknown server, nor where the server itself ends TLS or
     speaks HTTP/2."""
-    return _descriptor(environ) is not None
+    return HAND_OVER in environ or _descriptor(environ) is not None
 
 
 def take(environ: Environ) -> RawSocket | None:
     """The request's socket, now the caller's own to write to and close; ``None`` where :func:`can_take` says no.
 
     The request must have been read to its end. Whatever the server writes from now on is lost."""
+    hand_over = environ.get(HAND_OVER)
+    if hand_over is not None:
+        return RawSocket(fileno=hand_over())
     descriptor = _descriptor(environ)
     if descriptor is None:
         return None

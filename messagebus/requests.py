@@ -90,7 +90,7 @@ def check_client_id(client_id: str) -> None:
 
 def read_poll(request: Request, options: Options) -> Asked:
     """A poll's body, a form or JSON."""
-    kind = request.mimetype
+    kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _asked(_json_pairs(_read_body(request, options)), options)
     if kind in ("application/x-www-form-urlencoded", ""):
@@ -105,8 +105,8 @@ def read_poll(request: Request, options: Options) -> Asked:
 
 def read_query(request: Request, options: Options) -> Asked:
     """The channels of an EventSource or WebSocket request."""
-    asked = _asked(_query_pairs(request.query_string, options, "query"), options)
-    last_event_id = request.headers.get("Last-Event-ID", "")
+    asked = _asked(_query_pairs(request.environ.get("QUERY_STRING", "").encode("latin-1"), options, "query"), options)
+    last_event_id = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not last_event_id:
         return asked
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 18):
@@ -118,7 +118,7 @@ def read_query(request: Request, options: Options) -> Asked:
 
 def check_origin(request: Request, options: Options) -> None:
     """Refuse a WebSocket of a foreign page: browsers would let it read everything (RFC 6455, section 10.2)."""
-    origin = request.headers.get("Origin")
+    origin = request.environ.get("HTTP_ORIGIN")
     if origin and not is_same(origin, request.host) and not is_allowed(origin, options.allowed_origins):
         raise Refusal(
             HTTPStatus.FORBIDDEN,
@@ -218,24 +218,27 @@ def _json_pairs(body: bytes) -> dict[str, object]:
 
 def _read_body(request: Request, options: Options) -> bytes:
     limit = options.max_request_body
-    too_large = Refusal(
+    length = request.content_length
+    if length is not None and length > limit:
+        raise _too_large(limit)
+    try:
+        if length is not None:
+            return request.get_data()
+        body = request.stream.read(limit + 1)  # chunked: its length shows when it has been read
+    except RequestEntityTooLarge:
+        raise _too_large(limit) from None
+    except (OSError, ClientDisconnected):  # nobody will read the answer, but neither is it an error of ours
+        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body ended early", "body") from None
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "too_large",
         f"max_request_body allows {limit} bytes",
         "body",
         Connection="close",
     )
-    length = request.content_length
-    if length is not None and length > limit:
-        raise too_large
-    try:
-        if length is not None:
-            return request.get_data()
-        body = request.stream.read(limit + 1)  # chunked: its length shows when it has been read
-    except RequestEntityTooLarge:
-        raise too_large from None
-    except (OSError, ClientDisconnected):  # nobody will read the answer, but neither is it an error of ours
-        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body ended early", "body") from None
-    if len(body) > limit:
-        raise too_large
-    return body

@@ -72,9 +72,12 @@ def serve_here(listener: socket.socket, application: Callable[..., Any], access_
     from gevent.event import Event
     from gevent.pywsgi import WSGIServer
 
+    from .handler import Handler
     from .lifecycle import close_all
 
     class Server(WSGIServer):
+        has_log = access_log
+
         def handle(self, client: Any, address: Any) -> None:
             # pywsgi writes head and body apart. Without this, the second waits 40 ms for the first one's
             # acknowledgement.
@@ -86,6 +89,7 @@ def serve_here(listener: socket.socket, application: Callable[..., Any], access_
     server = Server(
         gevent.socket.socket(fileno=os.dup(listener.fileno())),
         application,
+        handler_class=Handler,
         log="default" if access_log else None,
         error_log=logger,
     )
