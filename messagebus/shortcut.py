@@ -62,7 +62,7 @@ class Shortcut:
             and not any(app.after_request_funcs.values())
             and not any(app.teardown_request_funcs.values())
             and not any(app.url_value_preprocessors.values())
-            and not any(signal.receivers for signal in _SIGNALS)
+            and not any(signal.has_receivers_for(app) for signal in _SIGNALS)
             and not app.config.get("TRUSTED_HOSTS")
             and not _looks_at_requests(self._bus.options, self._bus._access)
         )
