@@ -15,9 +15,12 @@ from .base import Contender
 class MessageBus(Contender):
     wires = OURS
 
-    def __init__(self, redis: RedisServer | None = None, workers: int = 1) -> None:
-        """``redis``: the store; ``None``: memory. ``workers``: more than one share the bench's two cores."""
+    def __init__(self, redis: RedisServer | None = None, workers: int = 1, through_flask: bool = False) -> None:
+        """``redis``: the store; ``None``: memory. ``workers``: more than one share the bench's two cores.
+        ``through_flask``: with an app that looks at every request."""
         self.name = "messagebus, Redis" if redis else "messagebus, memory"
+        if through_flask:
+            self.name += ", through Flask"
         self.port = free_port()
         self.url = redis.url() if redis else "memory://"
         self.process = Process(
@@ -26,6 +29,7 @@ class MessageBus(Contender):
                 *("--bind", f"127.0.0.1:{self.port}", "--url", self.url, "--workers", str(workers)),
             ],
             SERVER_CORE if workers == 1 else None,
+            {"BENCH_THROUGH_FLASK": "1"} if through_flask else None,
         )
         self.process.wait_for(self.port)
 

@@ -21,7 +21,11 @@ def run(context: Context) -> Section:
         return {"rate": count / seconds}
 
     with context.started(
-        Nchan(), SocketIO(context.redis), FlaskSocketIO(context.redis), MessageBus(context.redis)
+        Nchan(),
+        SocketIO(context.redis),
+        FlaskSocketIO(context.redis),
+        MessageBus(context.redis),
+        MessageBus(context.redis, through_flask=True),
     ) as entries:
         # A long poll says nothing while it is held.
         rows = measure([e for e in entries if e.transport != "long-polling"], context.runs, once, context.say)
@@ -30,6 +34,7 @@ def run(context: Context) -> Section:
         {"rate": "connections/s"},
         rows,
         reference="Flask-SocketIO, websocket",
+        notes=["Through Flask: with an app that has a `before_request` function, which does nothing."],
     )
     for transport in ("websocket", "eventsource", "streaming"):
         reached = section.median(f"messagebus, Redis, {transport}", "rate")
