@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Bus(Lifecycle):
     """A message bus. Safe to use from any thread, from any greenlet and, without a word, in forked children.
 
-    It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects and starts its loop when it is
-    first used. Keyword arguments are :class:`messagebus.Options`; what is not given comes from the environment, see
-    there.
+    It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects when it is first used, and listens
+    from when somebody wants to hear something. Keyword arguments are :class:`messagebus.Options`; what is not given
+    comes from the environment, see there.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -104,16 +104,8 @@ class Bus(Lifecycle):
         name = _published_name(channel, site_id, targeted=not (user_ids is group_ids is client_ids is None))
         if self._publish_off:
             return None
-        return self._running().publish(
-            name,
-            data,
-            user_ids=user_ids,
-            group_ids=group_ids,
-            client_ids=client_ids,
-            max_backlog_size=max_backlog_size,
-            max_backlog_age=max_backlog_age,
-            queue_in_memory=queue_in_memory,
-        )
+        targets = user_ids, group_ids, client_ids
+        return self._publishing().publish(name, data, targets, max_backlog_size, max_backlog_age, queue_in_memory)
 
     def publish_many(
         self,
@@ -153,7 +145,7 @@ class Bus(Lifecycle):
             pairs.append((names[channel], data))
         if self._publish_off:
             return [None] * len(pairs)
-        given = self._running().publish_many(pairs, targets, max_backlog_size, max_backlog_age, queue_in_memory)
+        given = self._publishing().publish_many(pairs, targets, max_backlog_size, max_backlog_age, queue_in_memory)
         return [None if ids is None else ids.message_id for ids in given]
 
     # --- subscribing ---
@@ -310,11 +302,11 @@ class Bus(Lifecycle):
     def last_ids(self, *channels: str, site_id: str | None = None) -> dict[str, int]:
         """The ids of the newest messages on several channels, read as one."""
         names = [store_name(check_channel(channel), site_id) for channel in channels]
-        return dict(zip(channels, self._running().backend.last_ids(names), strict=True))
+        return dict(zip(channels, self._publishing().backend.last_ids(names), strict=True))
 
     def backlog(self, channel: str, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of a channel after ``last_id`` that the store still keeps."""
-        return self._running().backend.backlog(store_name(check_channel(channel), site_id), last_id).messages
+        return self._publishing().backend.backlog(store_name(check_channel(channel), site_id), last_id).messages
 
     def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
@@ -323,11 +315,11 @@ class Bus(Lifecycle):
         from .callbacks import Scope
 
         scope = Scope(None, site_id)
-        return [message for message in self._running().backend.global_backlog(last_id) if scope.holds(message)]
+        return [message for message in self._publishing().backend.global_backlog(last_id) if scope.holds(message)]
 
     def newest_global_id(self) -> int:
         """The number of the newest message over all channels and sites; 0 in an empty store."""
-        return self._running().backend.state().global_id
+        return self._publishing().backend.state().global_id
 
     def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
         """The newest message of a channel, if the store still keeps it."""
@@ -353,11 +345,11 @@ class Bus(Lifecycle):
         """Delete all messages that the store keeps; ids go on, and clients that missed some are told so.
 
         Processes with subscribers still hold their channels' newest messages in memory, up to ``window_size``."""
-        self._running().backend.expire_all_backlogs()
+        self._publishing().backend.expire_all_backlogs()
 
     def reset(self) -> None:
         """Delete all messages and numbers in the store. For tests, and for those who mean it."""
-        self._running().backend.reset()
+        self._publishing().backend.reset()
 
 
 def _listed(ids: Iterable[Any] | None) -> Iterable[Any] | None:

@@ -19,7 +19,11 @@ from .poller import gevent_is_in_charge
 
 if TYPE_CHECKING:
     from .callbacks import Callbacks
+    from .publisher import Publisher
     from .runtime import Runtime
+
+STOP_SECONDS = 2.0
+"""For each step of closing: writing what waits, the call that a callback is in, the last byte to the clients."""
 
 _buses: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
 
@@ -35,6 +39,7 @@ class Lifecycle:
         self._given: dict[str, Any] = settings.from_values(options)
         self._from_app: dict[str, Any] = {}
         self._options: Options | None = None
+        self._publisher: Publisher | None = None
         self._runtime: Runtime | None = None
         self._callbacks: Callbacks | None = None
         self._access = Access()
@@ -101,7 +106,8 @@ class Lifecycle:
 
     @property
     def healthy(self) -> bool:
-        """Whether the process hears its store. ``True`` where it has not begun to listen."""
+        """Whether the process hears its store. ``True`` where it has not begun to listen; it does with the first
+        request for the bus, the first page or the first subscription, not by publishing."""
         return self._runtime is None or self._runtime.is_healthy
 
     def close(self) -> None:
@@ -123,25 +129,48 @@ class Lifecycle:
         if self._runtime is not None:
             self._runtime.end_subscribers(timeout)
 
+    def _publishing(self) -> Publisher:
+        """What publishes and reads, which begins with its first use.
+
+        Nothing else begins with it: the feed of a process that only publishes would hear, decode and drop every
+        message of the bus, its own first of all, and take the time for it from the publishing."""
+        publisher = self._publisher
+        if publisher is not None:
+            return publisher
+        from .publisher import Publisher
+
+        options = self.options
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the bus is closed; configure() opens it again")
+            publisher = self._publisher
+            if publisher is None:
+                publisher = self._publisher = Publisher(options)
+        if self._callbacks:
+            # They were there before a change of settings or a fork, and go on with whatever use comes first.
+            self._running()
+        return publisher
+
     def _running(self) -> Runtime:
-        """The machinery, which begins with its first use."""
+        """What listens, which begins with its first use."""
         runtime = self._runtime
         if runtime is not None:
             return runtime
         from .callbacks import Callbacks
+        from .publisher import Publisher
         from .runtime import Runtime
 
         options = self.options
         with self._lock:
             if self._closed:
                 raise BusClosed("the bus is closed; configure() opens it again")
-            if self._runtime is None:
-                if self._callbacks is None:
-                    self._callbacks = Callbacks()
-                runtime = Runtime(options, self._callbacks, self._access)
-                self._runtime = runtime
-            else:
+            if self._runtime is not None:
                 return self._runtime
+            if self._publisher is None:
+                self._publisher = Publisher(options)
+            if self._callbacks is None:
+                self._callbacks = Callbacks()
+            runtime = self._runtime = Runtime(self._publisher, self._callbacks, self._access)
         runtime.start()
         if self._callbacks:
             runtime.start_callbacks()
@@ -149,15 +178,23 @@ class Lifecycle:
 
     def _stop(self) -> None:
         with self._lock:
+            publisher, self._publisher = self._publisher, None
             runtime, self._runtime = self._runtime, None
+        if publisher is None:
+            return
+        publisher.queue.close(STOP_SECONDS)
         if runtime is not None:
-            runtime.stop()
+            runtime.stop(STOP_SECONDS)
+        publisher.close()
 
     def _after_fork(self) -> None:
         self._lock = allocate_lock()
+        publisher, self._publisher = self._publisher, None
         runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.after_fork()
+        if publisher is not None:
+            publisher.after_fork()
         if self._callbacks:
             self._callbacks.after_fork()
             # Where gevent may yet patch this child (gunicorn does it in its workers), threads made now would be of
@@ -170,7 +207,7 @@ class Lifecycle:
 def close_all() -> None:
     """Close every bus that is in use; for servers that shut down."""
     for bus in list(_buses):
-        if bus._runtime is not None:
+        if bus._publisher is not None:
             bus.close()
 
 
@@ -182,9 +219,9 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     # What still waits for the store gets its last chance; threads and sockets end with the process anyway.
     for bus in list(_buses):
-        if bus._runtime is not None:
+        if bus._publisher is not None:
             with contextlib.suppress(Exception):
-                bus._runtime.queue.close(2.0)
+                bus._publisher.queue.close(STOP_SECONDS)
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,6 +7,7 @@ into what subscribers get, and only decoded when a program asks for it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -100,6 +101,10 @@ _encode_text = msgspec.json.Encoder().encode
 _encode_data = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and lone surrogates."""
+
+
 def check_channel(channel: object) -> str:
     """Returns a channel's name if it is a good one: ``/``, then up to 254 characters that are not control characters.
 
@@ -118,7 +123,7 @@ def check_channel(channel: object) -> str:
     # the whole with what follows it in a store's name.
     if "$|" in channel or "$$123" in channel:
         raise InvalidChannel(channel, "'$|' and '$$123' are reserved")
-    if any(map(_is_control, channel)):
+    if _CONTROL.search(channel):
         raise InvalidChannel(channel, "control characters and lone surrogates are not allowed")
     return channel
 
@@ -131,15 +136,11 @@ def check_site(site_id: object) -> str:
     """
     if not isinstance(site_id, str):
         raise InvalidSite(site_id, f"expected a string, not {type(site_id).__name__}")
-    if not 0 < len(site_id) <= MAX_CHANNEL_LENGTH or any(map(_is_control, site_id)):
+    if not 0 < len(site_id) <= MAX_CHANNEL_LENGTH or _CONTROL.search(site_id):
         raise InvalidSite(site_id, f"expected 1 to {MAX_CHANNEL_LENGTH} characters, no control characters")
     if "$$123" in site_id:
         raise InvalidSite(site_id, "'$$123' is reserved")
     return site_id
-
-
-def _is_control(character: str) -> bool:
-    return character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff"
 
 
 def store_name(channel: str, site_id: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a bus is made of once it is in use: backend, reactor, hub, feed and callbacks, and how they are put together.
+"""What a bus is made of once it listens: reactor, hub, feed and callbacks, and how they are put together.
 
 Made when first needed and anew in a forked child, never earlier: a module that is imported before
 ``gevent.monkey.patch_all()``, or in a server's parent process, may hold a bus.
@@ -9,29 +9,25 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from .access import Access
-from .backends import Backend, Feed, Publication, State, open_backend
+from .backends import Feed, State
 from .callbacks import Callbacks
 from .catchup import Want
 from .channel import Reading
-from .errors import SHUTDOWN, BackendUnavailable, InvalidOption
+from .errors import SHUTDOWN, BackendUnavailable
 from .hub import Hub
-from .message import Ids, Message, encode_data, encode_envelope
+from .message import Message
 from .options import Options
-from .publish_queue import PublishQueue
+from .publisher import Publisher
 from .reactor import Reactor
 
 logger = logging.getLogger("messagebus")
 
 FILES_LEFT_TO_THE_APP = 100
 """Open files that subscribers may not use up: the server's, the application's, the store's."""
-STOP_SECONDS = 2.0
-
-Targets = tuple[Iterable[Any] | None, Iterable[Any] | None, Iterable[str] | None]
-"""User ids, group ids and client ids that a message is for."""
 
 
 class Prepared(NamedTuple):
@@ -45,11 +41,11 @@ class Prepared(NamedTuple):
 class Runtime:
     """See the module. Its methods are safe from any thread or greenlet."""
 
-    def __init__(self, options: Options, callbacks: Callbacks, access: Access) -> None:
-        self.options = options
+    def __init__(self, publisher: Publisher, callbacks: Callbacks, access: Access) -> None:
+        options = self.options = publisher.options
         self.access = access
-        self.backend: Backend = open_backend(options)
-        self.queue = PublishQueue(self.backend, options.publish_queue_size)
+        self.backend = publisher.backend
+        self.publish = publisher.publish  # for clients that may
         self.reactor = Reactor()
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self.callbacks = callbacks
@@ -79,15 +75,14 @@ class Runtime:
             except Exception:
                 logger.exception("on_error failed")
 
-    def stop(self) -> None:
-        """End everything in order: queued publishes are written, subscribers sent away, threads ended."""
-        self.queue.close(STOP_SECONDS)
-        self.callbacks.stop(STOP_SECONDS)
+    def stop(self, timeout: float) -> None:
+        """End everything in order: subscribers are sent away, threads ended. Waits up to ``timeout`` seconds for
+        either."""
+        self.callbacks.stop(timeout)
         if self._feed is not None:
             self._feed.close()
-        self.end_subscribers(STOP_SECONDS)
+        self.end_subscribers(timeout)
         self.reactor.stop()
-        self.backend.close()
 
     def end_subscribers(self, timeout: float) -> None:
         """End every subscriber's connection in order and refuse new ones; wait up to ``timeout`` seconds for the last
@@ -103,8 +98,6 @@ class Runtime:
     def after_fork(self) -> None:
         """In a child: let go of what is the parent's."""
         self.reactor.abandon()
-        self.queue.after_fork()
-        self.backend.after_fork()
 
     # --- the feed's listener ---
 
@@ -180,51 +173,6 @@ class Runtime:
             if want.after is not None and not want.stale:
                 global_id = max(global_id, want.after)
         return wants, Prepared(readings, global_id)
-
-    def publish(
-        self,
-        name: str,
-        data: Any,
-        *,
-        user_ids: Iterable[Any] | None = None,
-        group_ids: Iterable[Any] | None = None,
-        client_ids: Iterable[str] | None = None,
-        max_backlog_size: int | None = None,
-        max_backlog_age: int | None = None,
-        queue_in_memory: bool = True,
-    ) -> Ids | None:
-        """See ``Bus.publish``; ``name`` is the stored name of a channel that was checked."""
-        message = self._publication(name, data, (user_ids, group_ids, client_ids), max_backlog_size, max_backlog_age)
-        return self.queue.publish_many((message,), queue_in_memory=queue_in_memory)[0]
-
-    def publish_many(
-        self,
-        messages: Iterable[tuple[str, Any]],
-        targets: Targets,
-        max_backlog_size: int | None,
-        max_backlog_age: int | None,
-        queue_in_memory: bool,
-    ) -> Sequence[Ids | None]:
-        """See ``Bus.publish_many``; ``messages`` have the stored names of channels that were checked."""
-        # All of them before the first is published: one of them may be none.
-        publications = [
-            self._publication(name, data, targets, max_backlog_size, max_backlog_age) for name, data in messages
-        ]
-        return self.queue.publish_many(publications, queue_in_memory=queue_in_memory)
-
-    def _publication(
-        self, name: str, data: Any, targets: Targets, max_backlog_size: int | None, max_backlog_age: int | None
-    ) -> Publication:
-        options = self.options
-        for option, value in (("max_backlog_size", max_backlog_size), ("max_backlog_age", max_backlog_age)):
-            if value is not None and value < 1:
-                raise InvalidOption(option, f"expected at least 1, not {value!r}")
-        return Publication(
-            name,
-            encode_envelope(encode_data(data, options.max_message_size), *targets, codec=options.transport_codec),
-            max_backlog_size or options.max_backlog_size,
-            max_backlog_age or options.max_backlog_age,
-        )
 
     def catch_up(self) -> None:
         """Wait until the loop has dispatched what the feed has received: a poll sees what its own process published."""

@@ -24,6 +24,7 @@ from messagebus.hub import Hub
 from messagebus.message import Message, encode_envelope
 from messagebus.opening import open_subscriber
 from messagebus.options import Options
+from messagebus.publisher import Publisher
 from messagebus.reactor import Reactor
 from messagebus.runtime import Runtime
 from messagebus.subscriber import Identity, Subscriber
@@ -79,7 +80,7 @@ class LateFeed:
     """A process whose feed comes when the test says so, over a store that others publish to."""
 
     def __init__(self, kept: int, window: int) -> None:
-        self.runtime = Runtime(Options(window_size=window), Callbacks(), Access())
+        self.runtime = Runtime(Publisher(Options(window_size=window)), Callbacks(), Access())
         self.kept = kept
         self.global_ids: list[int] = []
         """Of the messages on the channel."""

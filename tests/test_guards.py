@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import messagebus.backends.redis
 import messagebus.message
 from messagebus import Bus
 from messagebus.access import Access
@@ -141,5 +143,52 @@ def test_clients_that_reconnect_a_little_behind_cost_the_store_nothing(
                 bus.publish(CHANNEL, 20)
                 first.read_until(lambda received: len(message_ids(received)) == 21)
                 eventually(lambda: commands() > asked, message="publishing is not counted: the count tells nothing")
+    finally:
+        bus.close()
+
+
+@pytest.mark.redis
+def test_a_process_that_only_publishes_and_reads_starts_no_thread_and_hears_nothing(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    before = set(threading.enumerate())
+    bus = Bus(url=redis_url)
+    try:
+        bus.publish(CHANNEL, 1)
+        bus.publish_many([(CHANNEL, 2), (CHANNEL, 3)])
+        assert bus.last_id(CHANNEL) == len(bus.backlog(CHANNEL)) == bus.newest_global_id() == 3
+        with redis_server.client() as client:
+            assert set(threading.enumerate()) == before
+            assert client.pubsub_channels() == []
+            bus.subscribe(CHANNEL, lambda message: None)
+            eventually(lambda: client.pubsub_channels() != [])  # it would have been seen
+    finally:
+        bus.close()
+
+
+@pytest.mark.redis
+def test_what_is_published_at_once_is_one_command_and_names_each_channel_once(
+    redis_server: RedisServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = count_calls(monkeypatch, messagebus.backends.redis, "_call")
+    bus = Bus(url=redis_url)
+    try:
+        bus.publish(CHANNEL, 0)  # Redis has the script from here on
+        with redis_server.client() as client:
+
+            def scripts() -> int:
+                stats: Any = client.info("commandstats")
+                return int(stats["cmdstat_evalsha"]["calls"])
+
+            before = scripts()
+            for data in ([1], range(100)):
+                commands.clear()
+                bus.publish_many([(f"/guard-{number % 10}", number) for number in data])
+                assert len(commands) == 1
+            assert scripts() == before + 2
+        command: Any = commands[0]
+        for number in range(10):
+            # Once as key names have it, once as messages have it.
+            assert command[1].count(b"/guard-%d" % number) == 2
     finally:
         bus.close()

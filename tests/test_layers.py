@@ -24,6 +24,8 @@ LAYERS = [
     "client",
     "backends",
     "publish_queue",
+    "publisher",
+    "publisher",
     "callbacks",
     "catchup",
     "reactor",

@@ -34,11 +34,16 @@ def main(way: str, url: str, seconds: float) -> None:
             """What the script needs and no more."""
             keys = ["__mb_global_id_n", "__mb_global_backlog_n", "__mb_epoch"]
             arguments: list[str | int] = [2000, 1, "_message_bus_5", "e"]
+            contents: list[str | int] = []
+            targets: dict[str, int] = {}
             for channel, text in texts[:count]:
-                keys += [f"__mb_backlog_id_n_{channel}", f"__mb_backlog_n_{channel}"]
+                if channel not in targets:
+                    targets[channel] = len(targets) + 1
+                    keys += [f"__mb_backlog_id_n_{channel}", f"__mb_backlog_n_{channel}"]
+                    arguments += [channel, channel, 604_800, 2_419_200, 1000]
                 envelope = f'{{"data":"{text}","user_ids":null,"group_ids":null,"client_ids":null}}'
-                arguments += [channel, channel, envelope, 604_800, 2_419_200, 1000]
-            script(keys=keys, args=arguments)
+                contents += [targets[channel], envelope]
+            script(keys=keys, args=arguments + contents)
 
         print(json.dumps(_rates(lambda: bare(1), lambda: bare(HUNDRED), seconds)))
         return

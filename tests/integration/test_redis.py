@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from messagebus import Bus
-from messagebus.backends import State, redis_feed
+from messagebus.backends import Publication, State, redis_feed
 from messagebus.backends.redis import RedisBackend
 from messagebus.errors import BackendUnavailable, InvalidOption, PublishQueueFull
 from messagebus.message import Ids, encode_envelope
@@ -262,6 +262,40 @@ def test_the_script_is_loaded_again_when_redis_has_forgotten_it(redis_url: str, 
     with redis.Redis.from_url(redis_url) as client:
         client.script_flush()
     assert publish(backend, "/a", 2) == Ids(2, 2)
+
+
+def test_a_publish_that_is_interrupted_leaves_no_answer_to_the_next_one(
+    redis_url: str, open_redis: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = open_redis(redis_url)
+    publish(backend, "/a", 1)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Between the command and its answer, where Ctrl-C or the killing of a greenlet may come.
+        patch.setattr(redis.Connection, "read_response", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            publish(backend, "/a", 2)
+    assert publish(backend, "/b", 3) == Ids(1, 3)
+
+
+def test_of_several_sizes_for_one_channel_at_once_the_last_holds(redis_url: str, open_redis: Open) -> None:
+    backend = open_redis(redis_url)
+    publications = [Publication("/a", encode_envelope(b"1"), size, 60) for size in (1000, 1, 2, 3)]
+    assert [ids.message_id for ids in backend.publish_many(publications)] == [1, 2, 3, 4]
+    assert [message.message_id for message in backend.backlog("/a").messages] == [2, 3, 4]
+
+
+def test_each_life_of_the_store_has_another_epoch(redis_url: str, open_redis: Open) -> None:
+    backend = open_redis(redis_url)
+    epochs = set()
+    for number in range(5):
+        publish(backend, "/a", number)
+        epochs.add(backend.state().epoch)
+        backend.reset()
+    assert len(epochs) == 5
 
 
 def test_the_pubsub_channel_can_be_named(redis_url: str, open_redis: Open) -> None:

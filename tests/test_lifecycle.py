@@ -1,0 +1,89 @@
+"""How a bus begins, goes on under new settings and in a forked child, and ends, where it does no more than publish."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from messagebus import Bus
+
+from .eventually import eventually
+from .redis_server import RedisServer
+
+
+def test_who_listens_after_publishing_hears_what_comes_from_then_on(redis_url: str) -> None:
+    bus = Bus(url=redis_url)
+    bus.publish("/a", 1)
+    heard: list[object] = []
+    bus.subscribe("/a", lambda message: heard.append(message.data))
+    bus.publish("/a", 2)
+    eventually(lambda: heard == [2])
+    # The callback may have read the message in the store, before the feed stood.
+    eventually(lambda: (seen := bus.seen()) is not None and seen.global_id == 2)
+    bus.close()
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_subscriptions_go_on_under_new_settings_when_the_first_use_is_a_publish(
+    store: str, request: pytest.FixtureRequest
+) -> None:
+    bus = Bus(url="memory://" if store == "memory" else request.getfixturevalue("redis_url"))
+    heard: list[object] = []
+    bus.subscribe("/a", lambda message: heard.append(message.data))
+    bus.configure(window_size=7)
+    bus.publish("/a", 1)
+    eventually(lambda: heard == [1])
+    bus.close()
+
+
+def test_threads_that_publish_first_at_the_same_time_share_one_store() -> None:
+    bus = Bus(url="memory://")
+    barrier = threading.Barrier(8)
+
+    def publish() -> None:
+        barrier.wait()
+        bus.publish("/a", 1)
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bus.last_id("/a") == 8
+    bus.close()
+
+
+def test_closing_writes_what_a_process_that_only_published_had_kept(mortal_redis: RedisServer) -> None:
+    bus = Bus(url=mortal_redis.url, store_timeout=0.5)
+    bus.publish("/a", 1)
+    mortal_redis.kill()
+    assert bus.publish("/a", 2) is None
+    assert bus.publish_many([("/a", 3), ("/a", 4)]) == [None, None]
+    mortal_redis.start()
+    bus.close()
+    bus.configure()
+    assert [message.data for message in bus.backlog("/a")] == [2, 3, 4]
+    bus.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_only_publishes_may_fork_and_both_go_on(redis_url: str) -> None:
+    bus = Bus(url=redis_url)
+    assert bus.publish("/a", "parent") == 1
+    child = os.fork()
+    if child == 0:  # pragma: no cover - coverage does not see the child
+        status = 1
+        try:
+            assert bus.publish("/a", "child") == 2
+            assert bus.publish_many([("/a", "child")]) == [3]
+            bus.close()
+            status = 0
+        finally:
+            os._exit(status)
+    _, result = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(result) == 0
+    assert bus.publish("/a", "parent") == 4
+    assert [message.data for message in bus.backlog("/a")] == ["parent", "child", "child", "parent"]
+    bus.close()
