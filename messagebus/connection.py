@@ -92,7 +92,8 @@ class Connection:
         self._reactor = reactor
         self._owner = owner
         self._limit = limit
-        self._out: list[bytes | memoryview] | None = None
+        # What is to be sent: nearly always one piece, shared with thousands, and then no list of its own for it.
+        self._out: bytes | list[bytes | memoryview] | None = None
         self._size = 0  # bytes that wait for the peer to read; 0 while it keeps up
         self._lingers = lingers
         self._lingering = False
@@ -110,8 +111,11 @@ class Connection:
         out = self._out
         if out is None:
             if not self.closed:
-                self._out = [data]
+                self._out = data
                 self._reactor.mark_dirty(self)
+            return
+        if isinstance(out, bytes):
+            self._out = [out, data]
             return
         out.append(data)
         if self._size:
@@ -156,13 +160,27 @@ class Connection:
         out = self._out
         if out is None or self._size:  # closed, or waiting until the socket is writable
             return
-        self._send(out)
+        if isinstance(out, list):
+            self._send(out)
+            return
+        try:
+            sent = self._sock.send(out)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort()
+            return
+        if sent == len(out) and not self.finishing:
+            self._out = None
+        else:
+            self._note_sent([out], sent, len(out))
 
     def on_events(self, events: int) -> None:
         if events & ~WRITABLE:  # errors and hang-ups show when reading
             self._read()
-        if events & WRITABLE and self._out is not None:
-            self._send(self._out)
+        out = self._out
+        if events & WRITABLE and isinstance(out, list):
+            self._send(out)
 
     def on_deadline(self) -> None:
         if self._lingering:
@@ -183,25 +201,23 @@ class Connection:
             self._owner.on_data(data)
 
     def _send(self, out: list[bytes | memoryview]) -> None:
-        was_waiting = self._size
-        size = was_waiting or sum(map(len, out))
+        size = self._size or sum(map(len, out))
         try:
-            if len(out) == 1:
-                sent = self._sock.send(out[0])
-            elif size <= JOIN_SIZE:
-                joined = b"".join(out)
-                out[:] = [joined]
-                sent = self._sock.send(joined)
-            else:
-                sent = self._sock.sendmsg(out[:MAX_PIECES])
+            if len(out) > 1 and size <= JOIN_SIZE:
+                out[:] = [b"".join(out)]
+            sent = self._sock.send(out[0]) if len(out) == 1 else self._sock.sendmsg(out[:MAX_PIECES])
         except BlockingIOError:
             sent = 0
         except OSError:
             self.abort()
             return
-        size -= sent
-        self._size = size
-        if size == 0:
+        self._note_sent(out, sent, size)
+
+    def _note_sent(self, out: list[bytes | memoryview], sent: int, size: int) -> None:
+        """The socket has taken ``sent`` of the ``size`` bytes in ``out``; the rest waits until it is writable."""
+        was_waiting = self._size
+        self._size = size - sent
+        if sent == size:
             self._out = None
             if was_waiting:
                 self._reactor.watch_writable(self._sock.fileno(), False)
@@ -209,9 +225,10 @@ class Connection:
                 self._finished()
             return
         _drop_sent(out, sent)
+        self._out = out
         if not was_waiting:
             self._reactor.watch_writable(self._sock.fileno(), True)
-            if size > self._limit:
+            if self._size > self._limit:
                 self._owner.on_slow()
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from .access import Access, ReportError
+from .audience import Audience
 from .backends import Backlog, State
 from .catchup import Due, View, Want, add_due, covers, read_after
 from .channel import Channel, Reading
@@ -25,7 +26,7 @@ from .errors import FEED_LOST, REPLACED, SHUTDOWN, BackendUnavailable, Close
 from .message import Message
 from .options import Options
 from .reactor import Reactor
-from .subscriber import Identity, Subscriber, id_key
+from .subscriber import Identity, Subscriber
 from .subscriber import State as SubscriberState
 from .transports import Transport, join_batch
 
@@ -62,9 +63,7 @@ class Hub:
         self._when_empty: Callable[[], object] | None = None
         self._channels: dict[str, Channel] = {}
         self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
-        self._by_client: dict[bytes, set[Subscriber]] = {}
-        self._by_user: dict[bytes, set[Subscriber]] = {}
-        self._by_group: dict[bytes, set[Subscriber]] = {}
+        self._audience = Audience()
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
         self._window_share = options.window_bytes
         self.tick = 0
@@ -157,7 +156,7 @@ class Hub:
             self._trim(channel)
             channels.append(channel)
         for channel in channels:
-            channel.subscribers.setdefault(subscriber.transport, set()).add(subscriber)
+            channel.subscribers.setdefault(subscriber.transport, {})[subscriber] = None
         alone = len(channels) == 1 and not subscriber.channels
         # A tuple takes less memory than a set, and most have one channel.
         subscriber.channels = (channels[0],) if alone else {*subscriber.channels, *channels}
@@ -170,14 +169,13 @@ class Hub:
             subscriber.end(SHUTDOWN)
             return False
         if subscriber.sequence is not None:
-            held = self._by_client.get(subscriber.identity.client_id.encode(), _NOBODY)
+            held = self._audience.of_client(subscriber.identity.client_id)
             if any(other.sequence is not None and other.sequence > subscriber.sequence for other in held):
                 subscriber.end(REPLACED)
                 return False
             self.replace(subscriber.identity.client_id, subscriber.sequence + 1)
         self.subscribers.add(subscriber)
-        for index, key in self._index(subscriber.identity):
-            index.setdefault(key, set()).add(subscriber)
+        self._audience.add(subscriber)
         return True
 
     def when_reached(self, global_id: int, subscriber: Subscriber, call: Callable[[Subscriber], None]) -> None:
@@ -214,7 +212,7 @@ class Hub:
 
     def replace(self, client_id: str, sequence: int) -> None:
         """End the held polls of a client that are older than the one that has just been answered."""
-        for other in list(self._by_client.get(client_id.encode(), ())):
+        for other in self._audience.of_client(client_id):
             if other.sequence is not None and other.sequence < sequence:
                 other.end(REPLACED)
 
@@ -233,12 +231,7 @@ class Hub:
         for channel in subscriber.channels:
             self._remove(subscriber, channel)
         subscriber.channels = ()
-        for index, key in self._index(subscriber.identity):
-            members = index.get(key)
-            if members is not None:
-                members.discard(subscriber)
-                if not members:
-                    del index[key]
+        self._audience.remove(subscriber)
 
     def closed(self, subscriber: Subscriber) -> None:
         """Its connection has ended."""
@@ -250,17 +243,10 @@ class Hub:
     def _remove(self, subscriber: Subscriber, channel: Channel) -> None:
         members = channel.subscribers.get(subscriber.transport)
         if members is not None:
-            members.discard(subscriber)
+            members.pop(subscriber, None)
             if not members:
                 del channel.subscribers[subscriber.transport]
                 channel.touched = self.reactor.clock()
-
-    def _index(self, identity: Identity) -> Iterable[tuple[dict[bytes, set[Subscriber]], bytes]]:
-        yield self._by_client, identity.client_id.encode()
-        if identity.user_id is not None:
-            yield self._by_user, identity.user_id
-        for key in identity.group_ids:
-            yield self._by_group, key
 
     # --- messages ---
 
@@ -272,14 +258,14 @@ class Hub:
 
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages. What comes in a row on one channel is one batch to its subscribers."""
-        for (name, targeted), run in groupby(messages, _by_run):
+        for (_, _, targeted), run in groupby(messages, _by_run):
             batch = list(run)
             self.global_id = batch[-1].global_id
-            channel = self._channels.get(name)
+            channel = self._channels.get(batch[0].name)
             if channel is None:
                 continue
             channel.append(batch)
-            self._trim(channel)
+            channel.trim(self.options.window_size, self._window_share)
             if not channel.subscribers:
                 continue
             if self._access.filters:
@@ -290,35 +276,31 @@ class Hub:
                 for message in batch:
                     self._deliver_targeted(channel, message)
             else:
-                self._deliver(channel.subscribers, batch)
+                self._deliver(channel, batch)
         if self._waiting:
             for subscriber, waiting in list(self._waiting.items()):
                 if all(global_id <= self.global_id for global_id, _ in waiting):
                     self.stop_waiting(subscriber)
 
-    def _deliver(self, subscribers: dict[Transport, set[Subscriber]], messages: Sequence[Message]) -> None:
+    def _deliver(self, channel: Channel, messages: Sequence[Message]) -> None:
         batch = join_batch(messages)
         global_id = messages[-1].global_id
-        for transport, members in list(subscribers.items()):
+        for transport, members in list(channel.subscribers.items()):
             data = transport.encode(batch, global_id)
-            for subscriber in list(members):  # a copy: who came for one batch leaves
-                subscriber.put(data)
+            for subscriber in list(members):  # a copy: who came for one batch leaves, and so does who is too slow
+                if subscriber.head or transport.one_batch:
+                    subscriber.put(data)
+                else:
+                    subscriber.outlet.put(data)  # as ``put`` does, without a call more for each
 
     def _deliver_targeted(self, channel: Channel, message: Message) -> None:
-        found: set[Subscriber] = set()
-        if message.user_ids is None and message.group_ids is None:
-            for client_id in message.client_ids or ():
-                found |= self._by_client.get(client_id.encode(), _NOBODY)
-        for user_id in message.user_ids or ():
-            found |= self._by_user.get(id_key(user_id), _NOBODY)
-        for group_id in message.group_ids or ():
-            found |= self._by_group.get(id_key(group_id), _NOBODY)
-        allowed: dict[Transport, set[Subscriber]] = {}
-        for subscriber in found:
-            if channel in subscriber.channels and subscriber.identity.may_see(message):
-                allowed.setdefault(subscriber.transport, set()).add(subscriber)
-        if allowed:
-            self._deliver(allowed, [message])
+        encoded: dict[Transport, bytes] = {}
+        for subscriber in self._audience.find(message):
+            if channel in subscriber.channels:
+                transport = subscriber.transport
+                if transport not in encoded:
+                    encoded[transport] = transport.encode(join_batch([message]), message.global_id)
+                subscriber.put(encoded[transport])
 
     def lost(self, state: State) -> None:
         """What is remembered no longer fits the store: forget it, and have everybody come back with their positions."""
@@ -383,8 +365,7 @@ class Hub:
         self.reactor.set_deadline(self, SWEEP_SECONDS)
 
 
-_NOBODY: frozenset[Subscriber] = frozenset()
-
-
-def _by_run(message: Message) -> tuple[str, bool]:
-    return message.name, message.targeted
+def _by_run(message: Message) -> tuple[str, str | None, bool]:
+    # Spelled out: each property would be a call more for every message.
+    untargeted = message.user_ids is None and message.group_ids is None and message.client_ids is None
+    return message.channel, message.site_id, not untargeted

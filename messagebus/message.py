@@ -26,7 +26,7 @@ SURELY_FLAT = 200
 """Arrays and objects in a message, up to which nobody could have nested them too deeply."""
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing in one leads back to it
     """One publication on a channel. Treat it as frozen: every subscriber of the process shares it."""
 
     global_id: int
@@ -70,7 +70,7 @@ class Message(msgspec.Struct):
             self._json = b'{"global_id":%d,"message_id":%d,"channel":%b,"data":%b}' % (
                 self.global_id,
                 self.message_id,
-                encode_json(self.channel),
+                _encode_channel(self.channel),
                 self.raw,
             )
         return self._json
@@ -87,7 +87,7 @@ class Ids(NamedTuple):
     global_id: int
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, gc=False):
     data: msgspec.Raw = msgspec.Raw(b"null")
     user_ids: tuple[Any, ...] | None = None
     group_ids: tuple[Any, ...] | None = None
@@ -164,6 +164,9 @@ def split_name(name: str) -> tuple[str, str | None]:
 def encode_json(value: Any) -> bytes:
     """JSON of a value made by the bus itself."""
     return _encode_text(value)
+
+
+_encode_channel = lru_cache(maxsize=4096)(encode_json)
 
 
 def encode_data(data: Any, max_size: int) -> bytes:

@@ -62,6 +62,9 @@ class Reactor:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._awake = False
         self._dirty: list[Handler] = []
+        self.mark_dirty: Callable[[Handler], object] = self._dirty.append
+        """Have a handler's ``flush`` called when the turn is over: what is put in one turn leaves in one write. In the
+        loop only. Once for each delivery, so it is the list's own method, without a call more around it."""
         self._due: dict[int, set[Timed]] = {}
         self._ticks: list[int] = []
         self.stopped = False
@@ -113,10 +116,6 @@ class Reactor:
     def watch_writable(self, fd: int, watch: bool) -> None:
         self._poller.modify(fd, _READ | WRITABLE if watch else _READ)
 
-    def mark_dirty(self, handler: Handler) -> None:
-        """Have ``handler.flush`` called when the turn is over: what is put in one turn leaves in one write."""
-        self._dirty.append(handler)
-
     def set_deadline(self, timed: Timed, seconds: float) -> None:
         """Have ``on_deadline`` called in about ``seconds``; replaces an earlier deadline."""
         self.clear_deadline(timed)
@@ -153,9 +152,9 @@ class Reactor:
             if handler is not None:
                 self._guard(handler.on_events, mask)
         self._run_due()
-        dirty = self._dirty
-        if dirty:
-            self._dirty = []
+        if self._dirty:
+            dirty = self._dirty[:]
+            self._dirty.clear()
             for handler in dirty:
                 try:  # as in _guard, without a call more for each connection
                     handler.flush()

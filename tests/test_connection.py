@@ -107,6 +107,39 @@ def test_what_the_peer_does_not_take_at_once_follows_when_it_reads(pair: Pair, s
     assert pair.owner.slow == 0
 
 
+@pytest.mark.parametrize("size", [1, 100_000, 900_000])
+def test_one_piece_arrives_whole_before_what_is_put_in_later_turns(pair: Pair, size: int) -> None:
+    pair.connection.put(b"x" * size)
+    pair.turn()
+    pair.connection.put(b"later")
+    pair.turn()
+    pair.connection.put(b"and more")
+    expected = b"x" * size + b"later" + b"and more"
+    assert pair.read(len(expected)) == expected
+    assert pair.owner.slow == 0
+
+
+@pytest.mark.parametrize("size", [1, 900_000])
+def test_a_connection_that_is_finished_sends_its_one_piece_and_closes(pair: Pair, size: int) -> None:
+    pair.connection.put(b"x" * size)
+    pair.connection.finish()
+    assert pair.read(size + 1) == b"x" * size
+    assert pair.owner.closed == 1
+
+
+def test_one_piece_that_is_too_much_for_the_socket_and_the_bound_is_told_to_the_owner(pair: Pair) -> None:
+    pair.connection.put(b"x" * 1_500_000)
+    pair.turn()
+    assert pair.owner.slow == 1
+
+
+def test_one_piece_for_a_peer_that_has_gone_ends_the_connection(pair: Pair) -> None:
+    pair.peer.close()
+    pair.connection.put(b"x")
+    pair.connection.flush()
+    assert (pair.connection.closed, pair.owner.closed) == (True, 1)
+
+
 def test_many_small_pieces_that_wait_are_sent_in_order(pair: Pair) -> None:
     expected = b""
     for turn in range(50):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import _socket
+import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,13 +20,15 @@ from messagebus.access import Access
 from messagebus.backends import Backlog, State
 from messagebus.catchup import Want
 from messagebus.channel import Reading
+from messagebus.connection import Connection
+from messagebus.connection import Outlet as AnyOutlet
 from messagebus.hub import Hub
 from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored
 from messagebus.opening import open_subscriber
 from messagebus.options import Options
 from messagebus.reactor import Reactor
 from messagebus.runtime import Prepared
-from messagebus.subscriber import Identity, Subscriber
+from messagebus.subscriber import Identity, Subscriber, id_key
 from messagebus.transports import EVENT_SOURCE, STREAMING, WEBSOCKET, Transport
 
 from .crowd import Crowd, message_ids
@@ -45,12 +52,23 @@ class World:
 
     def connect(self, number: int, transport: Transport, backlog: list[Message] | None = None) -> Outlet:
         """A subscriber that has seen nothing of the backlog yet."""
-        subscriber = Subscriber(self.hub, transport, Identity(f"c{number}"), b"", None)
-        outlet = subscriber.outlet = Outlet()
+        outlet = Outlet()
+        self.open(number, transport, lambda subscriber: outlet, backlog)
+        return outlet
+
+    def open(
+        self,
+        number: int,
+        transport: Transport,
+        connect: Callable[[Subscriber], AnyOutlet],
+        backlog: list[Message] | None = None,
+    ) -> None:
+        key = id_key(number)
+        subscriber = Subscriber(self.hub, transport, Identity(f"c{number}", key, frozenset([key])), b"", None)
+        subscriber.outlet = connect(subscriber)
         messages = backlog or []
         reading = Reading(self.hub.enter(CHANNEL), 0, Backlog(messages, len(messages), 1))
         open_subscriber(self.hub, subscriber, [Want(CHANNEL, CHANNEL, 0)], Prepared({CHANNEL: reading}, 0), False)
-        return outlet
 
 
 @pytest.fixture
@@ -60,14 +78,38 @@ def world() -> Iterator[World]:
     world.reactor.abandon()
 
 
+class Sockets:
+    """Real connections, and their peers, who read nothing."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._peers: list[socket.socket] = []
+
+    def connect(self, owner: Subscriber) -> Connection:
+        mine, peer = socket.socketpair()
+        self._peers.append(peer)
+        return Connection(_socket.socket(fileno=mine.detach()), self._reactor, owner, 1_000_000)
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
+
+@pytest.fixture
+def sockets(world: World) -> Iterator[Sockets]:
+    sockets = Sockets(world.reactor)
+    yield sockets
+    sockets.close()
+
+
 def messages(first: int, count: int) -> list[Message]:
     envelope = encode_envelope(b'"hello"')
     return [decode_stored(encode_stored(Ids(n, n), CHANNEL, envelope)) for n in range(first, first + count)]
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[object]:
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[Any, ...]]:
     """Have every call of a function or method noted; returns the notes."""
-    calls: list[object] = []
+    calls: list[tuple[Any, ...]] = []
     original = getattr(owner, name)
 
     def noted(*arguments: Any) -> Any:
@@ -102,10 +144,86 @@ def test_subscribers_of_a_transport_share_the_bytes(world: World) -> None:
     assert len({id(outlet.sent[-1]) for outlet in outlets}) == 1
 
 
+def count_python_calls(call: Callable[[], object]) -> int:
+    """Python functions that run while ``call`` does, on this thread."""
+    count = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_delivery_is_one_call_to_put_and_one_to_flush(world: World, sockets: Sockets) -> None:
+    counts = []
+    for number, batch in enumerate((messages(1, 1), messages(2, 1)), 1):
+        for _ in range(SUBSCRIBERS):
+            world.open(0, WEBSOCKET, sockets.connect)
+        world.reactor.turn(0)
+        put = count_python_calls(partial(world.hub.dispatch, batch))
+        flush = count_python_calls(partial(world.reactor.turn, 0))
+        counts.append((put - number * SUBSCRIBERS, flush - number * SUBSCRIBERS))
+    assert counts[0] == counts[1]  # twice as many subscribers: one call more for each
+
+
+def test_a_message_that_waits_for_the_end_of_the_turn_takes_no_memory_for_each_subscriber(
+    world: World, sockets: Sockets
+) -> None:
+    for _ in range(SUBSCRIBERS):
+        world.open(0, WEBSOCKET, sockets.connect)
+    world.reactor.turn(0)
+    one, other = messages(1, 1), messages(2, 1)
+    world.hub.dispatch(one)
+    world.reactor.turn(0)
+    before = sys.getallocatedblocks()
+    world.hub.dispatch(other)
+    assert sys.getallocatedblocks() - before < SUBSCRIBERS // 2
+
+
+@pytest.mark.parametrize(
+    "target", [{"client_ids": ["c7"]}, {"user_ids": [7]}, {"group_ids": [7]}], ids=["client", "user", "group"]
+)
+def test_a_message_for_one_takes_the_same_calls_however_many_listen(world: World, target: dict[str, Any]) -> None:
+    counts = []
+    for number in range(1, 3):
+        first = 1 if number == 1 else 1000
+        for n in range(first, first + SUBSCRIBERS):
+            world.connect(n, WEBSOCKET)
+        envelope = encode_envelope(b'"hello"', **target)
+        message = decode_stored(encode_stored(Ids(number, number), CHANNEL, envelope))
+        counts.append(count_python_calls(partial(world.hub.dispatch, [message])))
+    assert counts[0] == counts[1]
+
+
+def test_a_message_for_one_encodes_nothing_for_transports_that_do_not_get_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for transport in STREAMS:
+        for n in range(SUBSCRIBERS):
+            world.connect(n + 1000 * (transport is not WEBSOCKET), transport)
+    calls = [count_calls(monkeypatch, type(transport), "encode") for transport in STREAMS]
+    envelope = encode_envelope(b'"hello"', client_ids=["c7"])
+    world.hub.dispatch([decode_stored(encode_stored(Ids(1, 1), CHANNEL, envelope))])
+    assert [len(of_transport) for of_transport in calls] == [transport is WEBSOCKET for transport in STREAMS]
+
+
+def test_subscribers_are_served_in_the_order_in_which_they_came(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    outlets = [world.connect(number, WEBSOCKET) for number in range(SUBSCRIBERS)]
+    calls = count_calls(monkeypatch, Outlet, "put")
+    world.hub.dispatch(messages(1, 1))
+    assert [outlet for outlet, _ in calls] == outlets
+
+
 def test_the_json_of_a_message_is_made_once_for_all_subscribers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = messages(1, 20)
     world.hub.global_id = 20
-    made = count_calls(monkeypatch, messagebus.message, "encode_json")
+    made = count_calls(monkeypatch, messagebus.message, "_encode_channel")
     outlets = [world.connect(n, transport, backlog) for transport in STREAMS for n in range(SUBSCRIBERS)]
     assert len(made) == 20  # for those who catch up
     world.hub.dispatch(messages(21, 1))

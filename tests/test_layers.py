@@ -33,6 +33,7 @@ LAYERS = [
     "transports",
     "hijack",
     "subscriber",
+    "audience",
     "channel",
     "hub",
     "runtime",

@@ -4,7 +4,7 @@ makes them once and writes them to all."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ..errors import Close
@@ -13,8 +13,10 @@ from ..message import Message
 EMPTY_BATCH = b"[]"
 
 
-def join_batch(messages: Iterable[Message]) -> bytes:
+def join_batch(messages: Sequence[Message]) -> bytes:
     """A batch: the JSON array that every transport delivers."""
+    if len(messages) == 1:
+        return b"[%b]" % messages[0].json
     return b"[%b]" % b",".join([message.json for message in messages])
 
 

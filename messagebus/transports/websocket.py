@@ -10,6 +10,9 @@ from .base import EMPTY_BATCH, Transport
 _TEXT = 0x81
 _CLOSE = 0x88
 _PONG = 0x8A
+_pack_short = struct.Struct("!BB").pack
+_pack_medium = struct.Struct("!BBH").pack
+_pack_long = struct.Struct("!BBQ").pack
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -25,10 +28,10 @@ def pong_frame(payload: bytes) -> bytes:
 def _frame(first_byte: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return struct.pack("!BB", first_byte, size) + payload
+        return _pack_short(first_byte, size) + payload
     if size < 65_536:
-        return struct.pack("!BBH", first_byte, 126, size) + payload
-    return struct.pack("!BBQ", first_byte, 127, size) + payload
+        return _pack_medium(first_byte, 126, size) + payload
+    return _pack_long(first_byte, 127, size) + payload
 
 
 class _WebSocket(Transport):
