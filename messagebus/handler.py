@@ -76,10 +76,10 @@ class Handler(_GeventHandler):  # type: ignore[misc]
         return result
 
     def _body_has_ended(self) -> bool:
-        body = self.wsgi_input
+        body: Any = self.wsgi_input
         if body.chunked_input:
             return body.chunk_length == 0 and not body._chunked_input_error
-        return body.position >= (body.content_length or 0)
+        return bool(body.position >= (body.content_length or 0))
 
     def _read(self, text: bytes) -> bool:
         """Take in a whole head; ``False`` where it is not for this way."""
@@ -128,17 +128,20 @@ class Handler(_GeventHandler):  # type: ignore[misc]
             socket=self.socket if environ.get("HTTP_EXPECT") == "100-continue" else None,
             chunked_input=environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked",
         )
-        # After an upgrade the application reads whatever comes.
+        # After an upgrade the application reads whatever comes. It never ends, and Werkzeug takes the mere presence of
+        # the flag for a promise that it does.
         upgraded = (
             environ.get("HTTP_CONNECTION", "").lower() == "upgrade"
             or environ.get("HTTP_UPGRADE", "").lower() == "websocket"
         )
-        environ["wsgi.input"] = self.rfile if upgraded else self.wsgi_input
-        environ["wsgi.input_terminated"] = not upgraded
+        if upgraded:
+            environ["wsgi.input"] = self.rfile
+        else:
+            environ |= {"wsgi.input": self.wsgi_input, "wsgi.input_terminated": True}
 
     def MessageClass(self, file: Any, *args: Any) -> Any:
         """The fields of a head whose first line gevent has read; a ValueError is answered with 400."""
-        lines = []
+        lines: list[bytes] = []
         while not lines or lines[-1] not in (b"\r\n", b"\n", b""):
             if len(lines) == MAX_FIELD_LINES:
                 raise ValueError("too many header fields")
