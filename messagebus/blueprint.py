@@ -17,7 +17,7 @@ from .endpoint import Answer, answer
 from .errors import BusClosed, InvalidChannel
 from .message import check_channel
 from .options import Environ
-from .shortcut import Shortcut, can_be_shortened, in_context
+from .shortcut import NotePosition, Shortcut, can_be_shortened, in_context
 
 if TYPE_CHECKING:
     from .bus import Bus
@@ -61,10 +61,7 @@ def _register(state: BlueprintSetupState, bus: Bus) -> None:
     app.extensions["messagebus"] = bus
     endpoint = f"{state.name_prefix}.{state.name}.serve".lstrip(".")
 
-    @app.before_request
-    def note_position() -> None:
-        # Before the view runs: what is published while it makes the page comes after this.
-        g.messagebus_seen = bus.seen()
+    app.before_request(NotePosition(bus))
 
     @app.context_processor
     def helpers() -> dict[str, Any]:

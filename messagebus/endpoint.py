@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from websockets.utils import accept_key
+from werkzeug.exceptions import NotFound
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Request, Response
 
@@ -76,7 +77,7 @@ class Answer:
         if self.hold is not None:
             return self.hold.respond(environ, start_response, status, headers)
         start_response(status, [*headers, ("Content-Length", str(len(self.body)))])
-        return [self.body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.body]
 
 
 def answer(runtime: Runtime, request: Request, path: str, context: Context = plain_context) -> Answer | Response:
@@ -103,7 +104,10 @@ def _route(runtime: Runtime, request: Request, path: str, context: Context) -> A
     first, _, rest = path.partition("/")
     if first == "static":
         requests.check_method(request, "GET", "HEAD")
-        return send_from_directory(STATIC, rest, request.environ, max_age=STATIC_MAX_AGE, conditional=True)
+        try:
+            return send_from_directory(STATIC, rest, request.environ, max_age=STATIC_MAX_AGE, conditional=True)
+        except NotFound:
+            raise Refusal(HTTPStatus.NOT_FOUND, "not_found", f"there is no file {rest[:100]}") from None
     serve = ENDPOINTS.get(rest)
     if serve is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
@@ -208,11 +212,15 @@ def _shake_hands(request: Request) -> Headers:
             Upgrade="websocket",
             Connection="Upgrade",
         )
-    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        raise _bad_handshake("expected HTTP/1.1")
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        raise _bad_handshake("a handshake has no body")
     if "upgrade" not in [token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")]:
         raise _bad_handshake("expected 'Connection: Upgrade'")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         raise _bad_handshake("expected 'Sec-WebSocket-Version: 13'", Sec_WebSocket_Version="13")
+    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
     try:
         nonce = b64decode(key, validate=True)
     except ValueError:

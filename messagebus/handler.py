@@ -4,7 +4,7 @@ A request's head that comes whole with one read, as nearly every one does, is pa
 (through httptools): gevent's own code takes it for an e-mail, which costs more than all the bus does with it. That code
 still reads the others, after llhttp has looked at their fields: for gevent alone, a head may say in two ways how long
 its body is, and what one proxy takes for a body is the next request to it. A connection that the bus holds is handed
-over as it is, with nothing to undo in the server: see ``hijack``.
+over as it is, with nothing to undo in the server: see ``hijack``. Bodies are read by gevent alone.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class _Head:
         text = value.strip(b" \t").decode("latin-1")  # llhttp leaves the blanks behind a value
         environ = self.environ
         if key in environ:
+            if key == "HTTP_HOST":
+                raise ValueError("two hosts")  # RFC 9112, section 3.2
             if key == "HTTP_CONTENT_TYPE":
                 return  # there is one at most; as with gevent, the first
             text = environ[key] + ("; " if "COOKIE" in key else ",") + text
@@ -156,6 +158,8 @@ class Handler(_GeventHandler):  # type: ignore[misc]
         if lines[-1] != b"\r\n":
             raise ValueError("the head has no end")
         headers = super().MessageClass(BytesIO(fields), *args)
+        if len(headers.get_all("host", ())) > 1:
+            raise ValueError("two hosts")
         encodings = headers.get_all("transfer-encoding", ["chunked"])
         if not _is_framed(headers.get("content-length", ""), ",".join(encodings)):
             raise ValueError("Content-Length or Transfer-Encoding cannot be followed")
@@ -177,14 +181,18 @@ class Handler(_GeventHandler):  # type: ignore[misc]
         self.headers_sent = True
         self.finalize_headers()
         if self.command == "HEAD":
-            self.response_use_chunked = False  # the mark of a body's end would be read as the next response
+            self.response_use_chunked = False  # the same for the mark of a body's end
         lines = [b"HTTP/1.1 " + self.status, *[b"%b: %b" % header for header in self.response_headers], b"\r\n"]
         head = b"\r\n".join(lines)
-        if self.response_use_chunked or len(data) > JOINED:
+        if self.response_use_chunked or self.command == "HEAD" or len(data) > JOINED:
             self._sendall(head)
             self._write(data)
         else:
             self._sendall(head + data)
+
+    def _write(self, data: bytes) -> None:
+        if self.command != "HEAD":  # what follows its head would be read as the next response
+            super()._write(data)
 
     def _sendall(self, data: bytes) -> None:
         if self.socket is not None:  # handed over, it is not the server's to write to

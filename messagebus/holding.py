@@ -43,10 +43,11 @@ class Hold:
         self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
     ) -> Iterable[bytes]:
         """As a WSGI application would: what the server shall send by itself."""
+        # Before the socket is taken: from then on nobody could answer for an error.
+        head = b"" if hijack.upgraded(environ) else _head(self.taken, status, headers)
         sock = hijack.take(environ)
         if sock is None:
             return self._block(start_response, status, headers)
-        head = b"" if hijack.upgraded(environ) else _head(self.taken, status, headers)
         self.runtime.reactor.call_soon(self._adopt, sock, head)
         return _hung_up(start_response)
 

@@ -135,18 +135,17 @@ class Lifecycle:
         Nothing else begins with it: the feed of a process that only publishes would hear, decode and drop every
         message of the bus, its own first of all, and take the time for it from the publishing."""
         publisher = self._publisher
-        if publisher is not None:
-            return publisher
-        from .publisher import Publisher
+        if publisher is None:
+            from .publisher import Publisher
 
-        options = self.options
-        with self._lock:
-            if self._closed:
-                raise BusClosed("the bus is closed; configure() opens it again")
-            publisher = self._publisher
-            if publisher is None:
-                publisher = self._publisher = Publisher(options)
-        if self._callbacks:
+            options = self.options
+            with self._lock:
+                if self._closed:
+                    raise BusClosed("the bus is closed; configure() opens it again")
+                publisher = self._publisher
+                if publisher is None:
+                    publisher = self._publisher = Publisher(options)
+        if self._runtime is None and self._callbacks:
             # They were there before a change of settings or a fork, and go on with whatever use comes first.
             self._running()
         return publisher

@@ -2,8 +2,9 @@
 
 Flask's share of a short request is larger than the bus's own: it makes contexts, opens the session, matches the URL,
 builds a response and finishes it. A bus whose settings and hooks look at no request needs none of that; but an app that
-has functions around each request may rely on seeing all of them. So a request goes past Flask only where nothing of the
-app's would have been called. This is looked up anew for each, since functions may be registered at any time.
+has functions around each request may rely on seeing all of them. So a request goes past Flask only where the app is as
+Flask makes it. This is looked up anew for each, since functions may be registered at any time. What an app may notice
+all the same is listed in docs/design.md.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flask import Flask, Request, request, signals
+import flask.app
+from flask import Flask, Request, Response, g, request, signals
+from flask.sessions import SecureCookieSessionInterface
 from werkzeug.wrappers import Request as PlainRequest
 
 from .access import Access
@@ -25,9 +28,34 @@ from .options import Environ, Options
 if TYPE_CHECKING:
     from .bus import Bus
 
-_SIGNALS = (signals.request_started, signals.request_finished, signals.request_tearing_down)
-_OWN = 1
-"""Functions that the bus itself has registered to run before each request: it notes the position, for pages."""
+_SIGNALS = (
+    signals.appcontext_pushed,
+    signals.appcontext_popped,
+    signals.appcontext_tearing_down,
+    signals.request_started,
+    signals.request_finished,
+    signals.request_tearing_down,
+)
+_METHODS = (
+    "request_context",
+    "full_dispatch_request",
+    "preprocess_request",
+    "dispatch_request",
+    "make_response",
+    "finalize_request",
+    "process_response",
+)
+"""Of ``Flask``, that every request passes through; an app may have its own in their place."""
+
+
+class NotePosition:
+    """Before each of the app's own views: what is published while it makes the page comes after this."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def __call__(self) -> None:
+        g.messagebus_seen = self._bus.seen()
 
 
 class Shortcut:
@@ -45,7 +73,8 @@ class Shortcut:
         path: str = environ.get("PATH_INFO", "")
         if path.startswith(self._root):
             path = path[len(self._root) :]
-            if path.partition("/")[2] in ENDPOINTS and self._nobody_is_asked():
+            client_id, _, rest = path.partition("/")
+            if client_id and rest in ENDPOINTS and _is_plain(self._app) and not self._looks_at_requests():
                 try:
                     runtime = self._bus._running()
                 except BusClosed:
@@ -54,25 +83,41 @@ class Shortcut:
                     return answer(runtime, PlainRequest(environ), path, self._context)(environ, start_response)
         return self._flask(environ, start_response)
 
-    def _nobody_is_asked(self) -> bool:
-        """Whether no function of the app's would be called around a request to the bus, or within it."""
-        app = self._app
-        return (
-            sum(map(len, app.before_request_funcs.values())) == _OWN
-            and not any(app.after_request_funcs.values())
-            and not any(app.teardown_request_funcs.values())
-            and not any(app.url_value_preprocessors.values())
-            and not any(signal.has_receivers_for(app) for signal in _SIGNALS)
-            and not app.config.get("TRUSTED_HOSTS")
-            and not _looks_at_requests(self._bus.options, self._bus._access)
+    def _looks_at_requests(self) -> bool:
+        """Whether functions that the bus was given may want Flask's context."""
+        options: Options = self._bus.options
+        access: Access = self._bus._access
+        return access.hooks or bool(
+            options.user_id_lookup
+            or options.group_ids_lookup
+            or options.site_id_lookup
+            or options.extra_response_headers_lookup
         )
 
 
 def can_be_shortened(app: Flask) -> bool:
-    """Whether requests come to an app's views through nothing but Flask's own code."""
+    """Whether requests come to an app's views through nothing but Flask's own code, whatever host they are for."""
     inner = app.wsgi_app
-    untouched = isinstance(inner, Shortcut) or getattr(inner, "__func__", None) is Flask.wsgi_app
-    return untouched and type(app) is Flask and not app.url_map.host_matching
+    code = getattr(getattr(inner, "__func__", None), "__code__", None)
+    untouched = isinstance(inner, Shortcut) or (code is not None and code.co_filename == flask.app.__file__)
+    return untouched and type(app) is Flask and not app.subdomain_matching and not app.url_map.host_matching
+
+
+def _is_plain(app: Flask) -> bool:
+    """Whether an app has nothing of its own around its requests."""
+    before = [function for functions in app.before_request_funcs.values() for function in functions]
+    return (
+        all(type(function) is NotePosition for function in before)
+        and not any(app.after_request_funcs.values())
+        and not any(app.teardown_request_funcs.values())
+        and not any(app.url_value_preprocessors.values())
+        and not any(signal.has_receivers_for(app) for signal in _SIGNALS)
+        and not app.config.get("TRUSTED_HOSTS")
+        and app.request_class is Request
+        and app.response_class is Response
+        and type(app.session_interface) is SecureCookieSessionInterface
+        and not any(method in app.__dict__ for method in _METHODS)
+    )
 
 
 @contextmanager
@@ -80,13 +125,3 @@ def in_context(app: Flask, environ: Environ) -> Iterator[Request]:
     """A request that is over, as hooks expect to find it."""
     with app.request_context(environ):
         yield request
-
-
-def _looks_at_requests(options: Options, access: Access) -> bool:
-    lookups = (
-        options.user_id_lookup,
-        options.group_ids_lookup,
-        options.site_id_lookup,
-        options.extra_response_headers_lookup,
-    )
-    return access.hooks or any(lookups)

@@ -328,6 +328,8 @@ def test_a_site_does_not_hear_another_but_every_site_hears_global_channels(
 def test_a_page_gets_what_was_published_while_it_was_made(world: World, transport: type[Client]) -> None:
     channel = world.channel()
     world.publish(channel, "before")
+    with transport.connect(world.url, {channel: 0}) as client:  # the server's own feed has come as far
+        assert client.data(1) == ["before"]
     status, page = world.server.get(f"/page?channel={quote(channel)}")
     assert status == 200
     attributes = {name: html.unescape(value) for name, value in re.findall(r'data-([a-z-]+)="([^"]*)"', page.decode())}
