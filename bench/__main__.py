@@ -29,6 +29,7 @@ def main() -> int:
     names = arguments.works or list(WORKS)
 
     machine.pin(machine.LOAD_CORE)
+    machine.give_way()
     files = machine.allow_many_files()
     if files < 20_000:
         print(f"This process may open {files} files, too few for 15,000 subscribers: raise the limit (ulimit -n).")

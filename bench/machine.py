@@ -13,8 +13,17 @@ FILES = 65_536
 
 
 def pin(core: int | None) -> None:
-    """Keep this process on one core; ``None``: on those that the bench uses."""
+    """Keep this process on one core; ``None``: on those that the bench uses. Undoes an inherited ``give_way``."""
     os.sched_setaffinity(0, {SERVER_CORE, LOAD_CORE} if core is None else {core})
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def give_way() -> None:
+    """Let whatever else wants this process's core have it at once.
+
+    Redis has the load generator's, answers a publisher before it writes to the servers, and would now and then be kept
+    from that for milliseconds by a load generator that goes on polling."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def allow_many_files() -> int:
