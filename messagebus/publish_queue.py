@@ -48,32 +48,15 @@ class PublishQueue:
         """Messages that wait now."""
         return len(self._waiting)
 
-    def publish(
-        self,
-        name: str,
-        envelope: bytes,
-        *,
-        max_backlog_size: int,
-        max_backlog_age: int,
-        queue_in_memory: bool = True,
-    ) -> Ids | None:
-        """Publish now, and return the ids; or behind others that wait already, and return ``None``.
-
-        Raises:
-            BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
-            PublishQueueFull: The store gave no answer, and too many messages wait already.
-            BusClosed: The queue was closed.
-        """
-        message = Publication(name, envelope, max_backlog_size, max_backlog_age)
-        return self.publish_many((message,), queue_in_memory=queue_in_memory)[0]
-
     def publish_many(self, messages: Sequence[Publication], *, queue_in_memory: bool = True) -> list[Ids] | list[None]:
-        """As ``publish``, for many messages in their order: all of them have ids, or all of them wait.
+        """Publish now, and return the ids; or behind others that wait already, and return a ``None`` for each.
 
         Where the store goes in the middle of a large number, some may be stored already: those are stored twice.
 
         Raises:
+            BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
             PublishQueueFull: The store gave no answer, and there is no room for all of them; none of them waits.
+            BusClosed: The queue was closed.
         """
         if self._closed:
             raise BusClosed("the bus was closed")

@@ -12,10 +12,11 @@ import pytest
 from messagebus.backends import Publication
 from messagebus.backends.memory import MemoryBackend
 from messagebus.errors import BackendUnavailable, BusClosed, PublishQueueFull
-from messagebus.message import Ids, encode_envelope
+from messagebus.message import Ids
 from messagebus.options import Options
 from messagebus.publish_queue import PublishQueue
 from tests.eventually import eventually
+from tests.queued import publication, publish
 
 
 class Flaky(MemoryBackend):
@@ -43,12 +44,8 @@ def store() -> Flaky:
     return Flaky()
 
 
-def publish(queue: PublishQueue, number: int, **options: bool) -> Ids | None:
-    return queue.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=60, **options)
-
-
 def publications(*numbers: int) -> list[Publication]:
-    return [Publication("/a", encode_envelope(b"%d" % number), 1000, 60) for number in numbers]
+    return [publication(number) for number in numbers]
 
 
 def writers() -> list[threading.Thread]:
@@ -204,7 +201,7 @@ def test_a_message_that_can_never_be_written_does_not_hold_up_the_others(
 ) -> None:
     queue = PublishQueue(store, 5)
     store.available = False
-    queue.publish("/a", b"no envelope", max_backlog_size=1, max_backlog_age=1)
+    queue.publish_many([Publication("/a", b"no envelope", 1, 1)])
     publish(queue, 1)
     store.available = True
     eventually(lambda: not writers())

@@ -22,6 +22,7 @@ from messagebus.options import Options
 from messagebus.publish_queue import PublishQueue
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer
+from tests.queued import publish as queued
 from tests.recorder import Recorder
 
 pytestmark = pytest.mark.postgres
@@ -352,7 +353,7 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
 
     def work(publisher: int) -> None:
         while not end.wait(0.005):
-            queue.publish(f"/{publisher}", encode_envelope(b"%d" % published[publisher]), **LIMITS)
+            queued(queue, published[publisher], f"/{publisher}")
             published[publisher] += 1
 
     threads = [threading.Thread(target=work, args=(publisher,)) for publisher in range(4)]
@@ -405,7 +406,7 @@ def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them
     backend = open_postgres(mortal_postgres.url)
     queue = PublishQueue(backend, 10)
     recorder = listen(backend)
-    assert queue.publish("/a", encode_envelope(b"1"), **LIMITS) == Ids(1, 1)
+    assert queued(queue, 1) == Ids(1, 1)
     with mortal_postgres.client() as client:
 
         def set_read_only(value: str) -> None:
@@ -424,8 +425,8 @@ def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them
         eventually(refused)
         with pytest.raises(BackendUnavailable, match="read-only"):
             publish(backend, "/a", 0)
-        assert queue.publish("/a", encode_envelope(b"2"), **LIMITS) is None
-        assert queue.publish("/a", encode_envelope(b"3"), **LIMITS) is None
+        assert queued(queue, 2) is None
+        assert queued(queue, 3) is None
         client.execute("SET default_transaction_read_only = off")
         set_read_only("off")
     eventually(lambda: recorder.data == [1, 2, 3])

@@ -21,6 +21,7 @@ from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options
 from messagebus.publish_queue import PublishQueue
 from tests.eventually import eventually
+from tests.queued import publish as queued
 from tests.recorder import Recorder
 from tests.redis_server import RedisServer
 
@@ -328,21 +329,21 @@ def test_redis_killed_and_back_with_its_data_no_message_is_missed_and_the_queued
         queue = PublishQueue(backend, 20)
         recorder = listen(backend)
         for number in range(5):
-            assert queue.publish("/a", encode_envelope(b"%d" % number), **LIMITS) is not None
+            assert queued(queue, number) is not None
         eventually(lambda: len(recorder.messages) == 5)
         server.kill()
         eventually(lambda: recorder.told("healthy") == [False])
         with pytest.raises(BackendUnavailable):
-            queue.publish("/a", encode_envelope(b"-1"), queue_in_memory=False, **LIMITS)
+            queued(queue, -1, queue_in_memory=False)
         for number in range(5, 25):
-            assert queue.publish("/a", encode_envelope(b"%d" % number), **LIMITS) is None
+            assert queued(queue, number) is None
         with pytest.raises(PublishQueueFull):
-            queue.publish("/a", encode_envelope(b"-1"), **LIMITS)
+            queued(queue, -1)
         with pytest.raises(BackendUnavailable, match="wait"):
-            queue.publish("/a", encode_envelope(b"-1"), queue_in_memory=False, **LIMITS)
+            queued(queue, -1, queue_in_memory=False)
         server.start()
         eventually(lambda: len(queue) == 0)
-        assert queue.publish("/a", encode_envelope(b"25"), **LIMITS) == Ids(26, 26)
+        assert queued(queue, 25) == Ids(26, 26)
         eventually(lambda: len(recorder.messages) == 26)
         assert recorder.data == list(range(26))
         assert recorder.told("lost") == []
@@ -390,13 +391,13 @@ def test_a_redis_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
     backend = open_redis(mortal_redis.url)
     queue = PublishQueue(backend, 10)
     recorder = listen(backend)
-    assert queue.publish("/a", encode_envelope(b"1"), **LIMITS) == Ids(1, 1)
+    assert queued(queue, 1) == Ids(1, 1)
     with mortal_redis.client() as client:
         client.replicaof("127.0.0.1", 1)  # nothing is there: it keeps its data, and takes no writes
         with pytest.raises(BackendUnavailable, match=r"(?i)read.?only"):
             publish(backend, "/a", 0)
-        assert queue.publish("/a", encode_envelope(b"2"), **LIMITS) is None
-        assert queue.publish("/a", encode_envelope(b"3"), **LIMITS) is None
+        assert queued(queue, 2) is None
+        assert queued(queue, 3) is None
         client.replicaof("NO", "ONE")
     eventually(lambda: recorder.data == [1, 2, 3])
     queue.close(1)
