@@ -156,7 +156,7 @@ def _hold(
     say_epoch: bool,
 ) -> Answer:
     headers = [*headers, *requests.cors_headers(exchange.request, exchange.options)]
-    hold = Hold(exchange.runtime, taken, blocking, make, exchange.wants, exchange.prepared, say_epoch)
+    hold = Hold(exchange, taken, blocking, make, say_epoch)
     return Answer(HTTPStatus.OK, headers, hold=hold)
 
 

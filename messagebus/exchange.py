@@ -14,7 +14,6 @@ from werkzeug.wrappers import Request
 
 from . import requests
 from .access import Access, read_grants
-from .catchup import Want
 from .message import Message
 from .options import Environ, Options
 from .requests import Asked, Refusal
@@ -49,8 +48,7 @@ class Exchange:
         self.asked = Asked({}, None, None)
         self.identity = Identity(client_id)
         self.site_id: str | None = None
-        self.wants: list[Want] = []
-        self.prepared = Prepared({}, 0)
+        self.prepared = Prepared((), {}, 0)
 
     def prepare(self, asked: Asked) -> None:
         """Check what is asked for, find out who asks, and read what it takes to answer."""
@@ -67,14 +65,15 @@ class Exchange:
         """Those of the channels that this client may not subscribe to."""
         return _refused(self.runtime.access, self.options, self.client_id, self.site_id, request, channels, grants)
 
-    def read(self) -> None:
+    def read(self) -> Prepared:
         """Read what it takes to tell what is due now."""
         self.runtime.wait_until_ready()
         if self.runtime.hub.ending:
             raise unavailable("the server is shutting down, come back")
         self.runtime.catch_up()
         asked = self.asked
-        self.wants, self.prepared = self.runtime.prepare(lambda epoch: asked.wants(self.site_id, epoch))
+        self.prepared = self.runtime.prepare(lambda epoch: asked.wants(self.site_id, epoch))
+        return self.prepared
 
     @property
     def say_epoch(self) -> bool:
@@ -85,7 +84,7 @@ class Exchange:
         """What a poll that is not held answers."""
         hub = self.runtime.hub
         while True:
-            due = hub.due_now(self.wants, self.prepared.readings, self.identity)
+            due = hub.due_now(self.prepared.wants, self.prepared.readings, self.identity)
             if due is not None:
                 return due.batch(hub.epoch, self.say_epoch)
             self.read()

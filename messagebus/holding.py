@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from _socket import socket as RawSocket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from wsgiref.handlers import format_date_time
 
 from . import hijack
-from .catchup import Want
 from .connection import BlockingConnection, Connection
 from .errors import Close
+from .exchange import Exchange
 from .opening import open_subscriber
 from .options import Environ
-from .runtime import Prepared, Runtime
 from .subscriber import Subscriber
 from .transports import WEBSOCKET, Transport
 from .transports.base import EMPTY_BATCH
@@ -29,14 +28,12 @@ MakeSubscriber = Callable[[Transport, bytes], Subscriber]
 class Hold:
     """A response that is going to be held, and everything that was read for it."""
 
-    runtime: Runtime
+    exchange: Exchange
     taken: Transport
     """The transport on a taken socket."""
     blocking: Transport | None
     """The one where the server keeps the socket; ``None``: there is none."""
     make_subscriber: MakeSubscriber
-    wants: Sequence[Want]
-    prepared: Prepared
     say_epoch: bool
 
     def respond(
@@ -48,29 +45,30 @@ class Hold:
         sock = hijack.take(environ)
         if sock is None:
             return self._block(start_response, status, headers)
-        self.runtime.reactor.call_soon(self._adopt, sock, head)
+        self.exchange.runtime.reactor.call_soon(self._adopt, sock, head)
         return _hung_up(start_response)
 
     def _adopt(self, sock: RawSocket, head: bytes) -> None:
         subscriber = self.make_subscriber(self.taken, head)
-        reactor = self.runtime.reactor
-        limit = self.runtime.options.max_outbox
+        reactor, limit = self.exchange.runtime.reactor, self.exchange.options.max_outbox
         subscriber.outlet = Connection(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
         self._open(subscriber)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
         assert self.blocking is not None, "a transport that needs the socket is refused before"
         subscriber = self.make_subscriber(self.blocking, b"")
-        connection = BlockingConnection(self.runtime.reactor, subscriber, self.runtime.options.max_outbox)
+        reactor = self.exchange.runtime.reactor
+        connection = BlockingConnection(reactor, subscriber, self.exchange.options.max_outbox)
         subscriber.outlet = connection
-        self.runtime.reactor.call_soon(self._open, subscriber)
+        reactor.call_soon(self._open, subscriber)
         if self.blocking.one_batch:
             return _whole(connection, start_response, status, headers)
         start_response(status, headers)
         return connection
 
     def _open(self, subscriber: Subscriber) -> None:
-        open_subscriber(self.runtime.hub, subscriber, self.wants, self.prepared, self.say_epoch)
+        exchange = self.exchange
+        open_subscriber(exchange.runtime.hub, subscriber, exchange.prepared, exchange.read, self.say_epoch)
 
 
 def _whole(

@@ -1,47 +1,84 @@
-"""How a subscriber begins, on every transport: wait for the feed where needed, join, be given what is due, go live.
+"""How a subscriber comes to be live on channels, on every transport: wait for the feed where needed, join, be given
+what is due.
 
 In the reactor's loop; what has to be read from the store was read before (``Runtime.prepare``)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import logging
+from collections.abc import Callable
 
-from .catchup import Want
-from .errors import FEED_LOST
+from .catchup import Due
+from .errors import FEED_LOST, BackendUnavailable
 from .hub import Hub
+from .requests import Refusal
 from .runtime import Prepared
 from .subscriber import State, Subscriber
 from .transports import join_batch
 
+logger = logging.getLogger("messagebus.opening")
 
-def open_subscriber(
-    hub: Hub, subscriber: Subscriber, wants: Sequence[Want], prepared: Prepared, say_epoch: bool
-) -> None:
-    """Take a subscriber in and make it live on ``wants``. ``say_epoch``: tell it the store's epoch in any case."""
+READINGS = 3
+"""How often it is read again what one subscriber is due, where the window has moved on meanwhile, before it is sent
+back."""
+
+Read = Callable[[], Prepared]
+"""Reads again what is due now. May block, and raise ``BackendUnavailable`` or ``Refusal``."""
+
+
+def open_subscriber(hub: Hub, subscriber: Subscriber, prepared: Prepared, read: Read, say_epoch: bool) -> None:
+    """Take a subscriber in and make it live. ``say_epoch``: tell it the store's epoch in any case."""
+
+    def go_live(due: Due) -> None:
+        put_due(hub, subscriber, due, say_epoch)
+        if subscriber.state is State.OPENING:
+            hub.set_live(subscriber)
+
     if hub.add(subscriber):
-        hub.when_reached(prepared.global_id, subscriber, partial(_go_live, hub, wants, prepared, say_epoch))
+        join(hub, subscriber, prepared, read, go_live)
 
 
-def _go_live(hub: Hub, wants: Sequence[Want], prepared: Prepared, say_epoch: bool, subscriber: Subscriber) -> None:
-    if not give_due(hub, subscriber, wants, prepared, say_epoch):
-        subscriber.end(FEED_LOST)
-    elif subscriber.state is State.OPENING:
-        hub.set_live(subscriber)
+def join(
+    hub: Hub,
+    subscriber: Subscriber,
+    prepared: Prepared,
+    read: Read,
+    joined: Callable[[Due], None],
+    readings: int = READINGS,
+) -> None:
+    """Make a subscriber live on what was prepared, and call ``joined`` with what it is due before anything else is put
+    out to it. It is sent back where the feed does not come as far as it has seen, or too much happens meanwhile."""
+
+    def reached(subscriber: Subscriber) -> None:
+        ahead = prepared.global_id > hub.global_id
+        due = None if ahead else hub.join(subscriber, prepared.wants, prepared.readings)
+        if due is not None:
+            joined(due)
+        elif ahead or not readings:
+            subscriber.end(FEED_LOST)
+        else:
+            hub.reactor.spawn(read_again)
+
+    def read_again() -> None:
+        try:
+            hub.reactor.call_soon(again, read())
+        except Exception as error:
+            if not isinstance(error, (BackendUnavailable, Refusal)):
+                logger.exception("what a subscriber is due cannot be read")
+            hub.reactor.call_soon(subscriber.end, FEED_LOST)
+
+    def again(prepared: Prepared) -> None:
+        if subscriber in hub.subscribers:  # it may have gone
+            join(hub, subscriber, prepared, read, joined, readings - 1)
+
+    hub.when_reached(prepared.global_id, subscriber, reached)
 
 
-def give_due(hub: Hub, subscriber: Subscriber, wants: Sequence[Want], prepared: Prepared, say_epoch: bool) -> bool:
-    """Join the channels and put out what is due on them, as the first batch where the transport wants one. ``False``
-    where what was prepared is no longer enough to tell, or the feed has not come as far as the subscriber."""
-    if prepared.global_id > hub.global_id:
-        return False
-    due = hub.join(subscriber, wants, prepared.readings)
-    if due is None:
-        return False
+def put_due(hub: Hub, subscriber: Subscriber, due: Due, say_epoch: bool) -> None:
+    """Put out what is due, as the first batch where the transport wants one."""
     batch = due.batch(hub.epoch, say_epoch)
     if batch or (subscriber.transport.begins and subscriber.state is State.OPENING):
         data = subscriber.transport.encode(join_batch(batch), hub.global_id)
         # The bound is for those who do not read, not for those who were away: what they asked for comes on top.
         subscriber.outlet.allow(len(data))
         subscriber.put(data)
-    return True

@@ -33,6 +33,7 @@ FILES_LEFT_TO_THE_APP = 100
 class Prepared(NamedTuple):
     """What had to be read before a subscriber can be told what it is due."""
 
+    wants: Sequence[Want]
     readings: dict[str, Reading]
     global_id: int
     """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
@@ -148,7 +149,7 @@ class Runtime:
             self._waited = True
         return self.hub.ready.is_set()
 
-    def prepare(self, ask: Callable[[str | None], list[Want]]) -> tuple[list[Want], Prepared]:
+    def prepare(self, ask: Callable[[str | None], list[Want]]) -> Prepared:
         """Read from the store whatever it takes to tell what is due. ``ask``: the store's epoch -> what is wanted.
 
         Raises:
@@ -172,7 +173,7 @@ class Runtime:
                 global_id = max(global_id, next(seen, 0))
             if want.after is not None and not want.stale:
                 global_id = max(global_id, want.after)
-        return wants, Prepared(readings, global_id)
+        return Prepared(wants, readings, global_id)
 
     def catch_up(self) -> None:
         """Wait until the loop has dispatched what the feed has received: a poll sees what its own process published."""

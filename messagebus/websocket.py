@@ -19,9 +19,9 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from .access import matches
+from .catchup import Due
 from .errors import (
     BINARY,
-    FEED_LOST,
     MALFORMED,
     TOO_BIG,
     TOO_MANY_COMMANDS,
@@ -33,7 +33,7 @@ from .errors import (
     InvalidPosition,
 )
 from .message import check_channel, encode_json, store_name
-from .opening import give_due
+from .opening import join, put_due
 from .positions import parse_wants
 from .runtime import Prepared, Runtime
 from .subscriber import Identity, State, Subscriber
@@ -220,25 +220,27 @@ class WebSocketSubscriber(Subscriber):
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise CommandError("bad_request", "grants: expected a list of tokens")
 
-        def prepare() -> Prepared:
+        def check_and_read() -> Prepared:
             for channel in self._refused([want.channel for want in wants], grants) if self._refused else ():
                 raise CommandError("forbidden", f"{channel}: this client may not subscribe to it")
-            return self._runtime.prepare(lambda _: wants)[1]
+            return read()
+
+        def read() -> Prepared:
+            return self._runtime.prepare(lambda _: wants)
 
         def finish(prepared: Prepared) -> None:
-            self.hub.when_reached(prepared.global_id, self, lambda _: join(prepared))
+            if self._commands is None:
+                self._commands = deque()  # an unsubscribe that follows must not overtake it
+            join(self.hub, self, prepared, read, joined)
 
-        def join(prepared: Prepared) -> None:
-            for channel in list(self.channels):
-                if channel.name in {want.name for want in wants}:
-                    self.hub.drop(self, channel)
+        def joined(due: Due) -> None:
             self._succeed(command, {})
-            if not give_due(self.hub, self, wants, prepared, False):
-                self.end(FEED_LOST)
-            elif self.state is State.LIVE:
+            put_due(self.hub, self, due, False)
+            if self.state is State.LIVE:
                 self.hub.set_live(self)
+            self._go_on()
 
-        self._do(command, self._refused is None and self._runtime.knows(wants), prepare, finish)
+        self._do(command, self._refused is None and self._runtime.knows(wants), check_and_read, finish)
 
     def _publish(self, command: dict[str, Any], message: Any) -> None:
         if not isinstance(message, dict) or set(message) != {"channel", "data"}:
@@ -253,11 +255,13 @@ class WebSocketSubscriber(Subscriber):
 
         def finish(message_id: int | None) -> None:
             self._succeed(command, {"message_id": message_id})
+            self._go_on()
 
         self._do(command, not self._runtime.backend.shared, publish, finish)
 
     def _do(self, command: dict[str, Any], now: bool, job: Any, finish: Any) -> None:
-        """Do a job that may have to wait for the store, where waiting is allowed; commands after it keep their turn."""
+        """Do a job that may have to wait for the store, where waiting is allowed. Commands after it keep their turn:
+        ``finish`` calls ``_go_on`` when it is."""
         if now:
             finish(job())
             return
@@ -267,26 +271,33 @@ class WebSocketSubscriber(Subscriber):
             try:
                 result = job()
             except BackendUnavailable as error:
-                answer = partial(self._fail, command, CommandError("unavailable", str(error)))
+                answer = partial(fail, CommandError("unavailable", str(error)))
             except (CommandError, InvalidData) as error:
-                answer = partial(self._fail, command, error)
+                answer = partial(fail, error)
             except Exception as error:
                 logger.exception("a command failed")
-                answer = partial(self._fail, command, CommandError("internal", type(error).__name__))
+                answer = partial(fail, CommandError("internal", type(error).__name__))
             else:
                 answer = partial(finish, result)
             self._runtime.reactor.call_soon(then, answer)
 
-        def then(answer: Any) -> None:
+        def fail(error: Exception) -> None:
+            self._fail(command, error)
+            self._go_on()
+
+        def then(answer: Callable[[], None]) -> None:
             if self.state in _OPEN:
                 answer()
-            commands, self._commands = self._commands, None
-            while commands and self._commands is None:
-                self._carry_out(commands.popleft())
-            if commands and self._commands is not None:
-                self._commands.extend(commands)
 
         self._runtime.reactor.spawn(run)
+
+    def _go_on(self) -> None:
+        """A command is done: carry out those that came meanwhile, up to one that has to wait in its turn."""
+        commands, self._commands = self._commands, None
+        while commands and self._commands is None:
+            self._carry_out(commands.popleft())
+        if commands and self._commands is not None:
+            self._commands.extend(commands)
 
     # --- answers ---
 

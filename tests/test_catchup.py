@@ -7,156 +7,26 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messagebus.access import Access
 from messagebus.backends import Backlog, State
-from messagebus.callbacks import Callbacks
 from messagebus.catchup import Due, View, Want, add_due, covers, read_after
 from messagebus.channel import Channel
 from messagebus.errors import FEED_LOST, BackendUnavailable
 from messagebus.hub import Hub
-from messagebus.message import Message, encode_envelope
-from messagebus.opening import open_subscriber
+from messagebus.message import Message
 from messagebus.options import Options
-from messagebus.publisher import Publisher
 from messagebus.reactor import Reactor
-from messagebus.runtime import Runtime
+from messagebus.runtime import Prepared
 from messagebus.subscriber import Identity, Subscriber
-from messagebus.transports import Transport
 
-NAME = "/chat"
-
-
-class Plain(Transport):
-    """A batch as it is."""
-
-    name = "plain"
-
-    def encode(self, batch: bytes, global_id: int) -> bytes:
-        return batch
-
-
-class Paper:
-    """A connection that writes down what is put."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[dict[str, Any]]] = []
-        self.finished = False
-        self.tick = 0
-
-    def put(self, data: bytes) -> None:
-        self.batches.append(json.loads(data))
-
-    def allow(self, size: int) -> None: ...
-
-    def finish(self) -> None:
-        self.finished = True
-
-    def abort(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-    def on_deadline(self) -> None: ...
-
-    def told(self, channel: str) -> list[Any]:
-        return [m["data"] for batch in self.batches for m in batch if m["channel"] == channel]
-
-    @property
-    def ids(self) -> list[int]:
-        return [m["message_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
-
-    @property
-    def global_ids(self) -> list[int]:
-        return [m["global_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
-
-
-class LateFeed:
-    """A process whose feed comes when the test says so, over a store that others publish to."""
-
-    def __init__(self, kept: int, window: int) -> None:
-        self.runtime = Runtime(Publisher(Options(window_size=window)), Callbacks(), Access())
-        self.kept = kept
-        self.global_ids: list[int] = []
-        """Of the messages on the channel."""
-        self._late: list[Message] = []
-        self.runtime.backend.listen(self)
-
-    def started(self, state: State) -> None:
-        self.runtime.hub.start(state)
-
-    def received(self, messages: Sequence[Message]) -> None:
-        self._late += messages
-
-    def lost(self, state: State) -> None:
-        raise AssertionError("nothing is lost here")
-
-    def healthy(self, healthy: bool) -> None: ...
-
-    def do(self, actions: str) -> None:
-        """``p`` publishes on the channel, ``o`` on another one, ``d`` dispatches the feed's next message, ``t`` is a
-        turn of the loop."""
-        for action in actions:
-            if action == "d":
-                if self._late:
-                    self.dispatch(1)
-            elif action == "t":
-                self.runtime.reactor.turn(0)
-            else:
-                name = NAME if action == "p" else "/other"
-                ids = self.runtime.backend.publish(
-                    name, encode_envelope(b"1"), max_backlog_size=self.kept, max_backlog_age=100
-                )
-                if action == "p":
-                    self.global_ids.append(ids.global_id)
-
-    def dispatch(self, count: int) -> None:
-        messages, self._late = self._late[:count], self._late[count:]
-        self.runtime.seen_id = messages[-1].global_id
-        self.runtime.hub.dispatch(messages)
-
-    def subscribe(self, want: Want, between: str) -> Paper:
-        """A subscriber; ``between`` happens after what it needs was read, and before it is let in."""
-        while True:
-            wants, prepared = self.runtime.prepare(lambda _: [want])
-            self.do(between)
-            paper = Paper()
-            subscriber = Subscriber(self.runtime.hub, Plain(), Identity("c"), b"", None)
-            subscriber.outlet = paper
-            # In the loop, after whatever the reading has handed over to it.
-            self.runtime.reactor.call_soon(open_subscriber, self.runtime.hub, subscriber, wants, prepared, False)
-            self.runtime.reactor.turn(0)
-            if not paper.finished:
-                return paper
-            # It was sent away, and comes back; this time nothing comes in between.
-            assert between, "sent away although everything was at hand"
-            between = ""
-
-    def finish(self, paper: Paper, want: Want) -> Paper:
-        """The feed catches up with the store. A subscriber that was sent away while it waited for that comes back."""
-        while self._late:
-            self.dispatch(3)
-        self.runtime.reactor.turn(0)
-        if paper.finished:
-            assert paper.batches == [], "sent away although it was live"
-            return self.subscribe(want, "")
-        return paper
-
-
-@contextmanager
-def late_feed(kept: int, window: int) -> Iterator[LateFeed]:
-    feed = LateFeed(kept, window)
-    try:
-        yield feed
-    finally:
-        feed.runtime.reactor.abandon()
-        feed.runtime.backend.close()
-
+from .late_feed import NAME, Paper, Plain, late_feed
 
 actions = st.text(alphabet="ppoddt", max_size=14)
 sizes = st.sampled_from([1, 2, 3, 8, 1000])
@@ -174,7 +44,7 @@ def test_from_a_position_everything_after_it_arrives_once_or_is_said_to_be_gone(
         want = Want(NAME, NAME, position)
         paper = feed.subscribe(want, between)
         feed.do(after)
-        paper = feed.finish(paper, want)
+        feed.finish(paper)
         first = position + 1
         for gap in paper.told("/__gap"):
             assert gap[NAME]["after"] == position
@@ -197,7 +67,7 @@ def test_from_minus_k_the_last_messages_arrive_once_and_then_the_new_ones(
         want = Want(NAME, NAME, position)
         paper = feed.subscribe(want, between)
         feed.do(after)
-        paper = feed.finish(paper, want)
+        feed.finish(paper)
         total = len(feed.global_ids)
         assert paper.ids == list(range(total - len(paper.ids) + 1, total + 1))
         if position == -1:
@@ -219,7 +89,7 @@ def test_from_a_global_id_everything_after_it_arrives_once_or_is_said_to_be_gone
         want = Want(NAME, NAME, -1, after=since)
         paper = feed.subscribe(want, between)
         feed.do(after)
-        paper = feed.finish(paper, want)
+        feed.finish(paper)
         expected = [global_id for global_id in feed.global_ids if global_id > since]
         if paper.told("/__gap"):
             assert len(feed.global_ids) > kept, "nothing is gone"
@@ -289,14 +159,51 @@ def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
 def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> None:
     with late_feed(kept=8, window=8) as feed:
         feed.do("ppdd")
-        wants, prepared = feed.runtime.prepare(lambda _: [Want(NAME, NAME, 0)])
+        prepared = feed.read(Want(NAME, NAME, 0))
         feed.runtime.hub.lost(State(0, "another life"))
-        subscriber, paper = Subscriber(feed.runtime.hub, Plain(), Identity("c"), b"", None), Paper()
-        subscriber.outlet = paper
-        open_subscriber(feed.runtime.hub, subscriber, wants, prepared, False)
-        assert paper.finished
+        assert feed.open(prepared, lambda: prepared).finished
         view = feed.runtime.hub.enter(NAME).view()
         assert view is None, "what was read of the former life is nothing that is known of this one"
+
+
+def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again() -> None:
+    with late_feed(kept=1000, window=4) as feed:
+        feed.do("ppppdddd")
+        want = Want(NAME, NAME, 1)
+        assert feed.runtime.knows([want]), "nothing is read for it"
+        paper = feed.subscribe(want, "ppppdddd")
+        assert paper.ids == [2, 3, 4, 5, 6, 7, 8]
+        feed.do("pd")
+        assert paper.ids == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("outage", [BackendUnavailable("away"), ValueError("a mistake")])
+def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: Exception) -> None:
+    def fail() -> Prepared:
+        raise outage
+
+    with late_feed(kept=1000, window=4) as feed:
+        feed.do("ppppdddd")
+        prepared = feed.read(Want(NAME, NAME, 1))
+        feed.do("ppppdddd")
+        paper = feed.open(prepared, fail)
+        assert paper.finished
+        assert not feed.runtime.hub.subscribers
+
+
+def test_a_subscriber_is_sent_back_where_the_window_moves_on_each_time() -> None:
+    with late_feed(kept=1000, window=4) as feed:
+        feed.do("ppppdddd")
+        prepared = feed.read(Want(NAME, NAME, 1))
+        feed.do("ppppdddd")
+        readings: list[None] = []
+
+        def read_the_same() -> Prepared:
+            readings.append(None)
+            return prepared
+
+        assert feed.open(prepared, read_the_same).finished
+        assert 1 < len(readings) < 10
 
 
 def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None:

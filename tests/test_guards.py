@@ -68,7 +68,8 @@ class World:
         subscriber.outlet = connect(subscriber)
         messages = backlog or []
         reading = Reading(self.hub.enter(CHANNEL), 0, Backlog(messages, len(messages), 1))
-        open_subscriber(self.hub, subscriber, [Want(CHANNEL, CHANNEL, 0)], Prepared({CHANNEL: reading}, 0), False)
+        prepared = Prepared([Want(CHANNEL, CHANNEL, 0)], {CHANNEL: reading}, 0)
+        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, False)
 
 
 @pytest.fixture

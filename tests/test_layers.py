@@ -25,7 +25,6 @@ LAYERS = [
     "backends",
     "publish_queue",
     "publisher",
-    "publisher",
     "callbacks",
     "catchup",
     "reactor",

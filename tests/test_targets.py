@@ -36,7 +36,8 @@ class World:
         subscriber = Subscriber(self.hub, EVENT_SOURCE, identity, b"", None)
         outlet = subscriber.outlet = Outlet()
         reading = Reading(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
-        open_subscriber(self.hub, subscriber, [Want(channel, channel, 0)], Prepared({channel: reading}, 0), False)
+        prepared = Prepared([Want(channel, channel, 0)], {channel: reading}, 0)
+        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, False)
         return outlet
 
     def close(self) -> None:

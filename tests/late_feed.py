@@ -1,0 +1,155 @@
+"""A process in which everything happens when a test says so: the feed, and the turns of the loop. No sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from messagebus.access import Access
+from messagebus.backends import State
+from messagebus.callbacks import Callbacks
+from messagebus.catchup import Want
+from messagebus.message import Message, encode_envelope
+from messagebus.opening import open_subscriber
+from messagebus.options import Options
+from messagebus.publisher import Publisher
+from messagebus.runtime import Prepared, Runtime
+from messagebus.subscriber import Identity, Subscriber
+from messagebus.transports import Transport
+
+NAME = "/chat"
+
+
+class Plain(Transport):
+    """A batch as it is."""
+
+    name = "plain"
+
+    def encode(self, batch: bytes, global_id: int) -> bytes:
+        return batch
+
+
+class Paper:
+    """A connection that writes down what is put."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[dict[str, Any]]] = []
+        self.finished = False
+        self.tick = 0
+
+    def put(self, data: bytes) -> None:
+        self.batches.append(json.loads(data))
+
+    def allow(self, size: int) -> None: ...
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def abort(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def on_deadline(self) -> None: ...
+
+    def told(self, channel: str) -> list[Any]:
+        return [m["data"] for batch in self.batches for m in batch if m["channel"] == channel]
+
+    @property
+    def ids(self) -> list[int]:
+        return [m["message_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
+
+    @property
+    def global_ids(self) -> list[int]:
+        return [m["global_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
+
+
+class LateFeed:
+    """A process whose feed comes when the test says so, over a store that others publish to."""
+
+    def __init__(self, kept: int, window: int) -> None:
+        self.runtime = Runtime(Publisher(Options(window_size=window)), Callbacks(), Access())
+        self.runtime.reactor.spawn = self._at_once  # type: ignore[method-assign]
+        self.kept = kept
+        self.global_ids: list[int] = []
+        """Of the messages on the channel."""
+        self._late: list[Message] = []
+        self.runtime.backend.listen(self)
+
+    def _at_once(self, call: Callable[[], object]) -> None:
+        call()
+
+    def started(self, state: State) -> None:
+        self.runtime.hub.start(state)
+
+    def received(self, messages: Sequence[Message]) -> None:
+        self._late += messages
+
+    def lost(self, state: State) -> None:
+        raise AssertionError("nothing is lost here")
+
+    def healthy(self, healthy: bool) -> None: ...
+
+    def do(self, actions: str) -> None:
+        """``p`` publishes on the channel, ``o`` on another one, ``d`` dispatches the feed's next message, ``t`` is a
+        turn of the loop."""
+        for action in actions:
+            if action == "d":
+                if self._late:
+                    self.dispatch(1)
+            elif action == "t":
+                self.runtime.reactor.turn(0)
+            else:
+                name = NAME if action == "p" else "/other"
+                ids = self.runtime.backend.publish(
+                    name, encode_envelope(b"1"), max_backlog_size=self.kept, max_backlog_age=100
+                )
+                if action == "p":
+                    self.global_ids.append(ids.global_id)
+
+    def dispatch(self, count: int) -> None:
+        messages, self._late = self._late[:count], self._late[count:]
+        self.runtime.seen_id = messages[-1].global_id
+        self.runtime.hub.dispatch(messages)
+
+    def subscribe(self, want: Want, between: str) -> Paper:
+        """A subscriber; ``between`` happens after what it needs was read, and before it is let in."""
+        prepared = self.read(want)
+        self.do(between)
+        return self.open(prepared, lambda: self.read(want))
+
+    def read(self, want: Want) -> Prepared:
+        return self.runtime.prepare(lambda _: [want])
+
+    def open(self, prepared: Prepared, read: Callable[[], Prepared]) -> Paper:
+        """A subscriber that is let in with what was read for it."""
+        paper = Paper()
+        subscriber = Subscriber(self.runtime.hub, Plain(), Identity("c"), b"", None)
+        subscriber.outlet = paper
+        # In the loop, after whatever the reading has handed over to it.
+        self.runtime.reactor.call_soon(open_subscriber, self.runtime.hub, subscriber, prepared, read, False)
+        self.settle()
+        return paper
+
+    def finish(self, paper: Paper) -> None:
+        """The feed catches up with the store, and a subscriber that has waited for it is let in."""
+        while self._late:
+            self.dispatch(3)
+        self.settle()
+        assert not paper.finished, "sent back"
+
+    def settle(self) -> None:
+        """As many turns as it takes until nothing is left to do."""
+        for _ in range(8):
+            self.runtime.reactor.turn(0)
+
+
+@contextmanager
+def late_feed(kept: int, window: int) -> Iterator[LateFeed]:
+    feed = LateFeed(kept, window)
+    try:
+        yield feed
+    finally:
+        feed.runtime.reactor.abandon()
+        feed.runtime.backend.close()

@@ -1,0 +1,102 @@
+"""Commands of an open WebSocket that have to wait: for the feed, or for what is read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
+
+from messagebus.catchup import Want
+from messagebus.opening import open_subscriber
+from messagebus.runtime import Prepared
+from messagebus.subscriber import Identity
+from messagebus.websocket import WebSocketSubscriber
+
+from .late_feed import NAME, LateFeed, Paper, late_feed
+
+
+class Frames(Paper):
+    """A connection that writes down batches and answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[dict[str, Any]] = []
+        self.codes: list[int] = []
+
+    def put(self, data: bytes) -> None:
+        reader = StreamReader()
+        reader.feed_data(data)
+        parser = Frame.parse(reader.read_exact, mask=False)
+        with pytest.raises(StopIteration) as parsed:
+            next(parser)
+        frame: Frame = parsed.value.value
+        if frame.opcode is Opcode.CLOSE:
+            self.codes.append(int.from_bytes(frame.data[:2], "big"))
+            return
+        said = json.loads(bytes(frame.data))
+        (self.batches if isinstance(said, list) else self.answers).append(said)
+
+
+class Talk:
+    """An open WebSocket on one channel, and what its client says."""
+
+    def __init__(self, feed: LateFeed) -> None:
+        self.feed = feed
+        self.frames = Frames()
+        self.subscriber = WebSocketSubscriber(feed.runtime, Identity("c"), b"", None, None)
+        self.subscriber.outlet = self.frames
+        prepared = Prepared([], {}, 0)
+        open_subscriber(feed.runtime.hub, self.subscriber, prepared, lambda: prepared, False)
+
+    def say(self, **command: Any) -> None:
+        frame = Frame(Opcode.TEXT, json.dumps(command).encode())
+        self.subscriber.on_data(frame.serialize(mask=True))
+
+
+@pytest.fixture
+def talk() -> Iterator[Talk]:
+    with late_feed(kept=1000, window=4) as feed:
+        yield Talk(feed)
+
+
+def test_a_command_after_a_subscribe_that_waits_for_the_feed_keeps_its_turn(talk: Talk) -> None:
+    talk.feed.do("pp")
+    talk.say(id=1, subscribe={NAME: 2})  # it has seen what this process has not
+    talk.say(id=2, unsubscribe=[NAME])
+    talk.say(id=3, ping=1)
+    talk.feed.settle()
+    assert talk.frames.answers == []
+    talk.feed.do("dd")
+    talk.feed.settle()
+    assert [answer["id"] for answer in talk.frames.answers] == [1, 2, 3]
+    assert not talk.subscriber.channels
+    talk.feed.do("pd")
+    assert talk.frames.ids == []
+
+
+def test_a_subscribe_whose_window_has_moved_on_meanwhile_is_read_again(talk: Talk) -> None:
+    talk.feed.do("ppppdddd")
+    talk.feed.subscribe(Want(NAME, NAME, 0), "")
+    talk.feed.do("ppppo")
+    # It has seen the message on the other channel, so that it waits for it, while what it is due leaves the window.
+    talk.say(id=1, subscribe={NAME: 1, "/other": 1})
+    talk.feed.do("ddddd")
+    talk.feed.settle()
+    assert talk.frames.answers == [{"id": 1, "ok": {}}]
+    assert talk.frames.ids == [2, 3, 4, 5, 6, 7, 8]
+    assert talk.frames.codes == []
+
+
+def test_many_commands_that_wait_are_carried_out_in_order(talk: Talk) -> None:
+    talk.feed.do("pp")
+    talk.say(id=0, subscribe={NAME: 2})
+    for number in range(1, 40):
+        talk.say(id=number, subscribe={f"/{number}": 0})
+    talk.feed.do("dd")
+    talk.feed.settle()
+    assert [answer["id"] for answer in talk.frames.answers] == list(range(40))
+    assert len(talk.subscriber.channels) == 40
