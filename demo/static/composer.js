@@ -8,6 +8,7 @@ const form = document.getElementById("composer");
 const box = document.getElementById("text");
 const url = document.body.dataset.messages;
 const sentAt = new Map(); // key -> when it was sent, for those on their way
+let last = Promise.resolve(); // the end of what is being sent
 
 /* Milliseconds from sending to now, for a message that has come back; undefined where it is not one of ours. */
 export function roundTrip(key) {
@@ -16,10 +17,15 @@ export function roundTrip(key) {
   return since === undefined ? undefined : performance.now() - since;
 }
 
-async function send(element, said) {
+/* One after another: of two requests that are under way at once, the second may be served first. */
+function send(element, said) {
   element.classList.add("pending");
   element.classList.remove("failed", "waiting");
   element.querySelector(".trouble")?.remove();
+  last = last.then(() => post(element, said));
+}
+
+async function post(element, said) {
   sentAt.set(said.key, performance.now());
   try {
     const response = await fetch(url, {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from messagebus import Bus
 from tests.chromium import PageErrors
@@ -78,7 +78,11 @@ def texts(page: Page) -> list[str]:
 
 
 def expect_texts(page: Page, *expected: str) -> None:
-    eventually(lambda: texts(page) == list(expected), interval=0.05, message=f"the page does not show {expected}")
+    def shows() -> bool:
+        assert texts(page) == list(expected)
+        return True
+
+    eventually(shows, interval=0.05)
 
 
 def publish(url: str, count: int, room: str = "lobby") -> None:
@@ -105,6 +109,22 @@ def test_two_people_chat_over_each_transport(serve_chat: Callable[..., Server], 
         expect_texts(page, "hello", "hello, Ada", "how are you?")
         expect(page.locator(".message .local")).to_have_text(["#1", "#2", "#3"])
     expect(ada.locator(".own .text")).to_have_text(["hello"])
+
+
+def test_a_message_is_sent_when_the_one_before_it_has_arrived(serve_chat: Callable[..., Server], visit: Visit) -> None:
+    page = visit(serve_chat())
+    held: list[Route] = []
+    page.route("**/messages", lambda route: held.append(route))
+    say(page, "first")
+    say(page, "second")
+    expect(page.locator(".message.pending")).to_have_count(2)
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    [first] = held
+    first.continue_()
+    expect_texts(page, "first", "second")
+    eventually(lambda: bool(texts(page)) and len(held) == 2)
+    held[1].continue_()
+    expect(page.locator(".message .local")).to_have_text(["#1", "#2"])
 
 
 def test_automatic_takes_the_best_transport_again(serve_chat: Callable[..., Server], visit: Visit) -> None:
