@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
+from hypothesis import settings
+
+# The same examples in every run, so that a run that fails fails again; others each time with
+# --hypothesis-profile=default.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
+
 pytest_plugins = ["tests.fixtures_stores", "tests.fixtures_servers", "tests.chromium"]
 
 

@@ -67,7 +67,7 @@ class BadNetwork:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts = 0
-        """Connections that were cut because their budget was used up."""
+        """Connections that were cut."""
         self._start(self._accept)
 
     def __enter__(self) -> BadNetwork:
@@ -86,6 +86,7 @@ class BadNetwork:
     def cut(self) -> None:
         """End every connection that there is."""
         with self._lock:
+            self.cuts += len(self._links)
             for link in self._links:
                 link.cut()
 
