@@ -20,6 +20,8 @@ class _Link:
         self.upstream = upstream
         self.left = budget
         self.silent = False
+        self.waits = False
+        """Whether the client has asked, and nothing has come back yet."""
 
     def run(self) -> None:
         """Pass bytes on until either side ends, somebody cuts it, or the budget is used up."""
@@ -36,6 +38,7 @@ class _Link:
                     if not data:
                         return
                     target.sendall(data)
+                    self.waits = source is self.client
                     # Only what the server says counts: no request is too long to get through.
                     self.left -= len(data) if source is self.upstream else 0
 
@@ -104,6 +107,11 @@ class BadNetwork:
     def come_back(self) -> None:
         """New connections get through again; those from before do not."""
         self._vanished = False
+
+    def is_waiting(self) -> bool:
+        """Whether a client has asked on some connection and nothing has come back yet."""
+        with self._lock:
+            return any(link.waits for link in self._links)
 
     def refuse(self, refusing: bool = True) -> None:
         """End new connections at once, or take them again."""

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext
 
 from tests import processes
 from tests.chromium import PageErrors
+from tests.eventually import eventually
 from tests.servers import Server
 
 from .bad_network import BadNetwork
@@ -139,6 +140,8 @@ def test_a_laptop_that_sleeps_while_its_connections_vanish_without_a_word(
     tab.open(transport)
     publish(flask_server, channel, range(10))
     tab.wait_for_count(10)
+    if transport == "long-polling":
+        eventually(network_without_keep_alive.is_waiting)  # each batch ends a poll, and the next one comes after it
     network_without_keep_alive.vanish()
     publish(flask_server, channel, range(10, 300))
     network_without_keep_alive.come_back()
@@ -162,6 +165,8 @@ def test_a_connection_that_falls_silent_is_given_up(
     tab.open(transport)
     publish(flask_server, channel, range(10))
     tab.wait_for_count(10)
+    if transport == "long-polling":
+        eventually(network_without_keep_alive.is_waiting)  # each batch ends a poll, and the next one comes after it
     network_without_keep_alive.vanish()
     publish(flask_server, channel, range(10, 20))
     network_without_keep_alive.come_back()
