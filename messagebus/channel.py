@@ -87,14 +87,17 @@ class Channel:
         # From the channel's first message on nothing is older, whatever was known when the window was begun.
         return View(window, floor, last_id, after if floor else 0, whole)
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Remember what is being dispatched."""
+    def append(self, messages: Sequence[Message], max_messages: int, max_bytes: int) -> None:
+        """Remember what is being dispatched, within the bounds of :meth:`trim`."""
         if self.floor is None:
             self.floor = messages[0].message_id - 1
-        self.window += messages
+        window = self.window
+        window += messages
         self.last_id = messages[-1].message_id
         for message in messages:
             self.size += len(message.raw)
+        if len(window) > max_messages or self.size > max_bytes:
+            self.trim(max_messages, max_bytes)
 
     def merge(self, reading: Reading, global_id: int) -> None:
         """Put what was read from the store before the window, as far as it has been dispatched (up to

@@ -14,8 +14,7 @@ import logging
 import random
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .access import Access, ReportError
 from .audience import Audience
@@ -258,21 +257,19 @@ class Hub:
 
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages. What comes in a row on one channel is one batch to its subscribers."""
-        for (_, _, targeted), run in groupby(messages, _by_run):
-            batch = list(run)
+        for batch in _runs(messages):
             self.global_id = batch[-1].global_id
             channel = self._channels.get(batch[0].name)
             if channel is None:
                 continue
-            channel.append(batch)
-            channel.trim(self.options.window_size, self._window_share)
+            channel.append(batch, self.options.window_size, self._window_share)
             if not channel.subscribers:
                 continue
             if self._access.filters:
                 batch = [message for message in batch if self._access.lets_through(message, self._report)]
                 if not batch:
                     continue
-            if targeted:
+            if batch[0].targeted:
                 for message in batch:
                     self._deliver_targeted(channel, message)
             else:
@@ -285,9 +282,10 @@ class Hub:
     def _deliver(self, channel: Channel, messages: Sequence[Message]) -> None:
         batch = join_batch(messages)
         global_id = messages[-1].global_id
-        for transport, members in list(channel.subscribers.items()):
+        # Copies: who came for one batch leaves, and so does who is too slow. Tuples are made faster than lists.
+        for transport, members in (*channel.subscribers.items(),):
             data = transport.encode(batch, global_id)
-            for subscriber in list(members):  # a copy: who came for one batch leaves, and so does who is too slow
+            for subscriber in (*members,):
                 if subscriber.head or transport.one_batch:
                     subscriber.put(data)
                 else:
@@ -365,7 +363,18 @@ class Hub:
         self.reactor.set_deadline(self, SWEEP_SECONDS)
 
 
-def _by_run(message: Message) -> tuple[str, str | None, bool]:
-    # Spelled out: each property would be a call more for every message.
-    untargeted = message.user_ids is None and message.group_ids is None and message.client_ids is None
-    return message.channel, message.site_id, not untargeted
+def _runs(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """What comes in a row on one channel, and is targeted or is not."""
+    run: list[Message] = []
+    for message in messages:
+        # The channel first: where each message is on another one, nothing else has to be looked at.
+        if run and not (
+            message.channel == run[0].channel
+            and message.site_id == run[0].site_id
+            and message.targeted is run[0].targeted
+        ):
+            yield run
+            run = []
+        run.append(message)
+    if run:
+        yield run

@@ -232,7 +232,7 @@ def test_who_is_ahead_of_this_process_is_never_told_without_the_store() -> None:
 
 def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:
     channel = Channel(NAME, 0)
-    channel.append([Message(1, 1, NAME, b"1")])
+    channel.append([Message(1, 1, NAME, b"1")], 8, 1000)
     views: list[View | None] = []
 
     class Appended(list[Message]):
@@ -240,7 +240,7 @@ def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:
             views.append(channel.view())  # as another thread might, in the middle
             return super().__iter__()
 
-    channel.append(Appended([Message(2, 2, NAME, b"2")]))
+    channel.append(Appended([Message(2, 2, NAME, b"2")]), 8, 1000)
     assert views
     assert all(view is not None and view.last_id == view.messages[-1].message_id for view in views)
 

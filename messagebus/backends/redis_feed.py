@@ -20,8 +20,9 @@ from .base import Listener
 from .feed import Source, decode_entry
 from .feed_thread import FeedThread
 
-BULK = 256 * 1024
-"""Bytes asked of the socket at once."""
+BULK = 64 * 1024
+"""Bytes asked of the socket at once: some three hundred messages, which are still in the processor's cache when they
+are written out. With four times as many, each takes a quarter longer."""
 QUIET = 5.0
 """Seconds without a word after which the server is asked whether it is still there."""
 
