@@ -270,8 +270,7 @@ class Hub:
                 if not batch:
                     continue
             if batch[0].targeted:
-                for message in batch:
-                    self._deliver_targeted(channel, message)
+                self._deliver_targeted(channel, batch)
             else:
                 self._deliver(channel, batch)
         if self._waiting:
@@ -291,14 +290,19 @@ class Hub:
                 else:
                     subscriber.outlet.put(data)  # as ``put`` does, without a call more for each
 
-    def _deliver_targeted(self, channel: Channel, message: Message) -> None:
-        encoded: dict[Transport, bytes] = {}
-        for subscriber in self._audience.find(message):
-            if channel in subscriber.channels:
-                transport = subscriber.transport
-                if transport not in encoded:
-                    encoded[transport] = transport.encode(join_batch([message]), message.global_id)
-                subscriber.put(encoded[transport])
+    def _deliver_targeted(self, channel: Channel, messages: Sequence[Message]) -> None:
+        for message in messages:
+            encoded: dict[Transport, bytes] = {}
+            for subscriber in self._audience.find(message):
+                if channel in subscriber.channels:
+                    transport = subscriber.transport
+                    data = encoded.get(transport)
+                    if data is None:
+                        data = encoded[transport] = transport.encode(join_batch([message]), message.global_id)
+                    if subscriber.head or transport.one_batch:
+                        subscriber.put(data)
+                    else:
+                        subscriber.outlet.put(data)
 
     def lost(self, state: State) -> None:
         """What is remembered no longer fits the store: forget it, and have everybody come back with their positions."""
@@ -365,16 +369,14 @@ class Hub:
 
 def _runs(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """What comes in a row on one channel, and is targeted or is not."""
+    channel = site_id = targeted = None
     run: list[Message] = []
     for message in messages:
-        # The channel first: where each message is on another one, nothing else has to be looked at.
-        if run and not (
-            message.channel == run[0].channel
-            and message.site_id == run[0].site_id
-            and message.targeted is run[0].targeted
-        ):
-            yield run
+        is_targeted = message.targeted
+        if message.channel != channel or is_targeted is not targeted or message.site_id != site_id:
+            if run:
+                yield run
             run = []
+            channel, site_id, targeted = message.channel, message.site_id, is_targeted
         run.append(message)
-    if run:
-        yield run
+    yield run

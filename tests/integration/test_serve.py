@@ -190,6 +190,14 @@ def test_small_answers_on_one_connection_do_not_wait_for_each_other(serve_app: S
     assert time.monotonic() - started < 2
 
 
+def test_what_stands_when_it_starts_is_kept_from_the_garbage_collector(serve_app: ServeApp, tmp_path: Path) -> None:
+    tmp_path.joinpath("frozen.py").write_text(
+        "import gc\nfrom flask import Flask\napp = Flask(__name__)\napp.get('/')(lambda: str(gc.get_freeze_count()))\n"
+    )
+    server = serve_app("serve", "frozen:app", cwd=tmp_path, ready="/")
+    assert int(server.get("/")[1]) > 10_000
+
+
 def test_a_thousand_websockets_get_four_hundred_messages_each_from_a_small_process(
     serve_app: ServeApp, redis_url: str
 ) -> None:
