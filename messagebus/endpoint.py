@@ -6,12 +6,11 @@ everything that can be refused; what it returns is either complete, or held from
 
 from __future__ import annotations
 
-import dataclasses
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 
 from websockets.utils import accept_key
 from werkzeug.exceptions import NotFound
@@ -55,8 +54,7 @@ EVENTS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A response: complete, or held."""
 
     status: HTTPStatus
@@ -96,7 +94,7 @@ def answer(runtime: Runtime, request: Request, path: str, context: Context = pla
         extra = dict(lookup(request.environ) or {})
         replaced = {name.lower() for name in extra}
         kept = [(name, value) for name, value in answered.headers if name.lower() not in replaced]
-        answered = dataclasses.replace(answered, headers=[*kept, *extra.items()])
+        answered = answered._replace(headers=[*kept, *extra.items()])
     return answered
 
 
@@ -137,11 +135,11 @@ def _poll(exchange: Exchange) -> Answer:
     )
     if held and streamed:
         return _hold(
-            exchange, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.make_subscriber, exchange.say_epoch
+            exchange, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.subscriber_maker(), exchange.say_epoch
         )
     batch = exchange.due_now()
     if held and not batch:
-        return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.make_subscriber, False)
+        return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.subscriber_maker(), False)
     if exchange.asked.sequence is not None:
         exchange.runtime.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
     return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors], join_batch(batch))
@@ -156,7 +154,7 @@ def _hold(
     say_epoch: bool,
 ) -> Answer:
     headers = [*headers, *requests.cors_headers(exchange.request, exchange.options)]
-    hold = Hold(exchange, taken, blocking, make, say_epoch)
+    hold = Hold(exchange.runtime, taken, blocking, make, exchange.prepared, exchange.reader(), say_epoch)
     return Answer(HTTPStatus.OK, headers, hold=hold)
 
 
@@ -164,7 +162,7 @@ def _event_source(exchange: Exchange) -> Answer:
     requests.check_method(exchange.request, "GET")
     exchange.prepare(requests.read_query(exchange.request, exchange.options))
     _check_room(exchange)
-    return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE, exchange.make_subscriber, _epoch_is_news(exchange))
+    return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE, exchange.subscriber_maker(), _epoch_is_news(exchange))
 
 
 def _websocket(exchange: Exchange) -> Answer:

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Request
 from . import requests
 from .access import Access, read_grants
 from .message import Message
+from .opening import Read
 from .options import Environ, Options
 from .requests import Asked, Refusal
 from .runtime import Prepared, Runtime
@@ -65,15 +66,13 @@ class Exchange:
         """Those of the channels that this client may not subscribe to."""
         return _refused(self.runtime.access, self.options, self.client_id, self.site_id, request, channels, grants)
 
-    def read(self) -> Prepared:
+    def read(self) -> None:
         """Read what it takes to tell what is due now."""
-        self.runtime.wait_until_ready()
-        if self.runtime.hub.ending:
-            raise unavailable("the server is shutting down, come back")
-        self.runtime.catch_up()
-        asked = self.asked
-        self.prepared = self.runtime.prepare(lambda epoch: asked.wants(self.site_id, epoch))
-        return self.prepared
+        self.prepared = _read(self.runtime, self.asked, self.site_id)
+
+    def reader(self) -> Read:
+        """What does that, and does not keep the request: until its subscriber is taken in, a crowd may have come."""
+        return partial(_read, self.runtime, self.asked, self.site_id)
 
     @property
     def say_epoch(self) -> bool:
@@ -89,8 +88,10 @@ class Exchange:
                 return due.batch(hub.epoch, self.say_epoch)
             self.read()
 
-    def make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
-        return Subscriber(self.runtime.hub, transport, self.identity, head, self.asked.sequence)
+    def subscriber_maker(self) -> Callable[[Transport, bytes], Subscriber]:
+        """Makes the subscriber of a transport and of what goes before its first bytes; keeps no request either."""
+        hub, identity, sequence = self.runtime.hub, self.identity, self.asked.sequence
+        return lambda transport, head: Subscriber(hub, transport, identity, head, sequence)
 
     def refused_later(self) -> Refused | None:
         """What asks the hooks again when an open WebSocket subscribes to more; ``None`` where there is nobody to
@@ -109,6 +110,14 @@ class Exchange:
                 return ask(request, channels, [*more_grants, *grants])
 
         return refused
+
+
+def _read(runtime: Runtime, asked: Asked, site_id: str | None) -> Prepared:
+    runtime.wait_until_ready()
+    if runtime.hub.ending:
+        raise unavailable("the server is shutting down, come back")
+    runtime.catch_up()
+    return runtime.prepare(lambda epoch: asked.wants(site_id, epoch))
 
 
 def _refused(

@@ -179,6 +179,8 @@ class Handler(_GeventHandler):  # type: ignore[misc]
     def _write_with_headers(self, data: bytes) -> None:
         # gevent writes the head and the body apart, and most clients would have to read twice.
         self.headers_sent = True
+        if self.socket is None:
+            return  # handed over
         self.finalize_headers()
         if self.command == "HEAD":
             self.response_use_chunked = False  # the same for the mark of a body's end

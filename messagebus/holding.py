@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from _socket import socket as RawSocket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 from wsgiref.handlers import format_date_time
 
 from . import hijack
 from .connection import BlockingConnection, Connection
 from .errors import Close
-from .exchange import Exchange
-from .opening import open_subscriber
+from .opening import Read, open_subscriber
 from .options import Environ
+from .runtime import Prepared, Runtime
 from .subscriber import Subscriber
 from .transports import WEBSOCKET, Transport
 from .transports.base import EMPTY_BATCH
@@ -24,16 +24,17 @@ Headers = list[tuple[str, str]]
 MakeSubscriber = Callable[[Transport, bytes], Subscriber]
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """A response that is going to be held, and everything that was read for it."""
 
-    exchange: Exchange
+    runtime: Runtime
     taken: Transport
     """The transport on a taken socket."""
     blocking: Transport | None
     """The one where the server keeps the socket; ``None``: there is none."""
     make_subscriber: MakeSubscriber
+    prepared: Prepared
+    read: Read
     say_epoch: bool
 
     def respond(
@@ -45,30 +46,28 @@ class Hold:
         sock = hijack.take(environ)
         if sock is None:
             return self._block(start_response, status, headers)
-        self.exchange.runtime.reactor.call_soon(self._adopt, sock, head)
+        self.runtime.reactor.call_soon(self._adopt, sock, head)
         return _hung_up(start_response)
 
     def _adopt(self, sock: RawSocket, head: bytes) -> None:
         subscriber = self.make_subscriber(self.taken, head)
-        reactor, limit = self.exchange.runtime.reactor, self.exchange.options.max_outbox
+        reactor, limit = self.runtime.reactor, self.runtime.options.max_outbox
         subscriber.outlet = Connection(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
         self._open(subscriber)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
         assert self.blocking is not None, "a transport that needs the socket is refused before"
         subscriber = self.make_subscriber(self.blocking, b"")
-        reactor = self.exchange.runtime.reactor
-        connection = BlockingConnection(reactor, subscriber, self.exchange.options.max_outbox)
+        connection = BlockingConnection(self.runtime.reactor, subscriber, self.runtime.options.max_outbox)
         subscriber.outlet = connection
-        reactor.call_soon(self._open, subscriber)
+        self.runtime.reactor.call_soon(self._open, subscriber)
         if self.blocking.one_batch:
             return _whole(connection, start_response, status, headers)
         start_response(status, headers)
         return connection
 
     def _open(self, subscriber: Subscriber) -> None:
-        exchange = self.exchange
-        open_subscriber(exchange.runtime.hub, subscriber, exchange.prepared, exchange.read, self.say_epoch)
+        open_subscriber(self.runtime.hub, subscriber, self.prepared, self.read, self.say_epoch)
 
 
 def _whole(
@@ -101,7 +100,7 @@ def _hung_up(start_response: StartResponse) -> Iterable[bytes]:
 
 def _head(transport: Transport, status: str, headers: Headers) -> bytes:
     """The response's head on a taken socket. That of a long poll is left open for the length."""
-    lines = [f"HTTP/1.1 {status}", f"Date: {format_date_time(time.time())}"]
+    lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers if name.lower() != "content-length"]
     if transport is not WEBSOCKET:
         lines.append("Connection: close")
@@ -109,3 +108,8 @@ def _head(transport: Transport, status: str, headers: Headers) -> bytes:
         lines.append("Transfer-Encoding: chunked")
     lines.append("" if transport.one_batch else "\r\n")
     return "\r\n".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return format_date_time(second)

@@ -3,13 +3,11 @@ nothing."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
@@ -47,8 +45,7 @@ class Refusal(Exception):
         return json.dumps({"error": error}).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a well-formed request asks for."""
 
     positions: dict[str, object]
@@ -115,7 +112,7 @@ def read_query(request: Request, options: Options) -> Asked:
         raise Refusal(
             HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID"
         )
-    return dataclasses.replace(asked, after=int(last_event_id))
+    return asked._replace(after=int(last_event_id))
 
 
 def check_origin(request: Request, options: Options) -> None:

@@ -132,7 +132,8 @@ class Runtime:
         Raises:
             BackendUnavailable: It does not within ``store_timeout``.
         """
-        if not self.hub.ready.wait(self.options.store_timeout):
+        ready = self.hub.ready
+        if not ready.is_set() and not ready.wait(self.options.store_timeout):  # to wait takes a lock in any case
             raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
 
     def knows(self, wants: Sequence[Want]) -> bool:

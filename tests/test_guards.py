@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
+import gc
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import pytest
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
 
 import messagebus.backends.redis
 import messagebus.message
@@ -22,6 +27,7 @@ from messagebus.catchup import Want
 from messagebus.channel import Reading
 from messagebus.connection import Connection
 from messagebus.connection import Outlet as AnyOutlet
+from messagebus.endpoint import Answer, answer
 from messagebus.hub import Hub
 from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored
 from messagebus.opening import open_subscriber
@@ -212,6 +218,31 @@ def test_a_message_for_one_encodes_nothing_for_transports_that_do_not_get_it(
     envelope = encode_envelope(b'"hello"', client_ids=["c7"])
     world.hub.dispatch([decode_stored(encode_stored(Ids(1, 1), CHANNEL, envelope))])
     assert [len(of_transport) for of_transport in calls] == [transport is WEBSOCKET for transport in STREAMS]
+
+
+HANDSHAKE = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+]
+
+
+@pytest.mark.parametrize("transport", ["sse", "poll", "ws"])
+def test_what_is_held_keeps_no_request(transport: str) -> None:
+    """A crowd may have asked before the first of them is taken in, and each request is some kilobytes."""
+    with contextlib.closing(Bus(url="memory://")) as bus, socket.socket() as mine:
+        method = "POST" if transport == "poll" else "GET"
+        environ = EnvironBuilder(method=method, headers=HANDSHAKE if transport == "ws" else []).get_environ()
+        environ["werkzeug.socket"] = mine
+        request = Request(environ)
+        answered = answer(bus._running(), request, f"somebody/{transport}")
+        assert isinstance(answered, Answer)
+        assert answered.hold
+        kept = weakref.ref(request)
+        del request, environ
+        gc.collect()
+        assert kept() is None
 
 
 def test_subscribers_are_served_in_the_order_in_which_they_came(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
