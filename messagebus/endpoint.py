@@ -134,12 +134,10 @@ def _poll(exchange: Exchange) -> Answer:
         and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     )
     if held and streamed:
-        return _hold(
-            exchange, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI, exchange.subscriber_maker(), exchange.say_epoch
-        )
+        return _hold(exchange, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI)
     batch = exchange.due_now()
     if held and not batch:
-        return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI, exchange.subscriber_maker(), False)
+        return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI)
     if exchange.asked.sequence is not None:
         exchange.runtime.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
     return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors], join_batch(batch))
@@ -150,11 +148,13 @@ def _hold(
     headers: Headers,
     taken: Transport,
     blocking: Transport | None,
-    make: MakeSubscriber,
-    say_epoch: bool,
+    make: MakeSubscriber | None = None,
 ) -> Answer:
     headers = [*headers, *requests.cors_headers(exchange.request, exchange.options)]
-    hold = Hold(exchange.runtime, taken, blocking, make, exchange.prepared, exchange.reader(), say_epoch)
+    make = make or exchange.subscriber_maker()
+    # Whoever comes by these is a client of ours, and is told the epoch when it begins.
+    says_epoch = exchange.epoch_teller(unasked=taken in (EVENT_SOURCE, WEBSOCKET))
+    hold = Hold(exchange.runtime, taken, blocking, make, exchange.prepared, exchange.reader(), says_epoch)
     return Answer(HTTPStatus.OK, headers, hold=hold)
 
 
@@ -162,7 +162,7 @@ def _event_source(exchange: Exchange) -> Answer:
     requests.check_method(exchange.request, "GET")
     exchange.prepare(requests.read_query(exchange.request, exchange.options))
     _check_room(exchange)
-    return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE, exchange.subscriber_maker(), _epoch_is_news(exchange))
+    return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE)
 
 
 def _websocket(exchange: Exchange) -> Answer:
@@ -183,19 +183,13 @@ def _websocket(exchange: Exchange) -> Answer:
     def make(transport: Transport, head: bytes) -> Subscriber:
         return WebSocketSubscriber(runtime, identity, head, site_id, refused)
 
-    held = _hold(exchange, handshake, WEBSOCKET, None, make, _epoch_is_news(exchange))
+    held = _hold(exchange, handshake, WEBSOCKET, None, make)
     return Answer(HTTPStatus.SWITCHING_PROTOCOLS, held.headers, hold=held.hold)
 
 
 def _check_room(exchange: Exchange) -> None:
     if exchange.runtime.hub.is_full():
         raise unavailable("max_active_clients are connected; poll, or come back")
-
-
-def _epoch_is_news(exchange: Exchange) -> bool:
-    # Whoever comes this way is a client of ours, and is told the epoch when it begins.
-    epoch = exchange.runtime.hub.epoch
-    return epoch is not None and exchange.asked.epoch != epoch
 
 
 def _shake_hands(request: Request) -> Headers:

@@ -35,7 +35,7 @@ class Hold(NamedTuple):
     make_subscriber: MakeSubscriber
     prepared: Prepared
     read: Read
-    say_epoch: bool
+    says_epoch: Callable[[], bool]
 
     def respond(
         self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
@@ -67,7 +67,7 @@ class Hold(NamedTuple):
         return connection
 
     def _open(self, subscriber: Subscriber) -> None:
-        open_subscriber(self.runtime.hub, subscriber, self.prepared, self.read, self.say_epoch)
+        open_subscriber(self.runtime.hub, subscriber, self.prepared, self.read, self.says_epoch)
 
 
 def _whole(

@@ -135,7 +135,7 @@ class Hub:
 
     def join(self, subscriber: Subscriber, wants: Sequence[Want], readings: dict[str, Reading]) -> Due | None:
         """Make a subscriber live on channels, and say what it is due before that; ``None`` where the readings have
-        grown too old to tell, so that it has to ask again."""
+        grown too old to tell, so that it has to be read again."""
         due = Due()
         channels = []
         for want in wants:
@@ -379,4 +379,5 @@ def _runs(messages: Sequence[Message]) -> Iterator[list[Message]]:
             run = []
             channel, site_id, targeted = message.channel, message.site_id, is_targeted
         run.append(message)
-    yield run
+    if run:
+        yield run

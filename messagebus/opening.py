@@ -1,7 +1,8 @@
 """How a subscriber comes to be live on channels, on every transport: wait for the feed where needed, join, be given
 what is due.
 
-In the reactor's loop; what has to be read from the store was read before (``Runtime.prepare``)."""
+In the reactor's loop; what has to be read from the store was read before (``Runtime.prepare``), and is read again where
+that may block."""
 
 from __future__ import annotations
 
@@ -26,13 +27,16 @@ Read = Callable[[], Prepared]
 """Reads again what is due now. May block, and raise ``BackendUnavailable`` or ``Refusal``."""
 
 
-def open_subscriber(hub: Hub, subscriber: Subscriber, prepared: Prepared, read: Read, say_epoch: bool) -> None:
-    """Take a subscriber in and make it live. ``say_epoch``: tell it the store's epoch in any case."""
+def open_subscriber(
+    hub: Hub, subscriber: Subscriber, prepared: Prepared, read: Read, says_epoch: Callable[[], bool]
+) -> None:
+    """Take a subscriber in and make it live. ``says_epoch``: whether to tell it the store's epoch in any case."""
 
     def go_live(due: Due) -> None:
-        put_due(hub, subscriber, due, say_epoch)
+        put_due(hub, subscriber, due, says_epoch())
         if subscriber.state is State.OPENING:
             hub.set_live(subscriber)
+            subscriber.on_live()
 
     if hub.add(subscriber):
         join(hub, subscriber, prepared, read, go_live)
@@ -46,10 +50,10 @@ def join(
     joined: Callable[[Due], None],
     readings: int = READINGS,
 ) -> None:
-    """Make a subscriber live on what was prepared, and call ``joined`` with what it is due before anything else is put
-    out to it. It is sent back where the feed does not come as far as it has seen, or too much happens meanwhile."""
+    """Make a subscriber live on what was prepared, and call ``joined`` with what it is due, in the same turn. It is
+    sent back where the feed does not come as far as it has seen, or too much happens meanwhile."""
 
-    def reached(subscriber: Subscriber) -> None:
+    def reached(_: Subscriber) -> None:
         ahead = prepared.global_id > hub.global_id
         due = None if ahead else hub.join(subscriber, prepared.wants, prepared.readings)
         if due is not None:
@@ -60,16 +64,18 @@ def join(
             hub.reactor.spawn(read_again)
 
     def read_again() -> None:
+        if subscriber not in hub.subscribers:
+            return  # it has gone while others were read for
         try:
-            hub.reactor.call_soon(again, read())
-        except Exception as error:
+            hub.reactor.call_soon(join_again, read())
+        except BaseException as error:  # gevent's timeouts are no Exception
             if not isinstance(error, (BackendUnavailable, Refusal)):
                 logger.exception("what a subscriber is due cannot be read")
             hub.reactor.call_soon(subscriber.end, FEED_LOST)
 
-    def again(prepared: Prepared) -> None:
-        if subscriber in hub.subscribers:  # it may have gone
-            join(hub, subscriber, prepared, read, joined, readings - 1)
+    def join_again(reread: Prepared) -> None:
+        if subscriber in hub.subscribers:
+            join(hub, subscriber, reread, read, joined, readings - 1)
 
     hub.when_reached(prepared.global_id, subscriber, reached)
 

@@ -24,7 +24,8 @@ class State(enum.Enum):
     """Where a subscriber's life stands; it only ever moves downwards."""
 
     OPENING = enum.auto()
-    """It has a connection, and waits for the dispatcher to reach what it has already seen elsewhere."""
+    """It has a connection, and waits for the dispatcher to reach what it has already seen elsewhere, or for what it is
+    due to be read again."""
     LIVE = enum.auto()
     """Every new message on its channels is put out to it."""
     CLOSING = enum.auto()
@@ -97,6 +98,9 @@ class Subscriber:
         self.hub.draining.add(self)
         self.hub.reactor.set_deadline(self.outlet, DRAIN_SECONDS)
         self.outlet.finish()
+
+    def on_live(self) -> None:
+        """It has joined what it came for."""
 
     # --- its connection's owner ---
 

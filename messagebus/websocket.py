@@ -43,7 +43,7 @@ from .transports.websocket import pong_frame, text_frame
 logger = logging.getLogger("messagebus.websocket")
 
 MAX_UNANSWERED = 100
-"""Commands of one client that may wait for the store; more end the connection."""
+"""Commands of one client that may wait for the store or the feed; more end the connection."""
 _COMMANDS = ("subscribe", "unsubscribe", "publish", "ping")
 _OPEN = (State.OPENING, State.LIVE)
 _CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
@@ -165,12 +165,18 @@ class WebSocketSubscriber(Subscriber):
             return
         if not isinstance(command, dict):
             self._fail({}, CommandError("bad_request", "a command is a JSON object"))
-        elif self._commands is None:
+        elif self._commands is None and self.state is State.LIVE:
             self._carry_out(command)
-        elif len(self._commands) < MAX_UNANSWERED:
-            self._commands.append(command)
-        else:
-            self.end(TOO_MANY_COMMANDS)
+        else:  # after the one that waits, or after it has joined what it came with
+            if self._commands is None:
+                self._commands = deque()
+            if len(self._commands) < MAX_UNANSWERED:
+                self._commands.append(command)
+            else:
+                self.end(TOO_MANY_COMMANDS)
+
+    def on_live(self) -> None:
+        self._go_on()
 
     def _spend(self) -> None:
         """Count a frame against the client's allowance of commands, which refills with time."""
@@ -274,7 +280,7 @@ class WebSocketSubscriber(Subscriber):
                 answer = partial(fail, CommandError("unavailable", str(error)))
             except (CommandError, InvalidData) as error:
                 answer = partial(fail, error)
-            except Exception as error:
+            except BaseException as error:  # gevent's timeouts, which a hook may have set, are no Exception
                 logger.exception("a command failed")
                 answer = partial(fail, CommandError("internal", type(error).__name__))
             else:

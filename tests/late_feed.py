@@ -128,7 +128,7 @@ class LateFeed:
         subscriber = Subscriber(self.runtime.hub, Plain(), Identity("c"), b"", None)
         subscriber.outlet = paper
         # In the loop, after whatever the reading has handed over to it.
-        self.runtime.reactor.call_soon(open_subscriber, self.runtime.hub, subscriber, prepared, read, False)
+        self.runtime.reactor.call_soon(open_subscriber, self.runtime.hub, subscriber, prepared, read, lambda: False)
         self.settle()
         return paper
 

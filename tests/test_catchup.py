@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,8 +178,8 @@ def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again(
         assert paper.ids == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize("outage", [BackendUnavailable("away"), ValueError("a mistake")])
-def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: Exception) -> None:
+@pytest.mark.parametrize("outage", [BackendUnavailable("away"), ValueError("a mistake"), gevent.Timeout(1)])
+def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: BaseException) -> None:
     def fail() -> Prepared:
         raise outage
 

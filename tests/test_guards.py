@@ -75,7 +75,7 @@ class World:
         messages = backlog or []
         reading = Reading(self.hub.enter(CHANNEL), 0, Backlog(messages, len(messages), 1))
         prepared = Prepared([Want(CHANNEL, CHANNEL, 0)], {CHANNEL: reading}, 0)
-        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, False)
+        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
 
 
 @pytest.fixture

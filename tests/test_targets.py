@@ -37,7 +37,7 @@ class World:
         outlet = subscriber.outlet = Outlet()
         reading = Reading(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
         prepared = Prepared([Want(channel, channel, 0)], {channel: reading}, 0)
-        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, False)
+        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
         return outlet
 
     def close(self) -> None:

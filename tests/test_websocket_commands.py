@@ -12,7 +12,6 @@ from websockets.streams import StreamReader
 
 from messagebus.catchup import Want
 from messagebus.opening import open_subscriber
-from messagebus.runtime import Prepared
 from messagebus.subscriber import Identity
 from messagebus.websocket import WebSocketSubscriber
 
@@ -44,13 +43,13 @@ class Frames(Paper):
 class Talk:
     """An open WebSocket on one channel, and what its client says."""
 
-    def __init__(self, feed: LateFeed) -> None:
+    def __init__(self, feed: LateFeed, *wants: Want) -> None:
         self.feed = feed
         self.frames = Frames()
         self.subscriber = WebSocketSubscriber(feed.runtime, Identity("c"), b"", None, None)
         self.subscriber.outlet = self.frames
-        prepared = Prepared([], {}, 0)
-        open_subscriber(feed.runtime.hub, self.subscriber, prepared, lambda: prepared, False)
+        prepared = feed.runtime.prepare(lambda _: list(wants))
+        open_subscriber(feed.runtime.hub, self.subscriber, prepared, lambda: prepared, lambda: True)
 
     def say(self, **command: Any) -> None:
         frame = Frame(Opcode.TEXT, json.dumps(command).encode())
@@ -89,6 +88,17 @@ def test_a_subscribe_whose_window_has_moved_on_meanwhile_is_read_again(talk: Tal
     assert talk.frames.answers == [{"id": 1, "ok": {}}]
     assert talk.frames.ids == [2, 3, 4, 5, 6, 7, 8]
     assert talk.frames.codes == []
+
+
+def test_a_command_that_comes_before_the_connections_own_channels_are_joined_waits_for_that(talk: Talk) -> None:
+    talk.feed.do("pp")
+    early = Talk(talk.feed, Want(NAME, NAME, 2))
+    early.say(id=1, unsubscribe=[NAME])
+    assert early.frames.answers == []
+    talk.feed.do("dd")
+    talk.feed.settle()
+    assert early.frames.answers == [{"id": 1, "ok": {}}]
+    assert not early.subscriber.channels
 
 
 def test_many_commands_that_wait_are_carried_out_in_order(talk: Talk) -> None:

@@ -22,7 +22,7 @@ function send(element, said) {
   element.classList.add("pending");
   element.classList.remove("failed", "waiting");
   element.querySelector(".trouble")?.remove();
-  last = last.then(() => post(element, said));
+  last = last.then(() => post(element, said)).catch(console.error);
 }
 
 async function post(element, said) {
