@@ -60,6 +60,8 @@ def main() -> int:
             redis.stop()
     missed = [bound for section in sections.values() for bound in section.bounds if not bound.met]
     print(f"{len(names)} works in {facts['minutes']:.1f} min; {len(missed)} bounds missed")
+    if arguments.quick:
+        print("a short run: it shows that the works run, its figures mean little")
     if not arguments.works and not arguments.quick:
         report.write(facts, sections)
         print(f"written: {report.JSON.relative_to(ROOT)}, {report.DOCUMENT.relative_to(ROOT)}")

@@ -69,12 +69,12 @@ def run(context: Context) -> Section:
     for transport, least in LEAST.items():
         row = f"messagebus, Redis, {transport}"
         # nchan has no streamed long-poll: its EventSource is the nearest.
-        peer = NCHAN if transport == "websocket" else "nchan, eventsource"
+        peer = "websocket" if transport == "websocket" else "eventsource"
         for figure, how, bound in (
             ("taken", "as fast as taken", least),
             ("ten", f"in bursts of {BURST}", LEAST_IN_BURSTS),
             ("one", "one by one", least),
         ):
-            reached = section.median(row, figure) / section.median(peer, figure)
-            section.bounds.append(Bound(f"fan-out {how}, {transport}, to nchan", reached, bound))
+            reached = section.median(row, figure) / section.median(f"nchan, {peer}", figure)
+            section.bounds.append(Bound(f"fan-out {how}, {transport}, to nchan's {peer}", reached, bound))
     return section

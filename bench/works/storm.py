@@ -62,9 +62,9 @@ def run(context: Context) -> Section:
     )
     for transport in ("websocket", "eventsource", "streaming"):
         row = f"messagebus, Redis, {transport}"
-        peer = "nchan, websocket" if transport == "websocket" else "nchan, eventsource"
-        reached = section.median(row, "seconds") / section.median(peer, "seconds")
-        section.bounds.append(Bound(f"storm, {transport}, to nchan", reached, most=MOST))
+        peer = "websocket" if transport == "websocket" else "eventsource"
+        reached = section.median(row, "seconds") / section.median(f"nchan, {peer}", "seconds")
+        section.bounds.append(Bound(f"storm, {transport}, to nchan's {peer}", reached, most=MOST))
         more = section.median(row, "many") - section.median(row, "few")
-        section.bounds.append(Bound(f"storm, {transport}, Redis commands more for 10 × the clients", more, most=5))
+        section.bounds.append(Bound(f"storm, {transport}, more Redis commands for 10 × the clients", more, most=5))
     return section

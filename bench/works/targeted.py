@@ -58,8 +58,8 @@ def run(context: Context) -> Section:
         {
             "spread": f"messages/s, many to few, {min(FEW, subscribers):,} channels",
             "wide": f"{subscribers:,} channels",
-            "targeted": "messages/s, targeted",
-            "to_few": f"to {min(FEW, subscribers):,} subscribers",
+            "targeted": f"targeted, {subscribers:,} subscribers",
+            "to_few": f"targeted, {min(FEW, subscribers):,} subscribers",
         },
         rows,
         [Bound("targeted, to many to few", reached, LEAST)],

@@ -13,6 +13,7 @@ const empty = document.getElementById("empty");
 const byKey = new Map(); // author and key -> element
 let unseen = 0;
 let pinned = true; // at the end, and to be kept there
+let wasAt = 0; // where the reader looked, in pixels from above
 
 const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const dayAndTime = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
@@ -187,8 +188,13 @@ export const oldest = () => Number(list.querySelector(".message[data-id]")?.data
 export function toEnd() {
   pinned = true;
   unseen = 0;
-  scroller.scrollTop = scroller.scrollHeight;
+  showEnd();
   showNewer();
+}
+
+function showEnd() {
+  scroller.scrollTop = scroller.scrollHeight;
+  wasAt = scroller.scrollTop;
 }
 
 function showNewer() {
@@ -197,7 +203,11 @@ function showNewer() {
 }
 
 scroller.addEventListener("scroll", () => {
-  pinned = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < CLOSE;
+  const upwards = scroller.scrollTop < wasAt;
+  wasAt = scroller.scrollTop;
+  // Only who scrolls up leaves the end: when a page hears that it has moved itself there, more may have come below.
+  if (scroller.scrollHeight - wasAt - scroller.clientHeight < CLOSE) pinned = true;
+  else if (upwards) pinned = false;
   if (pinned) unseen = 0;
   showNewer();
 }, { passive: true });
@@ -206,7 +216,7 @@ newer.addEventListener("click", () => {
   document.getElementById("text").focus();
 });
 // New messages, the keyboard of a phone, a taller message box: the end stays in sight. Once a frame, however many came.
-const sizes = new ResizeObserver(() => pinned && (scroller.scrollTop = scroller.scrollHeight));
+const sizes = new ResizeObserver(() => pinned && showEnd());
 sizes.observe(scroller);
 sizes.observe(list);
 

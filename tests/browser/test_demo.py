@@ -255,6 +255,19 @@ def test_a_hidden_page_counts_what_is_unread_in_its_title(serve_chat: Callable[.
     expect(grace).to_have_title("#lobby · messagebus chat")
 
 
+def test_who_only_watches_sees_the_newest_of_many_messages(
+    serve_chat: Callable[..., Server], visit: Visit, redis_url: str
+) -> None:
+    page = visit(serve_chat(redis_url), viewport={"width": 390, "height": 700})
+    with contextlib.closing(Bus(url=redis_url)) as bus:
+        for number in range(1, 41):
+            bus.publish("/chat/lobby", f"number {number}")
+            # As fast as a page shows them, so that each one finds it moving.
+            expect(page.locator(".message")).to_have_count(number)
+    expect(page.get_by_text("number 40")).to_be_in_viewport()
+    expect(page.locator("#newer")).to_be_hidden()
+
+
 def test_somebody_who_reads_earlier_messages_is_not_moved_by_new_ones(
     serve_chat: Callable[..., Server], visit: Visit, redis_url: str
 ) -> None:
