@@ -48,7 +48,7 @@ class Audience:
         if users is None and groups is None:
             # Nearly always it is for one client, and then nobody can be found twice.
             if clients is not None and len(clients) == 1:
-                return self._by_client.get(clients[0], ())
+                return self.of_client(clients[0])
             return set[Subscriber]().union(*[self.of_client(client_id) for client_id in clients or ()])
         found = set[Subscriber]().union(
             *[self._by_user.get(id_key(user_id), _NOBODY) for user_id in users or ()],

@@ -14,7 +14,6 @@ from werkzeug.wrappers import Request
 
 from . import requests
 from .access import Access, read_grants
-from .hub import Hub
 from .message import Message
 from .opening import Read
 from .options import Environ, Options
@@ -75,15 +74,11 @@ class Exchange:
         """What does that, and does not keep the request: until its subscriber is taken in, a crowd may have come."""
         return partial(_read, self.runtime, self.asked, self.site_id)
 
-    def epoch_is_news(self) -> bool:
-        """Whether the client named another epoch than the store's."""
-        return self.asked.epoch is not None and _is_news(self.runtime.hub, self.asked.epoch)
-
     def epoch_teller(self, unasked: bool = False) -> Callable[[], bool]:
-        """Tells that when the subscriber is taken in; also of one that named none, where it is to be told
-        ``unasked``. Keeps no request."""
+        """Whether the client has to be told the store's epoch, as of when this is called: it named another one, or
+        none and is told ``unasked``. Keeps no request."""
         hub, known = self.runtime.hub, self.asked.epoch
-        return lambda: (unasked or known is not None) and _is_news(hub, known)
+        return lambda: (unasked or known is not None) and hub.epoch is not None and known != hub.epoch
 
     def due_now(self) -> list[Message]:
         """What a poll that is not held answers."""
@@ -91,7 +86,7 @@ class Exchange:
         while True:
             due = hub.due_now(self.prepared.wants, self.prepared.readings, self.identity)
             if due is not None:
-                return due.batch(hub.epoch, self.epoch_is_news())
+                return due.batch(hub.epoch, self.epoch_teller()())
             self.read()
 
     def subscriber_maker(self) -> Callable[[Transport, bytes], Subscriber]:
@@ -116,10 +111,6 @@ class Exchange:
                 return ask(request, channels, [*more_grants, *grants])
 
         return refused
-
-
-def _is_news(hub: Hub, known: str | None) -> bool:
-    return hub.epoch is not None and known != hub.epoch
 
 
 def _read(runtime: Runtime, asked: Asked, site_id: str | None) -> Prepared:

@@ -14,16 +14,19 @@ import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from werkzeug.wrappers import Request
 
 from messagebus.access import Access
 from messagebus.backends import Backlog, State
 from messagebus.catchup import Due, View, Want, add_due, covers, read_after
 from messagebus.channel import Channel
 from messagebus.errors import FEED_LOST, BackendUnavailable
+from messagebus.exchange import Exchange, plain_context
 from messagebus.hub import Hub
 from messagebus.message import Message
 from messagebus.options import Options
 from messagebus.reactor import Reactor
+from messagebus.requests import Asked
 from messagebus.runtime import Prepared
 from messagebus.subscriber import Identity, Subscriber
 
@@ -205,6 +208,18 @@ def test_a_subscriber_is_sent_back_where_the_window_moves_on_each_time() -> None
 
         assert feed.open(prepared, read_the_same).finished
         assert 1 < len(readings) < 10
+
+
+@pytest.mark.parametrize(("known", "unasked", "told"), [("old", False, True), (None, False, False), (None, True, True)])
+def test_a_client_is_told_the_epoch_as_it_is_when_it_is_taken_in(known: str | None, unasked: bool, told: bool) -> None:
+    with late_feed(kept=8, window=8) as feed:
+        exchange = Exchange(feed.runtime, Request({}), "c", plain_context)
+        feed.runtime.hub.epoch = known or "old"
+        exchange.asked = Asked({}, None, known)
+        has_to_be_told = exchange.epoch_teller(unasked)
+        assert has_to_be_told() is unasked
+        feed.runtime.hub.epoch = "new"
+        assert has_to_be_told() is told
 
 
 def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None:

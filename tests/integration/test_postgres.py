@@ -1,16 +1,11 @@
-"""What only PostgreSQL has: URLs, NOTIFY and its limit, transactions, outages, and how it waits under gevent."""
+"""What only PostgreSQL has: URLs, NOTIFY and its limit, transactions, and how it waits under gevent."""
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -19,56 +14,20 @@ from messagebus.backends.postgres import PostgresBackend
 from messagebus.errors import BackendUnavailable, InvalidData, InvalidOption
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options
-from messagebus.publish_queue import PublishQueue
+from tests.backends import LIMITS, check_all, listen, publish
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer
-from tests.queued import publish as queued
 from tests.recorder import Recorder
 
+from .conftest import OpenPostgres
+
 pytestmark = pytest.mark.postgres
-
-LIMITS: dict[str, Any] = {"max_backlog_size": 1000, "max_backlog_age": 604_800}
-Open = Callable[..., PostgresBackend]
-
-
-@pytest.fixture
-def open_postgres() -> Iterator[Open]:
-    """Opens backends, and closes them behind the test."""
-    opened: list[PostgresBackend] = []
-
-    def make(url: str, **options: object) -> PostgresBackend:
-        backend = PostgresBackend(Options(url=url, store_timeout=2.0, **options))  # type: ignore[arg-type]
-        opened.append(backend)
-        return backend
-
-    yield make
-    for backend in opened:
-        backend.close()
-
-
-def publish(backend: PostgresBackend, name: str, data: int) -> Ids:
-    return backend.publish(name, encode_envelope(b"%d" % data), **LIMITS)
-
-
-def listen(backend: PostgresBackend) -> Recorder:
-    recorder = Recorder()
-    backend.listen(recorder)
-    eventually(lambda: recorder.told("started"))
-    return recorder
-
-
-def check_all(backend: PostgresBackend) -> None:
-    """Every kind of connection works: the pool's and the feed's."""
-    recorder = listen(backend)
-    assert publish(backend, "/a", 1) == Ids(1, 1)
-    eventually(lambda: recorder.data == [1])
-    assert [message.data for message in backend.backlog("/a").messages] == [1]
 
 
 # --- where it is ---
 
 
-def test_a_unix_socket(postgres_url: str, postgres_server: PostgresServer, open_postgres: Open) -> None:
+def test_a_unix_socket(postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres) -> None:
     check_all(open_postgres(postgres_server.unix_url))
 
 
@@ -80,7 +39,7 @@ def test_the_other_scheme_is_as_good(postgres_url: str) -> None:
 
 
 def test_two_schemas_of_a_database_are_two_buses(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     with postgres_server.client() as client:
         client.execute("CREATE SCHEMA other")
@@ -97,7 +56,7 @@ def test_two_schemas_of_a_database_are_two_buses(
 
 
 def test_a_wrong_password_is_never_shown(
-    postgres_server: PostgresServer, open_postgres: Open, caplog: pytest.LogCaptureFixture
+    postgres_server: PostgresServer, open_postgres: OpenPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = open_postgres(postgres_server.url_of(password="hunter3"))
     with pytest.raises(BackendUnavailable) as caught:
@@ -146,7 +105,7 @@ def test_without_psycopg_the_error_says_what_to_install() -> None:
 # --- tables and transactions ---
 
 
-def test_processes_that_all_come_first_make_the_tables_together(postgres_url: str, open_postgres: Open) -> None:
+def test_processes_that_all_come_first_make_the_tables_together(postgres_url: str, open_postgres: OpenPostgres) -> None:
     backends = [open_postgres(postgres_url) for _ in range(8)]
     together = threading.Barrier(8)
 
@@ -159,7 +118,7 @@ def test_processes_that_all_come_first_make_the_tables_together(postgres_url: st
 
 
 def test_reading_makes_no_tables_and_the_first_publish_does(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'messagebus%'"
@@ -173,7 +132,7 @@ def test_reading_makes_no_tables_and_the_first_publish_does(
 
 
 def test_a_message_that_fails_leaves_no_hole_in_the_ids_and_none_of_its_batch(
-    postgres_url: str, open_postgres: Open
+    postgres_url: str, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     recorder = listen(backend)
@@ -186,7 +145,9 @@ def test_a_message_that_fails_leaves_no_hole_in_the_ids_and_none_of_its_batch(
     assert recorder.ids == [1, 2]
 
 
-def test_two_processes_with_four_publishers_each_give_ids_without_holes(postgres_url: str, open_postgres: Open) -> None:
+def test_two_processes_with_four_publishers_each_give_ids_without_holes(
+    postgres_url: str, open_postgres: OpenPostgres
+) -> None:
     program = """if True:
         import sys, threading
         from messagebus.backends import open_backend
@@ -217,7 +178,7 @@ def test_two_processes_with_four_publishers_each_give_ids_without_holes(postgres
 
 
 def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     for number in range(20):
@@ -246,7 +207,9 @@ def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
 
 
 @pytest.mark.parametrize("size", [7_880, 7_890, 7_900, 7_910, 7_920, 8_000, 1_000_000])
-def test_messages_around_and_over_the_limit_of_notify_arrive(postgres_url: str, open_postgres: Open, size: int) -> None:
+def test_messages_around_and_over_the_limit_of_notify_arrive(
+    postgres_url: str, open_postgres: OpenPostgres, size: int
+) -> None:
     backend = open_postgres(postgres_url)
     recorder = listen(backend)
     text = "é" + "x" * size
@@ -258,7 +221,7 @@ def test_messages_around_and_over_the_limit_of_notify_arrive(postgres_url: str, 
     assert recorder.told("healthy") == recorder.told("lost") == []
 
 
-def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, open_postgres: Open) -> None:
+def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, open_postgres: OpenPostgres) -> None:
     backend = open_postgres(postgres_url)
     recorder = listen(backend)
     sizes = range(7_900, 8_010)
@@ -268,7 +231,7 @@ def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, 
 
 
 def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
-    postgres_url: str, open_postgres: Open
+    postgres_url: str, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     recorder = listen(backend)
@@ -282,7 +245,7 @@ def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
 
 
 def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     recorder = listen(backend)
@@ -298,7 +261,7 @@ def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
 
 
 def test_connections_that_the_server_ended_while_idle_are_not_used_again(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     publish(backend, "/a", 1)
@@ -309,7 +272,7 @@ def test_connections_that_the_server_ended_while_idle_are_not_used_again(
 
 
 def test_a_quiet_feed_stays_up_by_asking_now_and_then(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.02)
     backend = open_postgres(postgres_url)
@@ -325,7 +288,7 @@ def test_a_quiet_feed_stays_up_by_asking_now_and_then(
 
 
 def test_many_threads_share_a_bounded_number_of_connections(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: Open
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     backend = open_postgres(postgres_url)
     with ThreadPoolExecutor(40) as executor:
@@ -335,151 +298,6 @@ def test_many_threads_share_a_bounded_number_of_connections(
         count = client.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'messagebus'").fetchone()
     assert count is not None
     assert 1 <= count[0] <= 8
-
-
-# --- outages ---
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL], ids=lambda how: str(how.name))
-def test_the_server_is_restarted_while_publishers_and_feed_go_on(
-    mortal_postgres: PostgresServer, open_postgres: Open, caplog: pytest.LogCaptureFixture, how: signal.Signals
-) -> None:
-    caplog.set_level(logging.INFO, "messagebus")
-    backend = open_postgres(mortal_postgres.url, max_global_backlog_size=10_000)
-    queue = PublishQueue(backend, 100_000)
-    recorder = listen(backend)
-    end = threading.Event()
-    published: list[int] = [0] * 4
-
-    def work(publisher: int) -> None:
-        while not end.wait(0.005):
-            queued(queue, published[publisher], f"/{publisher}")
-            published[publisher] += 1
-
-    threads = [threading.Thread(target=work, args=(publisher,)) for publisher in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        eventually(lambda: len(recorder.messages) > 20)
-        if how == signal.SIGKILL:
-            mortal_postgres.kill()
-        else:
-            mortal_postgres.end(how)
-        eventually(lambda: len(queue) > 20 and recorder.told("healthy") == [False])
-        mortal_postgres.start()
-        eventually(lambda: not len(queue), timeout=30)
-    finally:
-        end.set()
-        for thread in threads:
-            thread.join()
-    # A publish whose answer the outage swallowed is written once more.
-    eventually(lambda: len({(m.channel, m.data) for m in recorder.messages}) == sum(published))
-    assert recorder.ids == list(range(1, backend.state().global_id + 1))
-    for publisher, count in enumerate(published):
-        mine = [message.data for message in recorder.messages if message.channel == f"/{publisher}"]
-        assert sorted(set(mine)) == list(range(count))
-        assert count <= len(mine) <= count + 1
-    assert recorder.told("lost") == []
-    eventually(lambda: recorder.told("healthy") == [False, True])
-    assert PASSWORD not in caplog.text
-    feed_log = [record.levelname for record in caplog.records if record.name.endswith("feed_thread")]
-    assert feed_log == ["WARNING", "INFO"]
-    queue.close(1)
-
-
-def test_a_feed_begins_when_the_server_comes_up_later(open_postgres: Open) -> None:
-    server = PostgresServer()
-    try:
-        backend = open_postgres(server.url)
-        recorder = Recorder()
-        backend.listen(recorder)
-        eventually(lambda: recorder.told("healthy") == [False])
-        server.start()
-        eventually(lambda: recorder.events[1:] == [("started", backend.state()), ("healthy", True)])
-    finally:
-        server.stop()
-
-
-def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
-    mortal_postgres: PostgresServer, open_postgres: Open
-) -> None:
-    backend = open_postgres(mortal_postgres.url)
-    queue = PublishQueue(backend, 10)
-    recorder = listen(backend)
-    assert queued(queue, 1) == Ids(1, 1)
-    with mortal_postgres.client() as client:
-
-        def set_read_only(value: str) -> None:
-            client.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
-            client.execute("SELECT pg_reload_conf()")
-
-        def refused() -> bool:
-            try:
-                backend.reset()  # which does no harm while it is not refused yet
-            except BackendUnavailable as error:
-                return "read-only" in str(error)
-            return False
-
-        set_read_only("on")
-        eventually(lambda: client.execute("SHOW default_transaction_read_only").fetchone() == ("on",))
-        eventually(refused)
-        with pytest.raises(BackendUnavailable, match="read-only"):
-            publish(backend, "/a", 0)
-        assert queued(queue, 2) is None
-        assert queued(queue, 3) is None
-        client.execute("SET default_transaction_read_only = off")
-        set_read_only("off")
-    eventually(lambda: recorder.data == [1, 2, 3])
-    queue.close(1)
-
-
-def test_too_many_connections_are_an_outage(open_postgres: Open) -> None:
-    server = PostgresServer()
-    try:
-        server.start("max_connections=2", "superuser_reserved_connections=0")
-        backend = open_postgres(server.url)
-        publish(backend, "/a", 1)
-        with server.client(), pytest.raises(BackendUnavailable, match="too many"):
-            check_all_at_once(backend)
-
-        def is_back() -> bool:
-            try:
-                return publish(backend, "/a", 3).message_id >= 2
-            except BackendUnavailable:  # the server takes a moment to see that others have gone
-                return False
-
-        eventually(is_back)
-    finally:
-        server.stop()
-
-
-def check_all_at_once(backend: PostgresBackend) -> None:
-    """Makes the backend want several connections at the same time."""
-    with ThreadPoolExecutor(4) as executor:
-        list(executor.map(lambda number: publish(backend, "/b", number), range(100)))
-
-
-def test_a_server_that_hangs_is_noticed_by_the_feed_and_by_publishers(
-    mortal_postgres: PostgresServer, open_postgres: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.2)
-    backend = PostgresBackend(Options(url=mortal_postgres.url, store_timeout=0.3))
-    recorder = listen(backend)
-    publish(backend, "/a", 0)
-    pids = [pid for pid in mortal_postgres.pids() if pid != os.getpid()]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(BackendUnavailable, match="no answer within"):
-            publish(backend, "/a", -1)
-        eventually(lambda: recorder.told("healthy") == [False])
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-    eventually(lambda: recorder.told("healthy") == [False, True])
-    publish(backend, "/b", 1)
-    eventually(lambda: [message.data for message in recorder.messages if message.channel == "/b"] == [1])
-    backend.close()
 
 
 # --- gevent ---

@@ -1,0 +1,32 @@
+"""What tests of any store do with a backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from messagebus.backends import Backend
+from messagebus.message import Ids, encode_envelope
+from tests.eventually import eventually
+from tests.recorder import Recorder
+
+LIMITS: dict[str, Any] = {"max_backlog_size": 1000, "max_backlog_age": 604_800}
+
+
+def publish(backend: Backend, name: str, data: int) -> Ids:
+    return backend.publish(name, encode_envelope(b"%d" % data), **LIMITS)
+
+
+def listen(backend: Backend) -> Recorder:
+    """A recorder that the feed has begun to tell."""
+    recorder = Recorder()
+    backend.listen(recorder)
+    eventually(lambda: recorder.told("started"))
+    return recorder
+
+
+def check_all(backend: Backend) -> None:
+    """Every kind of connection works: the pool's and the feed's."""
+    recorder = listen(backend)
+    assert publish(backend, "/a", 1) == Ids(1, 1)
+    eventually(lambda: recorder.data == [1])
+    assert [message.data for message in backend.backlog("/a").messages] == [1]

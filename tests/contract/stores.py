@@ -1,0 +1,95 @@
+"""The stores that the contract is asked of: a backend of each, and what a test does to the store behind it."""
+
+from __future__ import annotations
+
+from messagebus.backends import Backend, open_backend
+from messagebus.backends.memory import MemoryBackend
+from messagebus.options import Options
+from tests.postgres_server import PostgresServer
+from tests.redis_server import RedisServer
+
+
+class Store:
+    """A backend, and what a test does to the store behind it. This one is for the store in memory."""
+
+    on_network = False
+    url = "memory://"
+
+    def __init__(self) -> None:
+        self.backends: list[Backend] = []
+        self.now = 1000.0
+
+    def open(self, **values: object) -> Backend:
+        backend = self.make(Options(url=self.url, **values))  # type: ignore[arg-type]
+        self.backends.append(backend)
+        return backend
+
+    def make(self, options: Options) -> Backend:
+        return MemoryBackend(options, clock=lambda: self.now)
+
+    def pass_time(self, seconds: int) -> None:
+        """Make everything in the store so much older."""
+        self.now += seconds
+
+    def cut_feeds(self) -> None:
+        """Break every feed's connection, where there is one."""
+
+    def feeds_of_server(self) -> int:
+        return 0
+
+
+class RedisStore(Store):
+    on_network = True
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.server = server
+        self.url = server.url
+
+    def make(self, options: Options) -> Backend:
+        return open_backend(options)
+
+    def pass_time(self, seconds: int) -> None:
+        with self.server.client() as client:
+            for key in client.scan_iter():
+                left = client.pttl(key)
+                if left >= 0:
+                    client.pexpire(key, max(0, left - seconds * 1000))
+
+    def cut_feeds(self) -> None:
+        with self.server.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def feeds_of_server(self) -> int:
+        with self.server.client() as client:
+            return int(client.pubsub_numsub("_message_bus_0")[0][1])
+
+
+class PostgresStore(Store):
+    on_network = True
+    FEEDS = "FROM pg_stat_activity WHERE application_name = 'messagebus' AND query SIMILAR TO '(LISTEN|SELECT 1$)%'"
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        self.server = server
+        self.url = server.url
+
+    def make(self, options: Options) -> Backend:
+        return open_backend(options)
+
+    def pass_time(self, seconds: int) -> None:
+        with self.server.client() as client:
+            age = f"- interval '{seconds} seconds'"
+            client.execute(f"UPDATE messagebus_state SET global_until = global_until {age}")
+            client.execute(
+                f"UPDATE messagebus_channels SET backlog_until = backlog_until {age}, ids_until = ids_until {age}"
+            )
+
+    def cut_feeds(self) -> None:
+        with self.server.client() as client:
+            client.execute(f"SELECT pg_terminate_backend(pid) {self.FEEDS}")
+
+    def feeds_of_server(self) -> int:
+        with self.server.client() as client:
+            (count,) = client.execute(f"SELECT count(*) {self.FEEDS}").fetchone() or (0,)
+            return int(count)

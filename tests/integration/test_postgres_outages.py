@@ -1,0 +1,168 @@
+"""PostgreSQL that is restarted, hangs, refuses, or comes up later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from messagebus.backends.postgres import PostgresBackend
+from messagebus.errors import BackendUnavailable
+from messagebus.message import Ids
+from messagebus.options import Options
+from messagebus.publish_queue import PublishQueue
+from tests.backends import listen, publish
+from tests.eventually import eventually
+from tests.postgres_server import PASSWORD, PostgresServer
+from tests.queued import publish as queued
+from tests.recorder import Recorder
+
+from .conftest import OpenPostgres
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL], ids=lambda how: str(how.name))
+def test_the_server_is_restarted_while_publishers_and_feed_go_on(
+    mortal_postgres: PostgresServer, open_postgres: OpenPostgres, caplog: pytest.LogCaptureFixture, how: signal.Signals
+) -> None:
+    caplog.set_level(logging.INFO, "messagebus")
+    backend = open_postgres(mortal_postgres.url, max_global_backlog_size=10_000)
+    queue = PublishQueue(backend, 100_000)
+    recorder = listen(backend)
+    end = threading.Event()
+    published: list[int] = [0] * 4
+
+    def work(publisher: int) -> None:
+        while not end.wait(0.005):
+            queued(queue, published[publisher], f"/{publisher}")
+            published[publisher] += 1
+
+    threads = [threading.Thread(target=work, args=(publisher,)) for publisher in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(recorder.messages) > 20)
+        if how == signal.SIGKILL:
+            mortal_postgres.kill()
+        else:
+            mortal_postgres.end(how)
+        eventually(lambda: len(queue) > 20 and recorder.told("healthy") == [False])
+        mortal_postgres.start()
+        eventually(lambda: not len(queue), timeout=30)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+    # A publish whose answer the outage swallowed is written once more.
+    eventually(lambda: len({(m.channel, m.data) for m in recorder.messages}) == sum(published))
+    assert recorder.ids == list(range(1, backend.state().global_id + 1))
+    for publisher, count in enumerate(published):
+        mine = [message.data for message in recorder.messages if message.channel == f"/{publisher}"]
+        assert sorted(set(mine)) == list(range(count))
+        assert count <= len(mine) <= count + 1
+    assert recorder.told("lost") == []
+    eventually(lambda: recorder.told("healthy") == [False, True])
+    assert PASSWORD not in caplog.text
+    feed_log = [record.levelname for record in caplog.records if record.name.endswith("feed_thread")]
+    assert feed_log == ["WARNING", "INFO"]
+    queue.close(1)
+
+
+def test_a_feed_begins_when_the_server_comes_up_later(open_postgres: OpenPostgres) -> None:
+    server = PostgresServer()
+    try:
+        backend = open_postgres(server.url)
+        recorder = Recorder()
+        backend.listen(recorder)
+        eventually(lambda: recorder.told("healthy") == [False])
+        server.start()
+        eventually(lambda: recorder.events[1:] == [("started", backend.state()), ("healthy", True)])
+    finally:
+        server.stop()
+
+
+def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
+    mortal_postgres: PostgresServer, open_postgres: OpenPostgres
+) -> None:
+    backend = open_postgres(mortal_postgres.url)
+    queue = PublishQueue(backend, 10)
+    recorder = listen(backend)
+    assert queued(queue, 1) == Ids(1, 1)
+    with mortal_postgres.client() as client:
+
+        def set_read_only(value: str) -> None:
+            client.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            client.execute("SELECT pg_reload_conf()")
+
+        def refused() -> bool:
+            try:
+                backend.reset()  # which does no harm while it is not refused yet
+            except BackendUnavailable as error:
+                return "read-only" in str(error)
+            return False
+
+        set_read_only("on")
+        eventually(lambda: client.execute("SHOW default_transaction_read_only").fetchone() == ("on",))
+        eventually(refused)
+        with pytest.raises(BackendUnavailable, match="read-only"):
+            publish(backend, "/a", 0)
+        assert queued(queue, 2) is None
+        assert queued(queue, 3) is None
+        client.execute("SET default_transaction_read_only = off")
+        set_read_only("off")
+    eventually(lambda: recorder.data == [1, 2, 3])
+    queue.close(1)
+
+
+def test_too_many_connections_are_an_outage(open_postgres: OpenPostgres) -> None:
+    server = PostgresServer()
+    try:
+        server.start("max_connections=2", "superuser_reserved_connections=0")
+        backend = open_postgres(server.url)
+        publish(backend, "/a", 1)
+        with server.client(), pytest.raises(BackendUnavailable, match="too many"):
+            check_all_at_once(backend)
+
+        def is_back() -> bool:
+            try:
+                return publish(backend, "/a", 3).message_id >= 2
+            except BackendUnavailable:  # the server takes a moment to see that others have gone
+                return False
+
+        eventually(is_back)
+    finally:
+        server.stop()
+
+
+def check_all_at_once(backend: PostgresBackend) -> None:
+    """Makes the backend want several connections at the same time."""
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(lambda number: publish(backend, "/b", number), range(100)))
+
+
+def test_a_server_that_hangs_is_noticed_by_the_feed_and_by_publishers(
+    mortal_postgres: PostgresServer, open_postgres: OpenPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.2)
+    backend = PostgresBackend(Options(url=mortal_postgres.url, store_timeout=0.3))
+    recorder = listen(backend)
+    publish(backend, "/a", 0)
+    pids = [pid for pid in mortal_postgres.pids() if pid != os.getpid()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(BackendUnavailable, match="no answer within"):
+            publish(backend, "/a", -1)
+        eventually(lambda: recorder.told("healthy") == [False])
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: recorder.told("healthy") == [False, True])
+    publish(backend, "/b", 1)
+    eventually(lambda: [message.data for message in recorder.messages if message.channel == "/b"] == [1])
+    backend.close()
