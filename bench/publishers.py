@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from messagebus.backends import Publication, open_backend
+from messagebus.stores import Publication, open_backend
 from messagebus.message import encode_data, encode_envelope
 from messagebus.options import Options
 

@@ -1,5 +1,5 @@
 """``python -m messagebus``."""
 
-from .cli import main
+from .serve.cli import main
 
 main(prog_name="python -m messagebus")

@@ -12,10 +12,10 @@ from .message import Ids, Message, check_channel, store_name
 if TYPE_CHECKING:
     from flask import Blueprint
 
-    from .access import Filter, Hook
-    from .backends import State
-    from .callbacks import Callback, Subscription
-    from .runtime import Runtime
+    from .hub.permissions import Filter, Hook
+    from .stores import State
+    from .hub.callbacks import Callback, Subscription
+    from .hub.node import Runtime
 
 
 class Bus(Lifecycle):
@@ -41,7 +41,7 @@ class Bus(Lifecycle):
     def blueprint(self) -> Blueprint:
         """What makes a Flask app serve the bus: ``app.register_blueprint(MessageBus.blueprint)``."""
         if self._blueprint is None:
-            from .blueprint import make_blueprint
+            from .integrations.flask.blueprint import make_blueprint
 
             self._blueprint = make_blueprint(self)
         return self._blueprint
@@ -194,7 +194,7 @@ class Bus(Lifecycle):
     ) -> None:
         """As :meth:`subscribe`, but calls in this thread, and returns when the callback is unsubscribed or the bus
         closed."""
-        from .callbacks import Worker
+        from .hub.callbacks import Worker
 
         runtime = self._running()
         subscription = self._subscription(runtime, channel, callback, last_id, site_id)
@@ -208,7 +208,7 @@ class Bus(Lifecycle):
         """End a callback's subscription to a channel, or all of the channel's. Returns whether there was one.
 
         The callback may still be running when this returns; it is not called again."""
-        from .callbacks import Scope
+        from .hub.callbacks import Scope
 
         if channel is not None:
             check_channel(channel)
@@ -217,7 +217,7 @@ class Bus(Lifecycle):
     def _subscription(
         self, runtime: Runtime, channel: str | None, callback: Callback, last_id: int, site_id: str | None
     ) -> Subscription:
-        from .callbacks import Scope, Subscription
+        from .hub.callbacks import Scope, Subscription
 
         if channel is not None:
             check_channel(channel)
@@ -267,7 +267,7 @@ class Bus(Lifecycle):
             InvalidOption: There is no ``secret_key``.
             InvalidChannel: It is not a channel's name.
         """
-        from .access import make_grant
+        from .hub.permissions import make_grant
 
         return make_grant(self.options.secret_key, channel, ttl, client_id, site_id)
 
@@ -312,7 +312,7 @@ class Bus(Lifecycle):
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
 
         With no ``site_id``: those of no site; with ``"*"``: those of every site, and of none."""
-        from .callbacks import Scope
+        from .hub.callbacks import Scope
 
         scope = Scope(None, site_id)
         return [message for message in self._publishing().backend.global_backlog(last_id) if scope.holds(message)]
@@ -332,7 +332,7 @@ class Bus(Lifecycle):
 
         Costs no question to the store. ``None`` where the store's feed does not stand; it is waited for once, for a
         second at most."""
-        from .backends import State
+        from .stores import State
 
         if self._closed:
             return None

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import options as settings
-from .access import Access
+from .hub.permissions import Access
 from .errors import BusClosed
 from .options import Options
-from .poller import gevent_is_in_charge
+from .loop.poller import gevent_is_in_charge
 
 if TYPE_CHECKING:
-    from .callbacks import Callbacks
-    from .publisher import Publisher
-    from .runtime import Runtime
+    from .hub.callbacks import Callbacks
+    from .publishing.publisher import Publisher
+    from .hub.node import Runtime
 
 STOP_SECONDS = 2.0
 """For each step of closing: writing what waits, the call that a callback is in, the last byte to the clients."""
@@ -136,7 +136,7 @@ class Lifecycle:
         message of the bus, its own first of all, and take the time for it from the publishing."""
         publisher = self._publisher
         if publisher is None:
-            from .publisher import Publisher
+            from .publishing.publisher import Publisher
 
             options = self.options
             with self._lock:
@@ -155,9 +155,9 @@ class Lifecycle:
         runtime = self._runtime
         if runtime is not None:
             return runtime
-        from .callbacks import Callbacks
-        from .publisher import Publisher
-        from .runtime import Runtime
+        from .hub.callbacks import Callbacks
+        from .publishing.publisher import Publisher
+        from .hub.node import Runtime
 
         options = self.options
         with self._lock:

@@ -17,7 +17,7 @@ from typing import Any, overload
 
 from . import MessageBus
 from .bus import Bus
-from .callbacks import EVERY_SITE
+from .hub.callbacks import EVERY_SITE
 from .message import Message
 
 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from messagebus.backends import Backend
+from messagebus.stores import Backend
 from messagebus.message import Ids, encode_envelope
 from tests.eventually import eventually
 from tests.recorder import Recorder

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from messagebus.access import Access
-from messagebus.backends import State
-from messagebus.callbacks import Callbacks
-from messagebus.catchup import Want
+from messagebus.hub.permissions import Access
+from messagebus.stores import State
+from messagebus.hub.callbacks import Callbacks
+from messagebus.hub.recovery import Want
 from messagebus.message import Message, encode_envelope
-from messagebus.opening import open_subscriber
+from messagebus.hub.joining import open_subscriber
 from messagebus.options import Options
-from messagebus.publisher import Publisher
-from messagebus.runtime import Prepared, Runtime
-from messagebus.subscriber import Identity, Subscriber
+from messagebus.publishing.publisher import Publisher
+from messagebus.hub.node import Prepared, Runtime
+from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.transports import Transport
 
 NAME = "/chat"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from messagebus.backends import State
+from messagebus.stores import State
 from messagebus.message import Message
 
 

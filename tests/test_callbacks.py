@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from messagebus.backends import State
-from messagebus.backends.memory import MemoryBackend
-from messagebus.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
+from messagebus.stores import State
+from messagebus.stores.memory import MemoryBackend
+from messagebus.hub.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Message, encode_data, encode_envelope, store_name
 from messagebus.options import Options

@@ -16,19 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.wrappers import Request
 
-from messagebus.access import Access
-from messagebus.backends import Backlog, State
-from messagebus.catchup import Due, View, Want, add_due, covers, read_after
-from messagebus.channel import Channel
+from messagebus.hub.permissions import Access
+from messagebus.stores import Backlog, State
+from messagebus.hub.recovery import Due, View, Want, add_due, covers, read_after
+from messagebus.hub.window import Channel
 from messagebus.errors import FEED_LOST, BackendUnavailable
-from messagebus.exchange import Exchange, plain_context
-from messagebus.hub import Hub
+from messagebus.http.context import Exchange, plain_context
+from messagebus.hub.hub import Hub
 from messagebus.message import Message
 from messagebus.options import Options
-from messagebus.reactor import Reactor
-from messagebus.requests import Asked
-from messagebus.runtime import Prepared
-from messagebus.subscriber import Identity, Subscriber
+from messagebus.loop.reactor import Reactor
+from messagebus.http.parsing import Asked
+from messagebus.hub.node import Prepared
+from messagebus.hub.subscriber import Identity, Subscriber
 
 from .late_feed import NAME, Paper, Plain, late_feed
 

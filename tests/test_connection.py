@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.connection import BlockingConnection, Connection
-from messagebus.reactor import Reactor
+from messagebus.loop.outbound import BlockingConnection, Connection
+from messagebus.loop.reactor import Reactor
 
 
 class Owner:

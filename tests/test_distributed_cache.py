@@ -10,7 +10,7 @@ import pytest
 
 from messagebus import BackendUnavailable, Bus, InvalidData, Message
 from messagebus.distributed_cache import BACKLOG_SIZE, DistributedCache
-from messagebus.subscriber import Identity
+from messagebus.hub.subscriber import Identity
 
 from .eventually import eventually
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messagebus.backends import State
-from messagebus.backends.feed import Entry, Gate, Sequencer, Unreadable
+from messagebus.stores import State
+from messagebus.stores.sequencer import Entry, Gate, Sequencer, Unreadable
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Message
 

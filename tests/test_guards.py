@@ -18,23 +18,23 @@ import pytest
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-import messagebus.backends.redis
+import messagebus.stores.redis
 import messagebus.message
 from messagebus import Bus
-from messagebus.access import Access
-from messagebus.backends import Backlog, State
-from messagebus.catchup import Want
-from messagebus.channel import Reading
-from messagebus.connection import Connection
-from messagebus.connection import Outlet as AnyOutlet
-from messagebus.endpoint import Answer, answer
-from messagebus.hub import Hub
+from messagebus.hub.permissions import Access
+from messagebus.stores import Backlog, State
+from messagebus.hub.recovery import Want
+from messagebus.hub.window import Reading
+from messagebus.loop.outbound import Connection
+from messagebus.loop.outbound import Outlet as AnyOutlet
+from messagebus.http.routes import Answer, answer
+from messagebus.hub.hub import Hub
 from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored
-from messagebus.opening import open_subscriber
+from messagebus.hub.joining import open_subscriber
 from messagebus.options import Options
-from messagebus.reactor import Reactor
-from messagebus.runtime import Prepared
-from messagebus.subscriber import Identity, Subscriber, id_key
+from messagebus.loop.reactor import Reactor
+from messagebus.hub.node import Prepared
+from messagebus.hub.subscriber import Identity, Subscriber, id_key
 from messagebus.transports import EVENT_SOURCE, STREAMING, WEBSOCKET, Transport
 
 from .crowd import Crowd, message_ids

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from messagebus.origins import is_allowed, is_same
+from messagebus.http.origins import is_allowed, is_same
 
 
 @pytest.mark.parametrize(

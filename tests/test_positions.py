@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from messagebus.catchup import Want
+from messagebus.hub.recovery import Want
 from messagebus.errors import InvalidChannel, InvalidPosition
-from messagebus.positions import parse_position, parse_wants
+from messagebus.http.positions import parse_position, parse_wants
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from messagebus.backends import Publication
-from messagebus.backends.memory import MemoryBackend
+from messagebus.stores import Publication
+from messagebus.stores.memory import MemoryBackend
 from messagebus.errors import BackendUnavailable, BusClosed, PublishQueueFull
 from messagebus.message import Ids
 from messagebus.options import Options
-from messagebus.publish_queue import PublishQueue
+from messagebus.publishing.outage_queue import PublishQueue
 from tests.eventually import eventually
 from tests.queued import publication, publish
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.poller import READABLE, WRITABLE, Poller, SelectorPoller, Waker
-from messagebus.reactor import TICK, Reactor
+from messagebus.loop.poller import READABLE, WRITABLE, Poller, SelectorPoller, Waker
+from messagebus.loop.reactor import TICK, Reactor
 from tests.eventually import eventually
 
 

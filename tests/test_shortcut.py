@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from messagebus import Bus
-from messagebus.shortcut import Shortcut
+from messagebus.integrations.flask.fast_path import Shortcut
 
 POLL = "/message-bus/somebody/poll"
 

@@ -7,18 +7,18 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messagebus.access import Access
-from messagebus.backends import Backlog, State
-from messagebus.catchup import Want
-from messagebus.channel import Reading
+from messagebus.hub.permissions import Access
+from messagebus.stores import Backlog, State
+from messagebus.hub.recovery import Want
+from messagebus.hub.window import Reading
 from messagebus.errors import InvalidChannel
-from messagebus.hub import Hub
+from messagebus.hub.hub import Hub
 from messagebus.message import Ids, Message, check_channel, decode_stored, encode_data, encode_envelope, encode_stored
-from messagebus.opening import open_subscriber
+from messagebus.hub.joining import open_subscriber
 from messagebus.options import Options
-from messagebus.reactor import Reactor
-from messagebus.runtime import Prepared
-from messagebus.subscriber import Identity, Subscriber, id_key
+from messagebus.loop.reactor import Reactor
+from messagebus.hub.node import Prepared
+from messagebus.hub.subscriber import Identity, Subscriber, id_key
 from messagebus.transports import EVENT_SOURCE
 
 from .outlet import Outlet

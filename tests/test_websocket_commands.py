@@ -10,10 +10,10 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from messagebus.catchup import Want
-from messagebus.opening import open_subscriber
-from messagebus.subscriber import Identity
-from messagebus.websocket import WebSocketSubscriber
+from messagebus.hub.recovery import Want
+from messagebus.hub.joining import open_subscriber
+from messagebus.hub.subscriber import Identity
+from messagebus.http.websocket_session import WebSocketSubscriber
 
 from .late_feed import NAME, LateFeed, Paper, late_feed
 

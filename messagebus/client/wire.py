@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..poller import Waker
+from ..loop.poller import Waker
 from .settings import Address
 
 READ_SIZE = 65_536

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from messagebus.backends import Backend, open_backend
-from messagebus.backends.memory import MemoryBackend
+from messagebus.stores import Backend, open_backend
+from messagebus.stores.memory import MemoryBackend
 from messagebus.options import Options
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer

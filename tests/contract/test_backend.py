@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from messagebus.backends import Backend, Publication, State, open_backend
+from messagebus.stores import Backend, Publication, State, open_backend
 from messagebus.errors import BackendUnavailable, BusClosed
 from messagebus.message import Ids, Message, encode_envelope
 from messagebus.options import Options

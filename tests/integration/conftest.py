@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.backends.postgres import PostgresBackend
-from messagebus.backends.redis import RedisBackend
+from messagebus.stores.postgres import PostgresBackend
+from messagebus.stores.redis import RedisBackend
 from messagebus.options import Options
 
 OpenRedis = Callable[..., RedisBackend]

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from messagebus.backends import Publication, State, open_backend
-from messagebus.backends.postgres import PostgresBackend
+from messagebus.stores import Publication, State, open_backend
+from messagebus.stores.postgres import PostgresBackend
 from messagebus.errors import BackendUnavailable, InvalidData, InvalidOption
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options

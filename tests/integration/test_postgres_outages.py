@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from messagebus.backends.postgres import PostgresBackend
+from messagebus.stores.postgres import PostgresBackend
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Ids
 from messagebus.options import Options
-from messagebus.publish_queue import PublishQueue
+from messagebus.publishing.outage_queue import PublishQueue
 from tests.backends import listen, publish
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from messagebus.backends import Publication, State
-from messagebus.backends.redis import RedisBackend
+from messagebus.stores import Publication, State
+from messagebus.stores.redis import RedisBackend
 from messagebus.errors import BackendUnavailable, InvalidOption
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options

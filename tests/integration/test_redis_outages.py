@@ -9,10 +9,10 @@ import pytest
 import redis
 
 from messagebus import Bus
-from messagebus.backends import State, redis_feed
+from messagebus.stores import State, redis_feed
 from messagebus.errors import BackendUnavailable, PublishQueueFull
 from messagebus.message import Ids
-from messagebus.publish_queue import PublishQueue
+from messagebus.publishing.outage_queue import PublishQueue
 from tests.backends import listen, publish
 from tests.eventually import eventually
 from tests.queued import publish as queued

@@ -9,7 +9,7 @@ import sys
 import pytest
 import redis
 
-from messagebus.backends.redis import RedisBackend
+from messagebus.stores.redis import RedisBackend
 from messagebus.options import Options
 from tests.eventually import eventually
 from tests.recorder import Recorder

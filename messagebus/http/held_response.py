@@ -1,0 +1,115 @@
+"""Holds a response: takes its socket and gives it to the reactor, or blocks where the server keeps its sockets."""
+
+from __future__ import annotations
+
+import time
+from _socket import socket as RawSocket
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+from wsgiref.handlers import format_date_time
+
+from . import hijack
+from ..loop.outbound import BlockingConnection, Connection
+from ..errors import Close
+from ..hub.joining import Read, open_subscriber
+from ..options import Environ
+from ..hub.node import Prepared, Runtime
+from ..hub.subscriber import Subscriber
+from ..transports import WEBSOCKET, Transport
+from ..transports.base import EMPTY_BATCH
+
+StartResponse = Callable[..., Any]
+Headers = list[tuple[str, str]]
+MakeSubscriber = Callable[[Transport, bytes], Subscriber]
+
+
+class Hold(NamedTuple):
+    """A response that is going to be held, and everything that was read for it."""
+
+    runtime: Runtime
+    taken: Transport
+    """The transport on a taken socket."""
+    blocking: Transport | None
+    """The one where the server keeps the socket; ``None``: there is none."""
+    make_subscriber: MakeSubscriber
+    prepared: Prepared
+    read: Read
+    says_epoch: Callable[[], bool]
+
+    def respond(
+        self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
+    ) -> Iterable[bytes]:
+        """As a WSGI application would: what the server shall send by itself."""
+        # Before the socket is taken: from then on nobody could answer for an error.
+        head = b"" if hijack.upgraded(environ) else _head(self.taken, status, headers)
+        sock = hijack.take(environ)
+        if sock is None:
+            return self._block(start_response, status, headers)
+        self.runtime.reactor.call_soon(self._adopt, sock, head)
+        return _hung_up(start_response)
+
+    def _adopt(self, sock: RawSocket, head: bytes) -> None:
+        subscriber = self.make_subscriber(self.taken, head)
+        reactor, limit = self.runtime.reactor, self.runtime.options.max_outbox
+        subscriber.outlet = Connection(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
+        self._open(subscriber)
+
+    def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
+        assert self.blocking is not None, "a transport that needs the socket is refused before"
+        subscriber = self.make_subscriber(self.blocking, b"")
+        connection = BlockingConnection(self.runtime.reactor, subscriber, self.runtime.options.max_outbox)
+        subscriber.outlet = connection
+        self.runtime.reactor.call_soon(self._open, subscriber)
+        if self.blocking.one_batch:
+            return _whole(connection, start_response, status, headers)
+        start_response(status, headers)
+        return connection
+
+    def _open(self, subscriber: Subscriber) -> None:
+        open_subscriber(self.runtime.hub, subscriber, self.prepared, self.read, self.says_epoch)
+
+
+def _whole(
+    connection: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers
+) -> Iterator[bytes]:
+    """A response that is one batch, begun when its length is known."""
+    body = b"".join(connection) or EMPTY_BATCH
+    start_response(status, [*headers, ("Content-Length", str(len(body)))])
+    yield body
+
+
+def refuse_upgraded(environ: Environ, start_response: StartResponse, close: Close) -> Iterable[bytes]:
+    """Close a WebSocket that the server has opened before anybody could refuse it."""
+    sock = hijack.take(environ)
+    if sock is not None:
+        sock.setblocking(False)
+        try:
+            sock.send(WEBSOCKET.end(close))
+        except OSError:
+            pass  # it has gone by itself
+        sock.close()
+    return _hung_up(start_response)
+
+
+def _hung_up(start_response: StartResponse) -> Iterable[bytes]:
+    # It goes to a socket that nobody reads, but the server's log shows it.
+    start_response("200 OK", [("Content-Length", "0"), ("Connection", "close")])
+    return []
+
+
+def _head(transport: Transport, status: str, headers: Headers) -> bytes:
+    """The response's head on a taken socket. That of a long poll is left open for the length."""
+    lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time.time()))}"]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() != "content-length"]
+    if transport is not WEBSOCKET:
+        lines.append("Connection: close")
+    if transport.name == "streaming":
+        lines.append("Transfer-Encoding: chunked")
+    lines.append("" if transport.one_batch else "\r\n")
+    return "\r\n".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return format_date_time(second)

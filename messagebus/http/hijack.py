@@ -1,0 +1,84 @@
+"""Takes a request's socket out of the WSGI server. The only file that knows servers apart.
+
+The same way with every server: the socket is duplicated, and the server's own descriptor is made to refer to a socket
+whose other end is closed. To the server the client has just hung up, a thing that every server takes quietly: it ends
+the request, closes its descriptor, and neither its shutdown nor its keep-alive reaches the client. The response that
+the application returns goes nowhere.
+
+Where the socket is:
+
+=========================================  ========================================================
+Werkzeug (Flask's development server)      ``environ["werkzeug.socket"]``
+gunicorn ``sync``, ``gthread``, ``gevent`` ``environ["gunicorn.socket"]``
+gevent ``pywsgi``                          the file that ``environ["wsgi.input"]`` reads from
+gevent-websocket, both of its forms        the same; its open WebSocket is taken over, see below
+=========================================  ========================================================
+
+gevent-websocket has answered 101 before the application is called and would then serve the connection from a greenlet
+of its own; its socket is taken like any other, so that such a subscriber costs no more than the rest.
+
+``messagebus serve`` alone knows of the bus: it hands its socket over and is done with it.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import socket as RawSocket
+from _socket import socketpair
+from typing import Any
+
+from ..options import Environ
+
+HAND_OVER = "messagebus.hand_over"
+"""In the environ of a server that gives its socket away by itself: a function that returns the descriptor."""
+
+
+def can_take(environ: Environ) -> bool:
+    """Whether :func:`take` would find a socket: not on an unknown server, nor where the server itself ends TLS or
+    speaks HTTP/2."""
+    return HAND_OVER in environ or _descriptor(environ) is not None
+
+
+def take(environ: Environ) -> RawSocket | None:
+    """The request's socket, now the caller's own to write to and close; ``None`` where :func:`can_take` says no.
+
+    The request must have been read to its end. Whatever the server writes from now on is lost."""
+    hand_over = environ.get(HAND_OVER)
+    if hand_over is not None:
+        return RawSocket(fileno=hand_over())
+    descriptor = _descriptor(environ)
+    if descriptor is None:
+        return None
+    taken = RawSocket(fileno=os.dup(descriptor))
+    dead, other = socketpair()
+    other.close()
+    os.dup2(dead.fileno(), descriptor, inheritable=False)
+    dead.close()
+    return taken
+
+
+def upgraded(environ: Environ) -> bool:
+    """Whether the server has accepted the WebSocket by itself, before anybody could refuse it."""
+    return environ.get("wsgi.websocket") is not None
+
+
+def _descriptor(environ: Environ) -> int | None:
+    if environ.get("SERVER_PROTOCOL") not in ("HTTP/1.1", "HTTP/1.0"):
+        return None
+    sock = (
+        environ.get("werkzeug.socket") or environ.get("gunicorn.socket") or _socket_of_input(environ.get("wsgi.input"))
+    )
+    if sock is None or hasattr(sock, "getpeercert"):  # the latter is TLS: its bytes are not what the client must see
+        return None
+    try:
+        descriptor: int = sock.fileno()
+    except (OSError, ValueError):
+        return None
+    return descriptor if descriptor >= 0 else None
+
+
+def _socket_of_input(stream: Any) -> Any:
+    # pywsgi's Input has the connection's buffered file as `rfile`, or is that file where an upgrade is asked for;
+    # below it lies a SocketIO, and below that the socket.
+    file = getattr(stream, "rfile", stream)
+    return getattr(getattr(file, "raw", None), "_sock", None)

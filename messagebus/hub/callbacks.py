@@ -1,0 +1,273 @@
+"""Python functions subscribed to channels: called one at a time, in order, never in the thread that publishes or
+dispatches."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from ..stores import Backend
+from ..errors import BackendUnavailable
+from ..message import Message, store_name
+
+logger = logging.getLogger("messagebus.callbacks")
+
+RETRY_SECONDS = 1.0
+EVERY_SITE = "*"
+"""In place of a site's id: the messages of every site, and of none."""
+
+Callback = Callable[[Message], object]
+ReportError = Callable[[Exception, str], object]
+
+
+class Scope(NamedTuple):
+    """What a function is subscribed to."""
+
+    channel: str | None
+    """``None``: every channel."""
+    site_id: str | None
+
+    @property
+    def name(self) -> str | None:
+        """The one stored name it stands for; ``None`` where there are several, whose ids only the store can compare."""
+        if self.channel is None or (self.site_id == EVERY_SITE and not self.channel.startswith("/global/")):
+            return None
+        return store_name(self.channel, self.site_id)
+
+    def holds(self, message: Message) -> bool:
+        if self.channel is not None and message.channel != self.channel:
+            return False
+        return self.site_id == EVERY_SITE or message.site_id == self.site_id or message.channel.startswith("/global/")
+
+    def __str__(self) -> str:
+        return self.channel or "all channels"
+
+
+class Subscription:
+    """One function on one scope. Where that is one channel its position is a message id, otherwise a global id."""
+
+    __slots__ = ("behind", "callback", "life", "name", "pending", "position", "scope", "worker")
+
+    def __init__(self, scope: Scope, callback: Callback, position: int) -> None:
+        """``position``: the id of the last message that it shall not see."""
+        self.scope = scope
+        self.name = scope.name
+        self.callback = callback
+        self.position = position
+        self.pending: deque[Message] = deque()
+        self.behind = True
+        """Whether there may be messages after ``position``, and after those that are pending, that only the store
+        has."""
+        self.life = 0
+        """Counts the store's resets: messages of an earlier life must not move the position."""
+        self.worker: Worker | None = None
+        """Who calls it; ``None``: the thread that all share."""
+
+    def id_of(self, message: Message) -> int:
+        return message.global_id if self.name is None else message.message_id
+
+    def read(self, backend: Backend) -> Sequence[Message]:
+        """What the store has after its position."""
+        if self.name is None:
+            return [message for message in backend.global_backlog(self.position) if self.scope.holds(message)]
+        backlog = backend.backlog(self.name, self.position)
+        if backlog.first_id > self.position + 1:
+            first, last = self.position + 1, backlog.first_id - 1
+            logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self.scope, first, last)
+        return backlog.messages
+
+
+class Callbacks:
+    """All subscriptions of a process. Safe from any thread or greenlet.
+
+    A message that arrives is queued; where ``limit`` of them already wait for a slow function, it is left to the
+    backlog, and read from there when the function has caught up. So nothing is lost that the backlog still has, and
+    nothing grows."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str | None, list[Subscription]] = {}
+        self._lock = allocate_lock()  # native: held for a moment, across nothing that switches greenlets
+        self._shared: Worker | None = None
+        self.limit = 1
+        """Messages that may wait for one function."""
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
+
+    def add(self, subscription: Subscription) -> None:
+        with self._lock:
+            # A new list each time: the feed walks the old one without a lock.
+            self._by_name[subscription.name] = [*self._by_name.get(subscription.name, ()), subscription]
+        self._wake(subscription)
+
+    def remove(self, scope: Scope, callback: Callback | None) -> bool:
+        """Remove a function's subscriptions to a scope, or all of them. Returns whether there were any."""
+        with self._lock:
+            found = self._by_name.get(scope.name, [])
+            kept = [s for s in found if s.scope != scope or (callback is not None and s.callback != callback)]
+            if kept:
+                self._by_name[scope.name] = kept
+            else:
+                self._by_name.pop(scope.name, None)
+        for subscription in found:
+            if subscription not in kept:
+                self._wake(subscription)  # it may be what its worker waits for
+        return len(kept) < len(found)
+
+    def has(self, subscription: Subscription) -> bool:
+        return subscription in self._by_name.get(subscription.name, ())
+
+    def start(self, backend: Backend, report: ReportError) -> None:
+        """Begin to call, in a thread that ends with :meth:`stop`. The functions' positions are where they were."""
+        if self._shared is None:
+            self._shared = Worker(self, backend, report)
+            self._shared.start()
+
+    def stop(self, timeout: float) -> None:
+        """End all workers after the call that they are in; wait for the shared one up to ``timeout`` seconds."""
+        shared, self._shared = self._shared, None
+        for subscription in self.all():
+            if subscription.worker is not None:
+                subscription.worker.stop(0)
+        if shared is not None:
+            shared.stop(timeout)
+
+    def after_fork(self) -> None:
+        """In a child: the threads stayed with the parent; the subscriptions are this process's as well."""
+        self._lock = allocate_lock()
+        self._shared = None
+        for subscription in self.all():
+            subscription.pending.clear()
+            subscription.behind = True
+            if subscription.worker is not None:
+                self.remove(subscription.scope, subscription.callback)  # whoever waits for it waits in the parent
+
+    def advance(self, subscription: Subscription, message: Message, life: int) -> bool:
+        """Move a subscription's position to a message of one of its lives. ``False`` where that is over."""
+        with self._lock:
+            if subscription.life == life:
+                subscription.position = subscription.id_of(message)
+            return subscription.life == life
+
+    def all(self) -> list[Subscription]:
+        return [subscription for subscriptions in list(self._by_name.values()) for subscription in subscriptions]
+
+    def _wake(self, subscription: Subscription) -> None:
+        worker = subscription.worker or self._shared
+        if worker is not None:
+            worker.wake.set()
+
+    # --- from the feed ---
+
+    def received(self, messages: Iterable[Message]) -> None:
+        """Queue the feed's next messages for whoever subscribed to them. Never blocks."""
+        if not self._by_name:
+            return
+        woken = []
+        for message in messages:
+            for subscription in (*self._by_name.get(message.name, ()), *self._by_name.get(None, ())):
+                if subscription.behind or not subscription.scope.holds(message):
+                    continue
+                if len(subscription.pending) >= self.limit:
+                    subscription.behind = True
+                else:
+                    subscription.pending.append(message)
+                woken.append(subscription)
+        for subscription in woken:
+            self._wake(subscription)
+
+    def lost(self, reset: bool) -> None:
+        """The feed has missed messages; after a reset, ids begin anew."""
+        for subscription in self.all():
+            if reset:
+                with self._lock:
+                    subscription.pending.clear()
+                    subscription.position = 0
+                    subscription.life += 1
+            subscription.behind = True
+            self._wake(subscription)
+
+
+class Worker:
+    """Calls subscribed functions: all that have no worker of their own, or the one that it was made for."""
+
+    def __init__(
+        self, callbacks: Callbacks, backend: Backend, report: ReportError, only: Subscription | None = None
+    ) -> None:
+        self.wake = threading.Event()
+        self._callbacks = callbacks
+        self._backend = backend
+        self._report = report
+        self._only = only
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Work in a thread of its own."""
+        self._thread = threading.Thread(target=self.run, name="messagebus-callbacks", daemon=True)
+        self._thread.start()
+        self.wake.set()
+
+    def stop(self, timeout: float) -> None:
+        self._stopped = True
+        self.wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def run(self) -> None:
+        """Work in this thread until stopped, or until its only subscription is removed."""
+        retry: float | None = None
+        while not self._stopped:
+            self.wake.wait(retry)
+            self.wake.clear()
+            retry = None
+            if self._only is not None and not self._callbacks.has(self._only):
+                return
+            for subscription in [self._only] if self._only else self._callbacks.all():
+                if subscription.worker not in (None, self):
+                    continue
+                try:
+                    self._serve(subscription)
+                except BackendUnavailable:
+                    retry = RETRY_SECONDS  # that the store is gone is in the feed's log
+                except Exception:
+                    # This thread serves all the others as well.
+                    if not self._stopped:
+                        logger.exception("reading for a callback on %s failed", subscription.scope)
+                        retry = RETRY_SECONDS
+
+    def _serve(self, subscription: Subscription) -> None:
+        life = subscription.life
+        while not self._stopped:
+            try:
+                message = subscription.pending.popleft()
+            except IndexError:  # not asked before: a reset may empty it in between
+                break
+            self._call(subscription, (message,), life)
+        if subscription.behind and not self._stopped:
+            # From here on arriving messages are queued; whatever came before is in what is read now.
+            subscription.behind = False
+            try:
+                messages = subscription.read(self._backend)
+            except Exception:
+                subscription.behind = True
+                raise
+            self._call(subscription, messages, life)
+            self.wake.set()
+
+    def _call(self, subscription: Subscription, messages: Sequence[Message], life: int) -> None:
+        for message in messages:
+            if subscription.id_of(message) <= subscription.position:
+                continue
+            if self._stopped or not self._callbacks.has(subscription):
+                return
+            if not self._callbacks.advance(subscription, message, life):
+                return
+            try:
+                subscription.callback(message)
+            except Exception as error:
+                self._report(error, f"the callback on {subscription.scope}, message {message.message_id}")

@@ -1,0 +1,208 @@
+"""What a bus is made of once it listens: reactor, hub, feed and callbacks, and how they are put together.
+
+Made when first needed and anew in a forked child, never earlier: a module that is imported before
+``gevent.monkey.patch_all()``, or in a server's parent process, may hold a bus.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .permissions import Access
+from ..stores import Feed, State
+from .callbacks import Callbacks
+from .recovery import Want
+from .window import Reading
+from ..errors import SHUTDOWN, BackendUnavailable
+from .hub import Hub
+from ..message import Message
+from ..options import Options
+from ..publishing.publisher import Publisher
+from ..loop.reactor import Reactor
+
+logger = logging.getLogger("messagebus")
+
+FILES_LEFT_TO_THE_APP = 100
+"""Open files that subscribers may not use up: the server's, the application's, the store's."""
+
+
+class Prepared(NamedTuple):
+    """What had to be read before a subscriber can be told what it is due."""
+
+    wants: Sequence[Want]
+    readings: dict[str, Reading]
+    global_id: int
+    """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
+
+
+class Runtime:
+    """See the module. Its methods are safe from any thread or greenlet."""
+
+    def __init__(self, publisher: Publisher, callbacks: Callbacks, access: Access) -> None:
+        options = self.options = publisher.options
+        self.access = access
+        self.backend = publisher.backend
+        self.publish = publisher.publish  # for clients that may
+        self.reactor = Reactor()
+        self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
+        self.callbacks = callbacks
+        callbacks.limit = options.callback_queue_size
+        self.is_healthy = True
+        """Whether the store's feed is connected."""
+        self.seen_id = 0
+        """The last global id that the feed has given."""
+        self._waited = False
+        self._ask_epoch_at = 0.0
+        self._feed: Feed | None = None
+
+    def start(self) -> None:
+        """Start the loop and the feed; waits for neither."""
+        self.reactor.start()
+        self._feed = self.backend.listen(self)
+
+    def start_callbacks(self) -> None:
+        self.callbacks.start(self.backend, self.report)
+
+    def report(self, error: Exception, where: str) -> None:
+        """Say that a function of the user's has failed, where no caller can be told."""
+        logger.error("%s failed", where, exc_info=error)
+        if self.options.on_error is not None:
+            try:
+                self.options.on_error(error, where)
+            except Exception:
+                logger.exception("on_error failed")
+
+    def stop(self, timeout: float) -> None:
+        """End everything in order: subscribers are sent away, threads ended. Waits up to ``timeout`` seconds for
+        either."""
+        self.callbacks.stop(timeout)
+        if self._feed is not None:
+            self._feed.close()
+        self.end_subscribers(timeout)
+        self.reactor.stop()
+
+    def end_subscribers(self, timeout: float) -> None:
+        """End every subscriber's connection in order and refuse new ones; wait up to ``timeout`` seconds for the last
+        byte."""
+        done = threading.Event()
+        self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set)
+        done.wait(timeout)
+
+    def turn_away(self) -> None:
+        """End every subscriber's connection in order; does not wait for it."""
+        self.reactor.call_soon(self.hub.end_all, SHUTDOWN)
+
+    def after_fork(self) -> None:
+        """In a child: let go of what is the parent's."""
+        self.reactor.abandon()
+
+    # --- the feed's listener ---
+
+    def started(self, state: State) -> None:
+        self.seen_id = state.global_id
+        self.hub.start(state)
+        # What was published before the feed stood, and after a callback had read its backlog, only the store has.
+        self.callbacks.lost(reset=False)
+
+    def received(self, messages: Sequence[Message]) -> None:
+        self.seen_id = messages[-1].global_id
+        self.reactor.call_soon(self.hub.dispatch, messages)
+        self.callbacks.received(messages)
+
+    def lost(self, state: State) -> None:
+        reset = state.global_id < self.seen_id or (
+            state.epoch is not None and self.hub.epoch is not None and state.epoch != self.hub.epoch
+        )
+        self.seen_id = state.global_id
+        self.reactor.call_soon(self.hub.lost, state)
+        self.callbacks.lost(reset)
+
+    def healthy(self, healthy: bool) -> None:
+        self.is_healthy = healthy
+
+    # --- requests ---
+
+    def wait_until_ready(self) -> None:
+        """Wait until the feed stands; at once but for the first use.
+
+        Raises:
+            BackendUnavailable: It does not within ``store_timeout``.
+        """
+        ready = self.hub.ready
+        if not ready.is_set() and not ready.wait(self.options.store_timeout):  # to wait takes a lock in any case
+            raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
+
+    def knows(self, wants: Sequence[Want]) -> bool:
+        """Whether :meth:`prepare` would not have to ask a store on the network. Never blocks."""
+        if not self.backend.shared:
+            return True
+        ahead = any(want.after is not None and want.after > self.hub.global_id for want in wants)
+        return self.hub.epoch is not None and not ahead and all(map(self.hub.knows, wants))
+
+    def has_started(self) -> bool:
+        """Whether the feed stands, having waited for it a moment the first time."""
+        if not self.hub.ready.is_set() and not self._waited:
+            self.hub.ready.wait(min(1.0, self.options.store_timeout))
+            self._waited = True
+        return self.hub.ready.is_set()
+
+    def prepare(self, ask: Callable[[str | None], list[Want]]) -> Prepared:
+        """Read from the store whatever it takes to tell what is due. ``ask``: the store's epoch -> what is wanted.
+
+        Raises:
+            BackendUnavailable: The store gave no answer.
+        """
+        if self.hub.epoch is None:
+            self._learn_epoch()
+        wants = ask(self.hub.epoch)
+        if any(want.after is not None and want.after > self.hub.global_id for want in wants):
+            # Another process is ahead of this one, or the store has begun anew.
+            newest = self.backend.state().global_id
+            wants = [w._replace(stale=True) if w.after is not None and w.after > newest else w for w in wants]
+        readings: dict[str, Reading] = {}
+        global_id = 0
+        for want in wants:
+            reading = self.hub.read(want, self._read_last_id, self.backend.backlog)
+            if reading is not None:
+                readings[want.name] = reading
+                # Its own newest message where the store still has that, the one after it otherwise.
+                seen = (m.global_id for m in reading.backlog.messages if 0 < want.position <= m.message_id)
+                global_id = max(global_id, next(seen, 0))
+            if want.after is not None and not want.stale:
+                global_id = max(global_id, want.after)
+        return Prepared(wants, readings, global_id)
+
+    def catch_up(self) -> None:
+        """Wait until the loop has dispatched what the feed has received: a poll sees what its own process published."""
+        received = self.seen_id
+        if self.hub.global_id < received:
+            done = threading.Event()
+            self.reactor.call_soon(done.set)
+            done.wait(1.0)
+
+    def _learn_epoch(self) -> None:
+        # An empty store has none: the first publish makes it, unheard by the feed. Nor has a store that only other
+        # programs publish to, so that this is asked once a second at most.
+        now = self.reactor.clock()
+        if self.seen_id and now >= self._ask_epoch_at:
+            self._ask_epoch_at = now + 1.0
+            self.hub.epoch = self.backend.state().epoch
+
+    def _read_last_id(self, name: str) -> int:
+        return self.backend.last_ids([name])[0]
+
+
+def _capacity(options: Options) -> int:
+    """Subscribers that this process can hold: as many as it may, and as it may open files."""
+    if sys.platform == "win32":
+        return options.max_active_clients
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return options.max_active_clients
+    return max(0, min(options.max_active_clients, files - FILES_LEFT_TO_THE_APP))

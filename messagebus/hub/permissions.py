@@ -1,0 +1,134 @@
+"""Who may subscribe to what: hooks, signed grants and protected channels; and which messages clients get to see. No
+HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from ..errors import InvalidOption
+from ..message import Message, check_channel
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+Hook = Callable[["Request", str], bool]
+"""Request and channel -> whether it may subscribe."""
+Filter = Callable[[Message], bool]
+"""Message -> whether clients get it."""
+ReportError = Callable[[Exception, str], object]
+
+_SALT = "messagebus.grant"
+MAX_GRANTS = 100
+"""Grants of one request; more are not looked at."""
+
+
+def matches(pattern: str, channel: str) -> bool:
+    """Whether a pattern, a channel's name or a prefix that ends in ``*``, fits a channel."""
+    return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
+
+
+class Access:
+    """What was registered on a bus. Register before serving: a message that was judged is not judged again."""
+
+    def __init__(self) -> None:
+        self.off = False
+        """Whether clients are not served at all."""
+        self._hooks: list[tuple[str, Hook]] = []
+        self._filters: list[tuple[str, Filter]] = []
+
+    # --- subscriptions ---
+
+    def add_hook(self, pattern: str, hook: Hook) -> None:
+        self._hooks.append((pattern, hook))
+
+    @property
+    def hooks(self) -> bool:
+        return bool(self._hooks)
+
+    def refused(
+        self, request: Request, channels: Iterable[str], protected: Sequence[str], granted: Callable[[str], bool]
+    ) -> list[str]:
+        """Those of the channels that a request may not subscribe to.
+
+        A valid grant suffices. Otherwise every hook whose pattern fits has to agree, and for a protected channel
+        there has to be one. What a hook raises is raised."""
+        return [channel for channel in channels if not self._may(request, channel, protected, granted)]
+
+    def _may(self, request: Request, channel: str, protected: Sequence[str], granted: Callable[[str], bool]) -> bool:
+        hooks = [hook for pattern, hook in self._hooks if matches(pattern, channel)]
+        closed = any(matches(pattern, channel) for pattern in protected)
+        if not hooks and not closed:
+            return True
+        return granted(channel) or (bool(hooks) and all(hook(request, channel) for hook in hooks))
+
+    # --- messages ---
+
+    def add_filter(self, prefix: str, keep: Filter) -> None:
+        self._filters.append((prefix, keep))
+
+    @property
+    def filters(self) -> bool:
+        return bool(self._filters)
+
+    def lets_through(self, message: Message, report: ReportError) -> bool:
+        """Whether all filters keep a message; asked once for each, unless two threads come to it at the same moment.
+        One that fails keeps it from everybody."""
+        if message.kept is None:
+            # Only the final word: another thread may be reading it meanwhile.
+            message.kept = all(
+                self._keeps(prefix, keep, message, report)
+                for prefix, keep in self._filters
+                if message.channel.startswith(prefix)
+            )
+        return message.kept
+
+    def _keeps(self, prefix: str, keep: Filter, message: Message, report: ReportError) -> bool:
+        try:
+            return bool(keep(message))
+        except Exception as error:
+            report(error, f"the filter of {prefix}, message {message.message_id} on {message.channel}")
+            return False
+
+
+def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | None, site_id: str | None) -> str:
+    """A token that allows to subscribe to a channel, or to all that a pattern fits, for ``ttl`` seconds.
+
+    Raises:
+        InvalidOption: There is no ``secret_key`` to sign it with.
+    """
+    check_channel(channel)
+    if ttl <= 0:
+        raise ValueError(f"ttl: expected a number of seconds above 0, not {ttl!r}")
+    token: str = _signer(secret).dumps([channel, time.time() + ttl, client_id, site_id])
+    return token
+
+
+def read_grants(
+    secret: str | None, tokens: Iterable[str], client_id: str, site_id: str | None
+) -> Callable[[str], bool]:
+    """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another's allow
+    nothing."""
+    if secret is None:
+        return lambda channel: False
+    grants: list[tuple[str, float]] = []
+    signer = _signer(secret)
+    for token in list(tokens)[:MAX_GRANTS]:
+        try:
+            pattern, expires, for_client, for_site = signer.loads(token)
+        except (BadSignature, ValueError, TypeError):
+            continue
+        if for_client in (None, client_id) and for_site == site_id:
+            grants.append((pattern, expires))
+    return lambda channel: any(time.time() < expires and matches(pattern, channel) for pattern, expires in grants)
+
+
+def _signer(secret: str | None) -> Any:
+    if not secret:
+        raise InvalidOption(
+            "secret_key", "grants are signed with it: set MESSAGEBUS_SECRET_KEY, or the app's SECRET_KEY"
+        )
+    return URLSafeSerializer(secret, salt=_SALT)

@@ -1,0 +1,142 @@
+"""The bus in a Flask app: its routes, its settings, and ``{{ message_bus([...]) }}`` in templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, cast
+
+from flask import Blueprint, Flask, Response, current_app, g, request, url_for
+from flask.blueprints import BlueprintSetupState
+from markupsafe import Markup
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from ...errors import BusClosed, InvalidChannel
+from ...http.routes import Answer, answer
+from ...message import check_channel
+from ...options import Environ
+from ...stores import StoreState
+from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
+
+if TYPE_CHECKING:
+    from ...bus import Bus
+
+ROOT = "/message-bus"
+# All of them, so that it is the endpoint that says which one it takes.
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
+
+
+def make_blueprint(bus: Bus) -> Blueprint:
+    """The blueprint of a bus. It may be registered with several apps, and under a prefix."""
+    blueprint = Blueprint("messagebus", __name__)
+
+    @blueprint.record
+    def set_up(state: BlueprintSetupState) -> None:
+        app = cast(Flask, state.app)
+        bus.configure_app(app.config)
+        _register(state, bus)
+        prefix = (state.url_prefix or "").rstrip("/")
+        if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
+            app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}/")  # type: ignore[method-assign]
+
+    @blueprint.route(f"{ROOT}/<path:path>", methods=METHODS, provide_automatic_options=False)
+    def serve(path: str) -> WerkzeugResponse:
+        try:
+            node = bus._running_node()
+        except BusClosed:  # the server is shutting down, and the client had kept its connection
+            return Response(status=503, headers={"Retry-After": "2"})
+        answered = answer(node, request, path, partial(in_context, _this_app()))
+        return _to_flask(answered) if isinstance(answered, Answer) else answered
+
+    # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
+    blueprint.add_url_rule(f"{ROOT}/<path:path>", "serve_websocket", serve, websocket=True)
+    return blueprint
+
+
+def _register(state: BlueprintSetupState, bus: Bus) -> None:
+    app = state.app
+    if "messagebus" in app.extensions:
+        return  # a second bus of the same app: the template's helper stays with the first
+    app.extensions["messagebus"] = bus
+    endpoint = f"{state.name_prefix}.{state.name}.serve".lstrip(".")
+
+    app.before_request(RecordPosition(bus))
+
+    @app.context_processor
+    def helpers() -> dict[str, Any]:
+        return {"message_bus": partial(script_tag, endpoint)}
+
+
+def script_tag(
+    endpoint: str,
+    channels: Iterable[str] | Mapping[str, int | str] = (),
+    *,
+    grants: Iterable[str] = (),
+    start: bool = True,
+    nonce: str | None = None,
+) -> Markup:
+    """The script tag of the JS client, in templates ``{{ message_bus(["/chat"]) }}``.
+
+    ``channels``: those whose messages the page must not miss from the start of this request on; a mapping gives other
+    positions. ``grants``: tokens of ``Bus.grant`` for channels that take one. ``start``: whether the client starts by
+    itself. ``nonce``: for a Content-Security-Policy.
+
+    Raises:
+        InvalidChannel: One of them is not a channel's name.
+    """
+    if isinstance(channels, str):
+        raise InvalidChannel(channels, 'expected a list of channels, such as message_bus(["/chat"])')
+    seen: StoreState | None = g.get("messagebus_seen")
+    newest: int | str = -1 if seen is None else f"@{seen.global_id}"
+    positions = dict(channels) if isinstance(channels, Mapping) else dict.fromkeys(channels, newest)
+    for channel in positions:
+        check_channel(channel)
+    source = url_for(endpoint, path="static/messagebus.js")
+    attributes: dict[str, str] = {
+        "src": source,
+        "data-base-url": source.removesuffix("message-bus/static/messagebus.js"),
+        "data-channels": json.dumps(positions),
+    }
+    if seen is not None and seen.epoch is not None:
+        attributes["data-epoch"] = seen.epoch
+    if tokens := ",".join(grants):
+        attributes["data-grants"] = tokens
+    if nonce is not None:
+        attributes["nonce"] = nonce
+    written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
+    return Markup("<script {}{}></script>").format(written, Markup(" data-start" if start else ""))
+
+
+class _HeldResponse(Response):
+    """A response whose end the server does not see."""
+
+    messagebus_answer: Answer
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        # Whatever the app's after_request functions did to the headers goes out with them.
+        headers = [(name, value) for name, value in self.headers if name.lower() != "content-length"]
+        return self.messagebus_answer.respond(environ, start_response, headers)
+
+
+@cache
+def _held_class(response_class: type[Response]) -> type[_HeldResponse]:
+    # Flask turns a response that is not of the app's own class into one, and would lose ours.
+    return type("HeldResponse", (_HeldResponse, response_class), {})
+
+
+def _this_app() -> Flask:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _to_flask(answered: Answer) -> Response:
+    complete = answered.hold is None and answered.upgraded is None
+    response_class = current_app.response_class if complete else _held_class(current_app.response_class)  # type: ignore[arg-type]
+    response = response_class(answered.body, answered.status.value)
+    response.headers.clear()
+    for name, value in answered.headers:
+        response.headers.add(name, value)
+    if isinstance(response, _HeldResponse):
+        response.messagebus_answer = answered
+    return response

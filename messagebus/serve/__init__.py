@@ -1,0 +1,1 @@
+"""The command ``messagebus``: a server for an app, or the bus by itself."""

@@ -1,0 +1,111 @@
+"""The thread of a feed from a store on the network: connects, comes back after every outage, ends when it is told to.
+
+What is said on the connection is the stores' own matter, see ``redis_feed`` and ``postgres_feed``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from .base import Listener
+from .sequencer import Gate, Sequencer, Source
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between two attempts to connect: the first is short, each next up to twice as long, as far as the longest."""
+
+_left_behind: list[FeedThread] = []
+"""Feeds that a fork has copied together with their greenlets, see ``abandon``."""
+
+
+class FeedThread(ABC):
+    """A running feed. Begins with ``start``; under gevent's monkey patching its thread is a greenlet."""
+
+    OUTAGES: ClassVar[tuple[type[Exception], ...]]
+    """What is raised when the store is gone."""
+
+    def __init__(self, source: Source, listener: Listener, where: str) -> None:
+        """``where``: the store as logs name it, without secrets."""
+        self._gate = Gate(listener)
+        self._sequencer = Sequencer(source, self._gate)
+        self._where = where
+        self._random = random.Random()
+        self._down = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="messagebus-feed", daemon=True)
+
+    @abstractmethod
+    def _connected(self) -> Iterator[None]:
+        """Live through one connection. Yields after each step that went well; never returns but by an error."""
+
+    @abstractmethod
+    def _interrupt(self) -> None:
+        """Wake the thread where it waits for the store; from any thread."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """In a child process: let go of the inherited connection without a word to the store."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        return self._gate.is_shut
+
+    def close(self) -> None:
+        self._gate.shut()
+        self._stop.set()
+        self._interrupt()
+        if self._thread is not threading.current_thread():
+            # In vain only while it connects to a host that does not answer; it may not call the listener then, either.
+            self._thread.join(1.0)
+
+    def abandon(self) -> None:
+        """In a child process, where the thread does not exist; but a gevent greenlet does, and must do no more."""
+        self._gate.shut_after_fork()
+        self._stop = threading.Event()
+        _left_behind.append(self)
+        self._drop()
+
+    def _run(self) -> None:
+        attempts = 0
+        while not self.closed:
+            try:
+                for _ in self._connected():
+                    attempts = 0
+            except self.OUTAGES as error:
+                self._went_down(error)
+            except Exception as error:
+                # A listener's mistake, or this package's. The feed outlives it, and goes on behind the message.
+                logger.exception("the feed from %s failed, and begins again", self._where)
+                self._went_down(error)
+            self._stop.wait(self._pause(attempts))
+            attempts += 1
+        if self in _left_behind:
+            # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
+            self._stop.wait()
+
+    def _pause(self, attempts: int) -> float:
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
+        # At random, so that the processes of a site do not come back to a restarted store all at once.
+        return longest * self._random.uniform(0.5, 1.0)
+
+    def _went_down(self, error: Exception) -> None:
+        if self._down or self.closed:
+            return
+        self._down = True
+        logger.warning("no feed from %s, trying until it is back: %s", self._where, error)
+        self._gate.healthy(False)
+
+    def _came_up(self) -> None:
+        if self._down:
+            self._down = False
+            logger.info("the feed from %s is back", self._where)
+            self._gate.healthy(True)

@@ -1,0 +1,297 @@
+"""The store in PostgreSQL: queries and errors. What is written is in ``postgres.sql``, connections and feed beside it.
+
+The tables are made by the first publish or feed, in the first schema of the search path; another is chosen in the URL,
+``?options=-csearch_path%3Dsome_schema``. The database's encoding must be UTF8. LISTEN needs a session: a pooler between
+must not be in transaction mode. Needs PostgreSQL 11 or newer.
+
+Publishes follow each other, each until it is on the server's disk. ``?options=-csynchronous_commit%3Doff`` does without
+the disk: many times faster, and a crash of the server then loses the messages of its last moments, and gives their ids
+again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from ..codecs import Codec
+from ..errors import BackendUnavailable, BusClosed, InvalidData
+from ..message import Ids, Message, decode_message
+from ..options import Options
+from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, Publication, State
+from .sequencer import Entry, Unreadable
+from .postgres_connection import Connection, Pool, connect, connection_arguments, describe
+from .postgres_feed import PostgresFeed
+
+logger = logging.getLogger(__name__)
+
+Row = Any
+"""A tuple."""
+
+_TABLES = Path(__file__).with_name("postgres.sql").read_text()
+
+_PUBLISH = "SELECT * FROM messagebus_publish_1(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s)"
+_STATE = "SELECT global_id, epoch FROM messagebus_state"
+_BACKLOG = """
+    SELECT channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE last_id + 1 END,
+        global_id, message_id, channel.name, envelope
+    FROM messagebus_channels AS channel LEFT JOIN messagebus_messages AS message
+        ON message.name = channel.name AND backlog_until > now() AND message_id >= greatest(first_id, %s)
+    WHERE channel.name = %s AND ids_until > now() ORDER BY message_id"""
+_LAST_IDS = "SELECT name, last_id FROM messagebus_channels WHERE name = ANY(%s) AND ids_until > now()"
+_MESSAGES = """
+    SELECT message.global_id, message_id, name, envelope
+    FROM messagebus_state, messagebus_messages AS message JOIN messagebus_channels USING (name)
+    WHERE backlog_until > now() AND """
+_GLOBAL_BACKLOG = (
+    _MESSAGES + "global_until > now() AND message.global_id >= greatest(global_first, %s) ORDER BY message.global_id"
+)
+_READ = _MESSAGES + "message.global_id = ANY(%s)"
+_NOTIFY_CHANNEL = "SELECT messagebus_notify_channel_1()"
+_NAME_EPOCH = "UPDATE messagebus_state SET epoch = %s WHERE epoch IS NULL"
+# The lock on the state comes first, as in a publish, so that the two never wait for each other.
+_EXPIRE = """
+    SELECT FROM messagebus_state FOR UPDATE;
+    UPDATE messagebus_state SET global_first = global_id + 1;
+    UPDATE messagebus_channels SET first_id = last_id + 1 WHERE first_id <= last_id;
+    DELETE FROM messagebus_messages"""
+_RESET = """
+    SELECT FROM messagebus_state FOR UPDATE;
+    UPDATE messagebus_state SET global_id = 0, epoch = NULL, global_first = 1, global_until = '-infinity';
+    DELETE FROM messagebus_channels;
+    DELETE FROM messagebus_messages"""
+
+_NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)
+
+
+class PostgresBackend(Backend):
+    """Keeps messages in the PostgreSQL database that ``options.url`` names; processes that share it share the bus.
+
+    Raises:
+        InvalidOption: The URL is malformed.
+    """
+
+    shared = True
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._arguments = connection_arguments(options.url, options.store_timeout)
+        self._codec = None if options.transport_codec is None else _Base64Codec(options.transport_codec)
+        self.where = describe(options.url)
+        self._closed = False
+        self._clear()
+
+    def _clear(self) -> None:
+        # Guards the fields below; nothing is waited for under it, so it may be made before gevent patches the process.
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._feeds: list[PostgresFeed] = []
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """A connection; makes what psycopg raises into this package's errors. Missing tables are for the caller."""
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the store was closed")
+            if self._pool is None:
+                self._pool = Pool(self._arguments, self._options.store_timeout, self.where)
+            pool = self._pool
+        try:
+            with pool.connection() as connection:
+                yield connection
+        except _NO_TABLES:
+            raise
+        except psycopg.DataError as error:
+            raise InvalidData(f"PostgreSQL at {self.where} cannot store it: {_in_words(error)}") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            pool.discard_idle()
+            raise BackendUnavailable(f"PostgreSQL at {self.where} does not answer: {_in_words(error)}") from error
+        except psycopg.Error as error:
+            if isinstance(error, errors.ReadOnlySqlTransaction):
+                # This server is no longer the primary, and the name in the URL may by now lead to the one that is.
+                pool.discard_idle()
+            raise BackendUnavailable(f"PostgreSQL at {self.where} said: {_in_words(error)}") from error
+
+    def _read(self, query: str, *arguments: object) -> list[Row]:
+        """The rows; none where nobody has published yet, and there are no tables."""
+        try:
+            with self._connection() as connection:
+                return connection.execute(query, arguments, prepare=True).fetchall()
+        except _NO_TABLES:
+            return []
+
+    def _write(self, query: str, *arguments: object) -> list[Row]:
+        """Run a query that writes, and make the tables first if that is what it takes."""
+        with self._connection() as connection:
+            try:
+                return _rows(connection.execute(query, arguments or None, prepare=bool(arguments)))
+            except _NO_TABLES:
+                logger.info("making the bus's tables in PostgreSQL at %s", self.where)
+            try:
+                connection.execute(_TABLES)
+                return _rows(connection.execute(query, arguments or None))
+            except _NO_TABLES as error:
+                raise BackendUnavailable(f"PostgreSQL at {self.where} said: {_in_words(error)}") from error
+
+    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
+        return self.publish_many([Publication(name, envelope, max_backlog_size, max_backlog_age)])[0]
+
+    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
+        if not messages:
+            return []
+        names, envelopes, sizes, ages = zip(*messages, strict=True)
+        rows = self._write(
+            _PUBLISH,
+            list(names),
+            [(envelope if self._codec is None else b64encode(envelope)).decode() for envelope in envelopes],
+            list(sizes),
+            list(ages),
+            self._options.max_global_backlog_size,
+            self._options.clear_every,
+            IDS_AGE_FACTOR,
+            # Another one each time: it must differ from the one of before a reset.
+            secrets.token_hex(8),
+        )
+        return [Ids(*row) for row in rows]
+
+    def backlog(self, name: str, after: int = 0) -> Backlog:
+        rows = self._read(_BACKLOG, after + 1, name)
+        if not rows:
+            return Backlog([], 0, 1)
+        last_id, first_id = rows[0][:2]
+        entries = _entries([row[2:] for row in rows if row[2] is not None], self._codec)
+        return Backlog([entry for entry in entries if isinstance(entry, Message)], last_id, first_id)
+
+    def last_ids(self, names: Sequence[str]) -> list[int]:
+        if not names:
+            return []
+        found: dict[str, int] = dict(self._read(_LAST_IDS, list(names)))
+        return [found.get(name, 0) for name in names]
+
+    def global_backlog(self, after: int = 0) -> list[Message]:
+        return [entry for entry in self.entries(after) if isinstance(entry, Message)]
+
+    def entries(self, after: int) -> list[Entry]:
+        """The global backlog after a global id, with stand-ins for what cannot be decoded. For the feed."""
+        return _entries(self._read(_GLOBAL_BACKLOG, after + 1), self._codec)
+
+    def read(self, global_ids: Sequence[int]) -> dict[int, Entry]:
+        """Those of the messages that are still kept, by global id. For the feed."""
+        return {entry.global_id: entry for entry in _entries(self._read(_READ, list(global_ids)), self._codec)}
+
+    def state(self) -> State:
+        for row in self._read(_STATE):
+            return State(*row)
+        return State(0, None)
+
+    def named_state(self) -> State:
+        """As ``state``, but a store that has no epoch yet is given one, and tables. For the feed."""
+        state = self.state()
+        if state.epoch is not None:
+            return state
+        try:
+            self._write(_NAME_EPOCH, secrets.token_hex(8))
+        except BackendUnavailable:
+            return state  # read-only: the feed works without
+        return self.state()
+
+    def notify_channel(self) -> str:
+        """The name that messages are announced under. For the feed.
+
+        Raises:
+            BackendUnavailable: There are no tables yet, and this process may not make them.
+        """
+        for (channel,) in self._read(_NOTIFY_CHANNEL):
+            if channel is not None:
+                return str(channel)
+        raise BackendUnavailable(f"PostgreSQL at {self.where} has no bus yet")
+
+    def listen(self, listener: Listener) -> PostgresFeed:
+        feed = PostgresFeed(
+            self,
+            listener,
+            connect=lambda: connect(self._arguments, self._options.store_timeout),
+            where=self.where,
+            codec=self._codec,
+        )
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the store was closed")
+            self._feeds = [other for other in self._feeds if not other.closed] + [feed]
+        feed.start()
+        return feed
+
+    def expire_all_backlogs(self) -> None:
+        self._change(_EXPIRE)
+
+    def reset(self) -> None:
+        self._change(_RESET)
+
+    def _change(self, statements: str) -> None:
+        """Several statements as one transaction; nothing to do where there are no tables."""
+        try:
+            with self._connection() as connection:
+                connection.execute(statements)
+        except _NO_TABLES:
+            pass
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            feeds, pool = self._feeds, self._pool
+            self._feeds, self._pool = [], None
+        for feed in feeds:
+            feed.close()
+        if pool is not None:
+            pool.close()
+
+    def after_fork(self) -> None:
+        feeds, pool = self._feeds, self._pool
+        self._clear()
+        if pool is not None:
+            pool.leave_to_parent()
+        for feed in feeds:
+            feed.abandon()
+
+
+def _in_words(error: psycopg.Error) -> str:
+    """On one line: libpq gives advice on several."""
+    return " ".join(str(error).split())
+
+
+def _rows(cursor: psycopg.Cursor[Any]) -> list[Row]:
+    return cursor.fetchall() if cursor.description else []
+
+
+class _Base64Codec:
+    """A codec whose bytes are text, as NOTIFY and the column want it."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def encode(self, envelope: dict[str, Any]) -> bytes:
+        return b64encode(self._codec.encode(envelope))
+
+    def decode(self, stored: bytes) -> dict[str, Any]:
+        return self._codec.decode(b64decode(stored))
+
+
+def _entries(rows: Sequence[Row], codec: Codec | None) -> list[Entry]:
+    """Messages from rows of global id, message id, name and envelope. What cannot be decoded is logged."""
+    entries: list[Entry] = []
+    for global_id, message_id, name, envelope in rows:
+        try:
+            entries.append(decode_message(global_id, message_id, name, envelope.encode(), codec))
+        except ValueError as error:
+            logger.warning("left out a message that cannot be decoded: %s", error)
+            entries.append(Unreadable(global_id))
+    return entries

@@ -1,0 +1,211 @@
+"""Connections to PostgreSQL: how they are made, how they wait, and a bounded pool of them.
+
+psycopg decides how to wait for the server when it is imported, and where that was before
+``gevent.monkey.patch_all()`` every wait would stop all greenlets. So the connections here decide each time anew.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import selectors
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+from psycopg import waiting
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ..errors import BackendUnavailable, InvalidOption
+from ..loop.poller import gevent_is_in_charge
+
+MAX_CONNECTIONS = 8
+"""Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``. Publishes follow each other
+in the database anyway, and the server has 100 for all by default."""
+
+_left_behind: list[psycopg.Connection[Any]] = []
+"""The parent's connections in a forked child: psycopg must never say goodbye on them, nor warn of them."""
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that gives up on a server that says nothing for ``answer_timeout`` seconds."""
+
+    answer_timeout = 5.0
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        wait = waiting.wait_poll if gevent_is_in_charge() else waiting.wait
+        limit = self.answer_timeout if timeout is None else timeout
+        began = time.monotonic()
+        try:
+            # As interval the limit: there is nothing else to look after in between. (On the main thread there is:
+            # Ctrl-C.)
+            return wait(gen, self.pgconn.socket, limit if _off_the_main_thread() else interval, limit)
+        except psycopg.OperationalError as error:
+            if timeout is None and time.monotonic() - began >= limit and self.pgconn.status == psycopg.pq.ConnStatus.OK:
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer within {limit:g} s") from error
+            raise
+        except psycopg.Error:
+            raise
+        except BaseException:
+            # Cut into by Ctrl-C or gevent: the answer that is still to come must not be taken for that of another
+            # question.
+            if timeout is None:
+                self.pgconn.finish()
+            raise
+
+    def leave_to_parent(self) -> None:
+        """In a child process: close the descriptor and nothing else. Its number stays taken, for a greenlet that was
+        copied with the parent may still use it."""
+        _left_behind.append(self)
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, self.fileno(), inheritable=False)
+            os.close(nothing)
+        except (OSError, psycopg.Error):
+            pass  # it was closed already
+
+
+def _off_the_main_thread() -> bool:
+    return threading.current_thread() is not threading.main_thread()
+
+
+def connection_arguments(url: str, timeout: float) -> str:
+    """What to connect with. ``timeout`` in seconds, where the URL does not say otherwise.
+
+    Raises:
+        InvalidOption: The URL is malformed. It does not show the URL, which may have a password in it.
+    """
+    try:
+        given = conninfo_to_dict(url)
+        defaults: dict[str, Any] = {
+            "connect_timeout": math.ceil(timeout),
+            "application_name": "messagebus",
+            # A peer that vanished without a word, on a connection that waits: noticed by the kernel, too.
+            "tcp_user_timeout": math.ceil(timeout * 1000),
+            # Names and messages are sent and read as such, whatever the environment says.
+            "client_encoding": "UTF8",
+        }
+        return make_conninfo("", **{**defaults, **given})
+    except psycopg.Error as error:
+        reason = str(error).strip()
+        if 'URI query parameter: "' in reason:  # the parameter's name, and nothing else of the URL
+            raise InvalidOption("url", reason) from None
+        expected = "postgresql://[user[:password]@][host][:port][/database][?parameter=value]"
+        raise InvalidOption("url", f"malformed; expected {expected}") from None
+
+
+def describe(url: str) -> str:
+    """Where a connection leads, without secrets."""
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
+    database = parts.path.strip("/")
+    return f"{hosts} database {database}" if database else hosts
+
+
+def connect(arguments: str, timeout: float) -> Connection:
+    """A new connection, in autocommit mode.
+
+    Raises:
+        psycopg.Error: It cannot be made.
+    """
+    connection: Connection
+    if gevent_is_in_charge() and getattr(waiting, "DefaultSelector", None) is not selectors.DefaultSelector:
+        # psycopg was imported before gevent patched the process, and to connect it would wait in its own way.
+        from gevent import get_hub
+
+        connection = get_hub().threadpool.apply(Connection.connect, (arguments,), {"autocommit": True})
+    else:
+        connection = Connection.connect(arguments, autocommit=True)
+    connection.answer_timeout = timeout
+    return connection
+
+
+class Pool:
+    """Up to ``MAX_CONNECTIONS`` connections, made when needed. Safe from any thread and greenlet.
+
+    Made when first used, so that its locks are of the right kind under gevent."""
+
+    def __init__(self, arguments: str, timeout: float, where: str) -> None:
+        self._arguments = arguments
+        self._timeout = timeout
+        self._where = where
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []  # the one that was used last is used next
+        self._taken: set[Connection] = set()
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection for as long as the block lasts. One that broke is closed, and the idle ones with it.
+
+        Raises:
+            BackendUnavailable: None became free in time.
+            psycopg.Error: None could be made.
+        """
+        if not self._free.acquire(timeout=self._timeout):
+            raise BackendUnavailable(f"PostgreSQL at {self._where}: {MAX_CONNECTIONS} connections are all in use")
+        try:
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    def _take(self) -> Connection:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection = self._idle.pop()
+                self._taken.add(connection)
+            # On an idle connection the server only ever speaks to take its leave.
+            if not connection.closed and not _readable(connection.fileno()):
+                return connection
+            with self._lock:
+                self._taken.discard(connection)
+            connection.close()
+        connection = connect(self._arguments, self._timeout)
+        with self._lock:
+            self._taken.add(connection)
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        with self._lock:
+            self._taken.discard(connection)
+            if not self._closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def discard_idle(self) -> None:
+        """Close the idle connections: what has befallen one of them may have befallen all."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections now, and those in use when they are given back."""
+        with self._lock:
+            self._closed = True
+        self.discard_idle()
+
+    def leave_to_parent(self) -> None:
+        """In a child process, where the lock may be held for ever."""
+        for connection in [*self._idle, *self._taken]:
+            connection.leave_to_parent()
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

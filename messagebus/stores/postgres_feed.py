@@ -1,0 +1,116 @@
+"""The feed of the PostgreSQL store: one thread that listens to NOTIFY on a connection of its own.
+
+A notification is a stored message or, where that is too long for one, its global id: then it is read from the table.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import psycopg
+
+from ..codecs import Codec
+from ..errors import BackendUnavailable
+from .base import Listener
+from .sequencer import Entry, Source, decode_entry
+from .feed_thread import FeedThread
+from .postgres_connection import Connection
+
+QUIET = 5.0
+"""Seconds without a word after which the server is asked whether it is still there."""
+
+
+class PostgresSource(Source, Protocol):
+    def read(self, global_ids: Sequence[int]) -> dict[int, Entry]:
+        """Those of the messages that are still kept, by global id."""
+
+    def notify_channel(self) -> str:
+        """The name that messages are announced under. Raises while the store has no tables."""
+
+
+class PostgresFeed(FeedThread):
+    OUTAGES = (BackendUnavailable, psycopg.Error, OSError)
+
+    def __init__(
+        self,
+        source: PostgresSource,
+        listener: Listener,
+        *,
+        connect: Callable[[], Connection],
+        where: str,
+        codec: Codec | None,
+    ) -> None:
+        super().__init__(source, listener, f"PostgreSQL at {where}")
+        self._codec = codec
+        self._source = source
+        self._connect = connect
+        self._connection: Connection | None = None
+        # Held to close the connection's descriptor, or to use it from another thread: its number may be another
+        # file's a moment later.
+        self._lock = threading.Lock()
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            connection = self._connection
+            if connection is not None and not connection.closed:
+                with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+                    try:
+                        sock.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass  # it is gone already
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        self._lock = threading.Lock()
+        if connection is not None:
+            connection.leave_to_parent()
+
+    def _connected(self) -> Iterator[None]:
+        self._sequencer.prepare()
+        channel = self._source.notify_channel()
+        connection = self._connect()
+        with self._lock:
+            self._connection = connection
+        try:
+            connection.execute(f'LISTEN "{channel}"')
+            self._sequencer.catch_up()
+            self._came_up()
+            yield
+            while not self.closed:
+                # All that one read of the socket has brought.
+                notifications = list(connection.notifies(timeout=QUIET, stop_after=1))
+                if not notifications:
+                    connection.execute("SELECT 1")
+                    if not self._sequencer.hears():
+                        raise BackendUnavailable(f"{self._where} does not deliver what is published")
+                yield
+                self._hand_over([notification.payload for notification in notifications])
+                # Under gevent, a socket that always has something to read would keep all other greenlets from running.
+                time.sleep(0)
+            raise BackendUnavailable("closed")
+        finally:
+            with self._lock:
+                if self._connection is connection:
+                    connection.close()
+                    self._connection = None
+
+    def _hand_over(self, payloads: Sequence[str]) -> None:
+        pointers = [int(payload) for payload in payloads if payload.isdecimal()]
+        read = self._source.read(pointers) if pointers else {}
+        entries: list[Entry] = []
+        for payload in payloads:
+            entry = read.get(int(payload)) if payload.isdecimal() else decode_entry(payload.encode(), self._codec)
+            if entry is not None:
+                entries.append(entry)
+            elif payload.isdecimal():
+                # Gone from the channel already. What the others are to be told is the same as after an outage.
+                self._sequencer.received(entries)
+                entries = []
+                self._sequencer.catch_up()
+        if entries:
+            self._sequencer.received(entries)

@@ -1,0 +1,131 @@
+"""The feed of the Redis store: one thread that reads the pub/sub channel.
+
+redis-py makes the connection (TLS, password, database). From then on this module reads the socket itself, in bulk:
+that takes a fraction of the time per message; and a burst reaches the listener as one list.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hiredis
+import redis
+
+from ..codecs import Codec
+from ..errors import BackendUnavailable
+from .base import Listener
+from .sequencer import Source, decode_entry
+from .feed_thread import FeedThread
+
+BULK = 64 * 1024
+"""Bytes asked of the socket at once: some three hundred messages, which are still in the processor's cache when they
+are written out. With four times as many, each takes a quarter longer."""
+QUIET = 5.0
+"""Seconds without a word after which the server is asked whether it is still there."""
+
+_NOTHING = object()
+
+
+class RedisFeed(FeedThread):
+    OUTAGES = (BackendUnavailable, redis.RedisError, OSError)
+
+    def __init__(
+        self,
+        source: Source,
+        listener: Listener,
+        *,
+        connect: Callable[[], Any],
+        channel: bytes,
+        where: str,
+        timeout: float,
+        codec: Codec | None,
+    ) -> None:
+        super().__init__(source, listener, f"Redis at {where}")
+        self._codec = codec
+        self._connect = connect
+        self._channel = channel
+        self._timeout = timeout
+        self._connection: Any = None
+
+    def _interrupt(self) -> None:
+        connection = self._connection
+        # redis-py has no public way to a connection's socket.
+        sock = connection._sock if connection is not None else None
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is gone already
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()  # only closes the descriptor: redis-py sees that another process opened it
+
+    def _connected(self) -> Iterator[None]:
+        self._sequencer.prepare()
+        connection = self._connection = self._connect()
+        try:
+            connection.connect()
+            connection.send_command("SUBSCRIBE", self._channel)
+            bulks = self._bulks(connection._sock)
+            first = next(bulks)
+            if isinstance(first[0], Exception):
+                raise BackendUnavailable(f"{self._where} said: {first[0]}")
+            self._sequencer.catch_up()
+            self._came_up()
+            yield
+            self._hand_over(first)
+            for replies in bulks:
+                yield
+                if not self._hand_over(replies) and not self._sequencer.hears():
+                    raise BackendUnavailable(f"{self._where} does not deliver what is published")
+                # Under gevent, a socket that always has something to read would keep all other greenlets from running.
+                time.sleep(0)
+        finally:
+            connection.disconnect()
+            self._connection = None
+
+    def _bulks(self, sock: Any) -> Iterator[list[Any]]:
+        """What the server sends, as it comes, never empty lists. Raises ``OSError`` when the connection is gone."""
+        reader = hiredis.Reader(notEnoughData=_NOTHING)
+        buffer: Any = bytearray(BULK)
+        asked = False
+        while not self.closed:
+            sock.settimeout(self._timeout if asked else QUIET)
+            try:
+                size = sock.recv_into(buffer)
+            except TimeoutError:
+                if asked:
+                    raise
+                sock.sendall(b"*1\r\n$4\r\nPING\r\n")
+                asked = True
+                continue
+            if not size:
+                break
+            asked = False
+            reader.feed(buffer, 0, size)
+            replies = []
+            while (reply := reader.gets()) is not _NOTHING:
+                replies.append(reply)
+            if replies:
+                yield replies
+        raise ConnectionResetError("connection closed by the server")
+
+    def _hand_over(self, replies: list[Any]) -> bool:
+        """Whether there were messages, be they readable or not, and not only the answer to a question."""
+        entries = []
+        live = False
+        for reply in replies:
+            # Besides messages: the answer to SUBSCRIBE, and pongs.
+            if type(reply) is list and reply[0] == b"message":
+                live = True
+                entry = decode_entry(reply[2], self._codec)
+                if entry is not None:
+                    entries.append(entry)
+        if entries:
+            self._sequencer.received(entries)
+        return live
