@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from messagebus.stores import Publication, open_backend
 from messagebus.message import encode_data, encode_envelope
 from messagebus.options import Options
+from messagebus.stores import Publication, open_store
 
 Messages = Sequence[tuple[str, str]]
 """Channels and texts."""
@@ -86,7 +86,7 @@ class StorePublisher:
 
     def __init__(self, url: str) -> None:
         self._options = Options(url=url)
-        self._backend = open_backend(self._options)
+        self._store = open_store(self._options)
 
     def publish(self, messages: Messages, client_ids: Sequence[str] | None = None) -> None:
         """``client_ids``: for each message the one whom it is for."""
@@ -102,7 +102,7 @@ class StorePublisher:
             )
             for i, (channel, text) in enumerate(messages)
         ]
-        self._backend.publish_many(publications)
+        self._store.publish_many(publications)
 
     def close(self) -> None:
-        self._backend.close()
+        self._store.close()

@@ -12,10 +12,10 @@ from .message import Ids, Message, check_channel, store_name
 if TYPE_CHECKING:
     from flask import Blueprint
 
-    from .hub.permissions import Filter, Hook
-    from .stores import State
     from .hub.callbacks import Callback, Subscription
-    from .hub.node import Runtime
+    from .hub.node import Node
+    from .hub.permissions import Filter, Hook
+    from .stores import StoreState
 
 
 class Bus(Lifecycle):
@@ -105,7 +105,7 @@ class Bus(Lifecycle):
         if self._publish_off:
             return None
         targets = user_ids, group_ids, client_ids
-        return self._publishing().publish(name, data, targets, max_backlog_size, max_backlog_age, queue_in_memory)
+        return self._publisher_now().publish(name, data, targets, max_backlog_size, max_backlog_age, queue_in_memory)
 
     def publish_many(
         self,
@@ -145,7 +145,7 @@ class Bus(Lifecycle):
             pairs.append((names[channel], data))
         if self._publish_off:
             return [None] * len(pairs)
-        given = self._publishing().publish_many(pairs, targets, max_backlog_size, max_backlog_age, queue_in_memory)
+        given = self._publisher_now().publish_many(pairs, targets, max_backlog_size, max_backlog_age, queue_in_memory)
         return [None if ids is None else ids.message_id for ids in given]
 
     # --- subscribing ---
@@ -184,9 +184,9 @@ class Bus(Lifecycle):
             check_channel(channel)  # here already: a decorator without parentheses would go unnoticed
         if callback is None:
             return lambda function: self.subscribe(channel, function, last_id, site_id)
-        runtime = self._running()
-        runtime.callbacks.add(self._subscription(runtime, channel, callback, last_id, site_id))
-        runtime.start_callbacks()
+        node = self._running_node()
+        node.callbacks.add(self._subscription(node, channel, callback, last_id, site_id))
+        node.start_callbacks()
         return callback
 
     def blocking_subscribe(
@@ -196,10 +196,10 @@ class Bus(Lifecycle):
         closed."""
         from .hub.callbacks import Worker
 
-        runtime = self._running()
-        subscription = self._subscription(runtime, channel, callback, last_id, site_id)
-        worker = subscription.worker = Worker(runtime.callbacks, runtime.backend, runtime.report, subscription)
-        runtime.callbacks.add(subscription)
+        node = self._running_node()
+        subscription = self._subscription(node, channel, callback, last_id, site_id)
+        worker = subscription.worker = Worker(node.callbacks, node.store, node.report, subscription)
+        node.callbacks.add(subscription)
         worker.run()
 
     def unsubscribe(
@@ -215,7 +215,7 @@ class Bus(Lifecycle):
         return self._callbacks is not None and self._callbacks.remove(Scope(channel, site_id), callback)
 
     def _subscription(
-        self, runtime: Runtime, channel: str | None, callback: Callback, last_id: int, site_id: str | None
+        self, node: Node, channel: str | None, callback: Callback, last_id: int, site_id: str | None
     ) -> Subscription:
         from .hub.callbacks import Scope, Subscription
 
@@ -228,7 +228,7 @@ class Bus(Lifecycle):
         scope = Scope(channel, site_id)
         if last_id < 0:
             name = scope.name
-            newest = runtime.backend.state().global_id if name is None else runtime.backend.last_ids([name])[0]
+            newest = node.store.state().global_id if name is None else node.store.last_ids([name])[0]
             last_id = max(newest - (-last_id - 1), 0)
         return Subscription(scope, callback, last_id)
 
@@ -282,8 +282,8 @@ class Bus(Lifecycle):
         """Switch the bus off: clients are sent away and refused with 503, and publishing does nothing and returns
         ``None``, unless ``disable_publish`` is ``False``. Python subscribers hear what others publish."""
         self._access.off, self._publish_off = True, disable_publish
-        if self._runtime is not None:
-            self._runtime.turn_away()
+        if self._node is not None:
+            self._node.turn_away()
 
     def on(self) -> None:
         """Switch the bus on again."""
@@ -302,11 +302,11 @@ class Bus(Lifecycle):
     def last_ids(self, *channels: str, site_id: str | None = None) -> dict[str, int]:
         """The ids of the newest messages on several channels, read as one."""
         names = [store_name(check_channel(channel), site_id) for channel in channels]
-        return dict(zip(channels, self._publishing().backend.last_ids(names), strict=True))
+        return dict(zip(channels, self._publisher_now().store.last_ids(names), strict=True))
 
     def backlog(self, channel: str, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of a channel after ``last_id`` that the store still keeps."""
-        return self._publishing().backend.backlog(store_name(check_channel(channel), site_id), last_id).messages
+        return self._publisher_now().store.backlog(store_name(check_channel(channel), site_id), last_id).messages
 
     def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
@@ -315,11 +315,11 @@ class Bus(Lifecycle):
         from .hub.callbacks import Scope
 
         scope = Scope(None, site_id)
-        return [message for message in self._publishing().backend.global_backlog(last_id) if scope.holds(message)]
+        return [message for message in self._publisher_now().store.global_backlog(last_id) if scope.holds(message)]
 
     def newest_global_id(self) -> int:
         """The number of the newest message over all channels and sites; 0 in an empty store."""
-        return self._publishing().backend.state().global_id
+        return self._publisher_now().store.state().global_id
 
     def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
         """The newest message of a channel, if the store still keeps it."""
@@ -327,17 +327,17 @@ class Bus(Lifecycle):
         messages = self.backlog(channel, last_id - 1, site_id) if last_id else []
         return messages[-1] if messages else None
 
-    def seen(self) -> State | None:
+    def seen(self) -> StoreState | None:
         """How far this process has heard its store: what a page that is being made now may continue from.
 
         Costs no question to the store. ``None`` where the store's feed does not stand; it is waited for once, for a
         second at most."""
-        from .stores import State
+        from .stores import StoreState
 
         if self._closed:
             return None
-        runtime = self._running()
-        return State(runtime.seen_id, runtime.hub.epoch) if runtime.has_started() else None
+        node = self._running_node()
+        return StoreState(node.seen_id, node.hub.epoch) if node.has_started() else None
 
     # --- deleting ---
 
@@ -345,11 +345,11 @@ class Bus(Lifecycle):
         """Delete all messages that the store keeps; ids go on, and clients that missed some are told so.
 
         Processes with subscribers still hold their channels' newest messages in memory, up to ``window_size``."""
-        self._publishing().backend.expire_all_backlogs()
+        self._publisher_now().store.expire_all_backlogs()
 
     def reset(self) -> None:
         """Delete all messages and numbers in the store. For tests, and for those who mean it."""
-        self._publishing().backend.reset()
+        self._publisher_now().store.reset()
 
 
 def _listed(ids: Iterable[Any] | None) -> Iterable[Any] | None:

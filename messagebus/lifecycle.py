@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import options as settings
-from .hub.permissions import Access
 from .errors import BusClosed
-from .options import Options
+from .hub.permissions import Access
 from .loop.poller import gevent_is_in_charge
+from .options import Options
 
 if TYPE_CHECKING:
     from .hub.callbacks import Callbacks
+    from .hub.node import Node
     from .publishing.publisher import Publisher
-    from .hub.node import Runtime
 
 STOP_SECONDS = 2.0
 """For each step of closing: writing what waits, the call that a callback is in, the last byte to the clients."""
@@ -40,7 +40,7 @@ class Lifecycle:
         self._from_app: dict[str, Any] = {}
         self._options: Options | None = None
         self._publisher: Publisher | None = None
-        self._runtime: Runtime | None = None
+        self._node: Node | None = None
         self._callbacks: Callbacks | None = None
         self._access = Access()
         self._closed = False
@@ -101,14 +101,14 @@ class Lifecycle:
         door.
 
         Does not wait for the store longer than a second: where it is gone, the bus finds it when it is back."""
-        runtime = self._running()
-        runtime.has_started()
+        node = self._running_node()
+        node.has_started()
 
     @property
     def healthy(self) -> bool:
         """Whether the process hears its store. ``True`` where it has not begun to listen; it does with the first
         request for the bus, the first page or the first subscription, not by publishing."""
-        return self._runtime is None or self._runtime.is_healthy
+        return self._node is None or self._node.is_healthy
 
     def close(self) -> None:
         """End it: queued messages are written, clients sent away (they come back where they find a server), threads
@@ -126,10 +126,10 @@ class Lifecycle:
 
     def end_subscribers(self, timeout: float = 5.0) -> None:
         """Send all clients away in order and take no new ones; for servers that shut down."""
-        if self._runtime is not None:
-            self._runtime.end_subscribers(timeout)
+        if self._node is not None:
+            self._node.end_subscribers(timeout)
 
-    def _publishing(self) -> Publisher:
+    def _publisher_now(self) -> Publisher:
         """What publishes and reads, which begins with its first use.
 
         Nothing else begins with it: the feed of a process that only publishes would hear, decode and drop every
@@ -145,53 +145,53 @@ class Lifecycle:
                 publisher = self._publisher
                 if publisher is None:
                     publisher = self._publisher = Publisher(options)
-        if self._runtime is None and self._callbacks:
+        if self._node is None and self._callbacks:
             # They were there before a change of settings or a fork, and go on with whatever use comes first.
-            self._running()
+            self._running_node()
         return publisher
 
-    def _running(self) -> Runtime:
+    def _running_node(self) -> Node:
         """What listens, which begins with its first use."""
-        runtime = self._runtime
-        if runtime is not None:
-            return runtime
+        node = self._node
+        if node is not None:
+            return node
         from .hub.callbacks import Callbacks
+        from .hub.node import Node
         from .publishing.publisher import Publisher
-        from .hub.node import Runtime
 
         options = self.options
         with self._lock:
             if self._closed:
                 raise BusClosed("the bus is closed; configure() opens it again")
-            if self._runtime is not None:
-                return self._runtime
+            if self._node is not None:
+                return self._node
             if self._publisher is None:
                 self._publisher = Publisher(options)
             if self._callbacks is None:
                 self._callbacks = Callbacks()
-            runtime = self._runtime = Runtime(self._publisher, self._callbacks, self._access)
-        runtime.start()
+            node = self._node = Node(self._publisher, self._callbacks, self._access)
+        node.start()
         if self._callbacks:
-            runtime.start_callbacks()
-        return runtime
+            node.start_callbacks()
+        return node
 
     def _stop(self) -> None:
         with self._lock:
             publisher, self._publisher = self._publisher, None
-            runtime, self._runtime = self._runtime, None
+            node, self._node = self._node, None
         if publisher is None:
             return
         publisher.queue.close(STOP_SECONDS)
-        if runtime is not None:
-            runtime.stop(STOP_SECONDS)
+        if node is not None:
+            node.stop(STOP_SECONDS)
         publisher.close()
 
     def _after_fork(self) -> None:
         self._lock = allocate_lock()
         publisher, self._publisher = self._publisher, None
-        runtime, self._runtime = self._runtime, None
-        if runtime is not None:
-            runtime.after_fork()
+        node, self._node = self._node, None
+        if node is not None:
+            node.after_fork()
         if publisher is not None:
             publisher.after_fork()
         if self._callbacks:
@@ -200,7 +200,7 @@ class Lifecycle:
             # the wrong kind: there the callbacks begin with the bus's first use, a request for instance.
             if "gevent" not in sys.modules or gevent_is_in_charge():
                 with contextlib.suppress(Exception):
-                    self._running()
+                    self._running_node()
 
 
 def close_all() -> None:

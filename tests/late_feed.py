@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from messagebus.hub.permissions import Access
-from messagebus.stores import State
 from messagebus.hub.callbacks import Callbacks
-from messagebus.hub.recovery import Want
+from messagebus.hub.joining import join_when_ready
+from messagebus.hub.node import Node, SubscriptionPlan
+from messagebus.hub.permissions import Access
+from messagebus.hub.recovery import Cursor
+from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import Message, encode_envelope
-from messagebus.hub.joining import open_subscriber
 from messagebus.options import Options
 from messagebus.publishing.publisher import Publisher
-from messagebus.hub.node import Prepared, Runtime
-from messagebus.hub.subscriber import Identity, Subscriber
+from messagebus.stores import StoreState
 from messagebus.transports import Transport
 
 NAME = "/chat"
@@ -69,24 +69,24 @@ class LateFeed:
     """A process whose feed comes when the test says so, over a store that others publish to."""
 
     def __init__(self, kept: int, window: int) -> None:
-        self.runtime = Runtime(Publisher(Options(window_size=window)), Callbacks(), Access())
-        self.runtime.reactor.spawn = self._at_once  # type: ignore[method-assign]
+        self.node = Node(Publisher(Options(window_size=window)), Callbacks(), Access())
+        self.node.reactor.spawn = self._at_once  # type: ignore[method-assign]
         self.kept = kept
         self.global_ids: list[int] = []
         """Of the messages on the channel."""
         self._late: list[Message] = []
-        self.runtime.backend.listen(self)
+        self.node.store.listen(self)
 
     def _at_once(self, call: Callable[[], object]) -> None:
         call()
 
-    def started(self, state: State) -> None:
-        self.runtime.hub.start(state)
+    def started(self, state: StoreState) -> None:
+        self.node.hub.start(state)
 
     def received(self, messages: Sequence[Message]) -> None:
         self._late += messages
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         raise AssertionError("nothing is lost here")
 
     def healthy(self, healthy: bool) -> None: ...
@@ -99,10 +99,10 @@ class LateFeed:
                 if self._late:
                     self.dispatch(1)
             elif action == "t":
-                self.runtime.reactor.turn(0)
+                self.node.reactor.turn(0)
             else:
                 name = NAME if action == "p" else "/other"
-                ids = self.runtime.backend.publish(
+                ids = self.node.store.publish(
                     name, encode_envelope(b"1"), max_backlog_size=self.kept, max_backlog_age=100
                 )
                 if action == "p":
@@ -110,25 +110,25 @@ class LateFeed:
 
     def dispatch(self, count: int) -> None:
         messages, self._late = self._late[:count], self._late[count:]
-        self.runtime.seen_id = messages[-1].global_id
-        self.runtime.hub.dispatch(messages)
+        self.node.seen_id = messages[-1].global_id
+        self.node.hub.dispatch(messages)
 
-    def subscribe(self, want: Want, between: str) -> Paper:
+    def subscribe(self, want: Cursor, between: str) -> Paper:
         """A subscriber; ``between`` happens after what it needs was read, and before it is let in."""
         prepared = self.read(want)
         self.do(between)
         return self.open(prepared, lambda: self.read(want))
 
-    def read(self, want: Want) -> Prepared:
-        return self.runtime.prepare(lambda _: [want])
+    def read(self, want: Cursor) -> SubscriptionPlan:
+        return self.node.prepare(lambda _: [want])
 
-    def open(self, prepared: Prepared, read: Callable[[], Prepared]) -> Paper:
+    def open(self, prepared: SubscriptionPlan, read: Callable[[], SubscriptionPlan]) -> Paper:
         """A subscriber that is let in with what was read for it."""
         paper = Paper()
-        subscriber = Subscriber(self.runtime.hub, Plain(), Identity("c"), b"", None)
+        subscriber = Subscriber(self.node.hub, Plain(), Identity("c"), b"", None)
         subscriber.outlet = paper
         # In the loop, after whatever the reading has handed over to it.
-        self.runtime.reactor.call_soon(open_subscriber, self.runtime.hub, subscriber, prepared, read, lambda: False)
+        self.node.reactor.call_soon(join_when_ready, self.node.hub, subscriber, prepared, read, lambda: False)
         self.settle()
         return paper
 
@@ -142,7 +142,7 @@ class LateFeed:
     def settle(self) -> None:
         """As many turns as it takes until nothing is left to do."""
         for _ in range(8):
-            self.runtime.reactor.turn(0)
+            self.node.reactor.turn(0)
 
 
 @contextmanager
@@ -151,5 +151,5 @@ def late_feed(kept: int, window: int) -> Iterator[LateFeed]:
     try:
         yield feed
     finally:
-        feed.runtime.reactor.abandon()
-        feed.runtime.backend.close()
+        feed.node.reactor.abandon()
+        feed.node.store.close()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 
-class Outlet:
+class Outbound:
     """Writes down what a subscriber is sent."""
 
     def __init__(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from messagebus.stores import Publication
 from messagebus.message import Ids, encode_envelope
 from messagebus.publishing.outage_queue import PublishQueue
+from messagebus.stores import Publication
 
 
 def publication(number: int, channel: str = "/a") -> Publication:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from messagebus.stores import State
 from messagebus.message import Message
+from messagebus.stores import StoreState
 
 
 class Recorder:
@@ -21,7 +21,7 @@ class Recorder:
         self.threads.add(threading.current_thread())
         self.events.append((kind, value))
 
-    def started(self, state: State) -> None:
+    def started(self, state: StoreState) -> None:
         self._note("started", state)
 
     def received(self, messages: Sequence[Message]) -> None:
@@ -29,7 +29,7 @@ class Recorder:
         for message in messages:
             self._note("message", message)
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         self._note("lost", state)
 
     def healthy(self, healthy: bool) -> None:

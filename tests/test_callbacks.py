@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from messagebus.stores import State
-from messagebus.stores.memory import MemoryBackend
-from messagebus.hub.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
 from messagebus.errors import BackendUnavailable
+from messagebus.hub.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
 from messagebus.message import Message, encode_data, encode_envelope, store_name
 from messagebus.options import Options
+from messagebus.stores import StoreState
+from messagebus.stores.memory import MemoryStore
 from tests.eventually import eventually
 
 CHAT = Scope("/chat", None)
@@ -23,22 +23,22 @@ class Bench:
     """Callbacks with a store, and a feed between them that can be held back."""
 
     def __init__(self) -> None:
-        self.backend = MemoryBackend(Options())
+        self.store = MemoryStore(Options())
         self.callbacks = Callbacks()
         self.callbacks.limit = 5
         self.reports: list[tuple[Exception, str]] = []
         self.heard: list[Any] = []
 
     def start(self) -> None:
-        self.backend.listen(self)
-        self.callbacks.start(self.backend, lambda error, where: self.reports.append((error, where)))
+        self.store.listen(self)
+        self.callbacks.start(self.store, lambda error, where: self.reports.append((error, where)))
 
-    def started(self, state: State) -> None: ...
+    def started(self, state: StoreState) -> None: ...
 
     def received(self, messages: Any) -> None:
         self.callbacks.received(messages)
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         self.callbacks.lost(True)
 
     def healthy(self, healthy: bool) -> None: ...
@@ -46,7 +46,7 @@ class Bench:
     def publish(self, *data: Any, channel: str = "/chat", site: str | None = None, kept: int = 1000) -> None:
         for item in data:
             envelope = encode_envelope(encode_data(item, 1000))
-            self.backend.publish(store_name(channel, site), envelope, max_backlog_size=kept, max_backlog_age=100)
+            self.store.publish(store_name(channel, site), envelope, max_backlog_size=kept, max_backlog_age=100)
 
     def note(self, message: Message) -> None:
         self.heard.append(message.data)
@@ -68,7 +68,7 @@ def bench() -> Iterator[Bench]:
     bench.start()
     yield bench
     bench.callbacks.stop(5)
-    bench.backend.close()
+    bench.store.close()
     assert not any(thread.name == "messagebus-callbacks" for thread in threading.enumerate())
 
 
@@ -177,7 +177,7 @@ def test_after_a_reset_ids_begin_anew(bench: Bench) -> None:
     bench.subscribe()
     bench.publish("a", "b")
     bench.hears("a", "b")
-    bench.backend.reset()
+    bench.store.reset()
     bench.publish("c")
     bench.hears("a", "b", "c")
 
@@ -186,7 +186,7 @@ def test_a_reset_while_a_function_catches_up_loses_nothing_of_what_follows(bench
     def reset(message: Message) -> None:
         bench.note(message)
         if message.data == "b":
-            bench.backend.reset()
+            bench.store.reset()
             bench.publish("new")
 
     bench.publish("a", "b", "c", "d")
@@ -197,8 +197,8 @@ def test_a_reset_while_a_function_catches_up_loses_nothing_of_what_follows(bench
 def test_a_read_that_fails_ends_neither_this_subscription_nor_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("messagebus.callbacks.RETRY_SECONDS", 0.01)
-    backlog = bench.backend.backlog
+    monkeypatch.setattr("messagebus.hub.callbacks.RETRY_SECONDS", 0.01)
+    backlog = bench.store.backlog
     failures = iter([ZeroDivisionError("a mistake")] * 2)
 
     def broken(name: str, after: int = 0) -> Any:
@@ -206,7 +206,7 @@ def test_a_read_that_fails_ends_neither_this_subscription_nor_another(
             raise failure
         return backlog(name, after)
 
-    monkeypatch.setattr(bench.backend, "backlog", broken)
+    monkeypatch.setattr(bench.store, "backlog", broken)
     bench.publish(1)
     bench.subscribe()
     bench.hears(1)
@@ -214,8 +214,8 @@ def test_a_read_that_fails_ends_neither_this_subscription_nor_another(
 
 
 def test_messages_wait_for_a_store_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("messagebus.callbacks.RETRY_SECONDS", 0.01)
-    backlog = bench.backend.backlog
+    monkeypatch.setattr("messagebus.hub.callbacks.RETRY_SECONDS", 0.01)
+    backlog = bench.store.backlog
     failures = iter([BackendUnavailable("gone")] * 3)
 
     def unavailable(name: str, after: int = 0) -> Any:
@@ -223,7 +223,7 @@ def test_messages_wait_for_a_store_that_is_gone(bench: Bench, monkeypatch: pytes
             raise failure
         return backlog(name, after)
 
-    monkeypatch.setattr(bench.backend, "backlog", unavailable)
+    monkeypatch.setattr(bench.store, "backlog", unavailable)
     bench.publish(1)
     bench.subscribe()
     bench.hears(1)

@@ -167,7 +167,7 @@ def test_the_protocol_names_every_error_that_the_code_answers() -> None:
     for path in Path(messagebus.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                place = {"Refusal": 1, "CommandError": 0}.get(node.func.id)
+                place = {"HTTPRefusal": 1, "CommandError": 0}.get(node.func.id)
                 if place is not None and isinstance(code := node.args[place], ast.Constant):
                     answered.add(str(code.value))
     assert answered

@@ -18,29 +18,29 @@ import pytest
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-import messagebus.stores.redis
 import messagebus.message
+import messagebus.stores.redis
 from messagebus import Bus
-from messagebus.hub.permissions import Access
-from messagebus.stores import Backlog, State
-from messagebus.hub.recovery import Want
-from messagebus.hub.window import Reading
-from messagebus.loop.outbound import Connection
-from messagebus.loop.outbound import Outlet as AnyOutlet
 from messagebus.http.routes import Answer, answer
 from messagebus.hub.hub import Hub
-from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored
-from messagebus.hub.joining import open_subscriber
-from messagebus.options import Options
-from messagebus.loop.reactor import Reactor
-from messagebus.hub.node import Prepared
+from messagebus.hub.joining import join_when_ready
+from messagebus.hub.node import SubscriptionPlan
+from messagebus.hub.permissions import Access
+from messagebus.hub.recovery import Cursor
 from messagebus.hub.subscriber import Identity, Subscriber, id_key
+from messagebus.hub.window import BacklogSnapshot
+from messagebus.loop.outbound import Outbound as AnyOutlet
+from messagebus.loop.outbound import SocketWriter
+from messagebus.loop.reactor import Reactor
+from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored
+from messagebus.options import Options
+from messagebus.stores import Backlog, StoreState
 from messagebus.transports import EVENT_SOURCE, STREAMING, WEBSOCKET, Transport
 
 from .crowd import Crowd, message_ids
 from .eventually import eventually
 from .fixtures_servers import ServeApp
-from .outlet import Outlet
+from .outlet import Outbound
 from .redis_server import RedisServer
 
 CHANNEL = "/chat"
@@ -54,11 +54,11 @@ class World:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.hub = Hub(Options(), self.reactor, 10_000, Access(), lambda error, where: None)
-        self.hub.start(State(0, "epoch"))
+        self.hub.start(StoreState(0, "epoch"))
 
-    def connect(self, number: int, transport: Transport, backlog: list[Message] | None = None) -> Outlet:
+    def connect(self, number: int, transport: Transport, backlog: list[Message] | None = None) -> Outbound:
         """A subscriber that has seen nothing of the backlog yet."""
-        outlet = Outlet()
+        outlet = Outbound()
         self.open(number, transport, lambda subscriber: outlet, backlog)
         return outlet
 
@@ -73,9 +73,9 @@ class World:
         subscriber = Subscriber(self.hub, transport, Identity(f"c{number}", key, frozenset([key])), b"", None)
         subscriber.outlet = connect(subscriber)
         messages = backlog or []
-        reading = Reading(self.hub.enter(CHANNEL), 0, Backlog(messages, len(messages), 1))
-        prepared = Prepared([Want(CHANNEL, CHANNEL, 0)], {CHANNEL: reading}, 0)
-        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
+        reading = BacklogSnapshot(self.hub.enter(CHANNEL), 0, Backlog(messages, len(messages), 1))
+        prepared = SubscriptionPlan([Cursor(CHANNEL, CHANNEL, 0)], {CHANNEL: reading}, 0)
+        join_when_ready(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
 
 
 @pytest.fixture
@@ -92,10 +92,10 @@ class Sockets:
         self._reactor = reactor
         self._peers: list[socket.socket] = []
 
-    def connect(self, owner: Subscriber) -> Connection:
+    def connect(self, owner: Subscriber) -> SocketWriter:
         mine, peer = socket.socketpair()
         self._peers.append(peer)
-        return Connection(_socket.socket(fileno=mine.detach()), self._reactor, owner, 1_000_000)
+        return SocketWriter(_socket.socket(fileno=mine.detach()), self._reactor, owner, 1_000_000)
 
     def close(self) -> None:
         for peer in self._peers:
@@ -236,7 +236,7 @@ def test_what_is_held_keeps_no_request(transport: str) -> None:
         environ = EnvironBuilder(method=method, headers=HANDSHAKE if transport == "ws" else []).get_environ()
         environ["werkzeug.socket"] = mine
         request = Request(environ)
-        answered = answer(bus._running(), request, f"somebody/{transport}")
+        answered = answer(bus._running_node(), request, f"somebody/{transport}")
         assert isinstance(answered, Answer)
         assert answered.hold
         kept = weakref.ref(request)
@@ -247,7 +247,7 @@ def test_what_is_held_keeps_no_request(transport: str) -> None:
 
 def test_subscribers_are_served_in_the_order_in_which_they_came(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     outlets = [world.connect(number, WEBSOCKET) for number in range(SUBSCRIBERS)]
-    calls = count_calls(monkeypatch, Outlet, "put")
+    calls = count_calls(monkeypatch, Outbound, "put")
     world.hub.dispatch(messages(1, 1))
     assert [outlet for outlet, _ in calls] == outlets
 
@@ -320,7 +320,7 @@ def test_a_process_that_only_publishes_and_reads_starts_no_thread_and_hears_noth
 def test_what_is_published_at_once_is_one_command_and_names_each_channel_once(
     redis_server: RedisServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands = count_calls(monkeypatch, messagebus.backends.redis, "_call")
+    commands = count_calls(monkeypatch, messagebus.stores.redis, "_call")
     bus = Bus(url=redis_url)
     try:
         bus.publish(CHANNEL, 0)  # Redis has the script from here on

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from messagebus.hub.recovery import Want
 from messagebus.errors import InvalidChannel, InvalidPosition
 from messagebus.http.positions import parse_position, parse_wants
+from messagebus.hub.recovery import Cursor
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_the_site_is_part_of_the_stored_name() -> None:
 
 @pytest.mark.parametrize(("position", "after"), [("-1", 9), ("-5", 9), ("", 9), ("@3", 9), ("@12", 12)])
 def test_after_a_last_event_id_the_later_of_both_counts_and_a_lookback_is_over(position: str, after: int) -> None:
-    assert parse_wants({"/a": position}, after=9) == [Want("/a", "/a", -1, after)]
+    assert parse_wants({"/a": position}, after=9) == [Cursor("/a", "/a", -1, after)]
 
 
 def test_after_a_last_event_id_a_position_by_message_id_counts_as_well() -> None:
-    assert parse_wants({"/a": "3"}, after=9) == [Want("/a", "/a", 3, 9)]
+    assert parse_wants({"/a": "3"}, after=9) == [Cursor("/a", "/a", 3, 9)]
 
 
 @pytest.mark.parametrize(

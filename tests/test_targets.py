@@ -7,21 +7,21 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messagebus.hub.permissions import Access
-from messagebus.stores import Backlog, State
-from messagebus.hub.recovery import Want
-from messagebus.hub.window import Reading
 from messagebus.errors import InvalidChannel
 from messagebus.hub.hub import Hub
-from messagebus.message import Ids, Message, check_channel, decode_stored, encode_data, encode_envelope, encode_stored
-from messagebus.hub.joining import open_subscriber
-from messagebus.options import Options
-from messagebus.loop.reactor import Reactor
-from messagebus.hub.node import Prepared
+from messagebus.hub.joining import join_when_ready
+from messagebus.hub.node import SubscriptionPlan
+from messagebus.hub.permissions import Access
+from messagebus.hub.recovery import Cursor
 from messagebus.hub.subscriber import Identity, Subscriber, id_key
+from messagebus.hub.window import BacklogSnapshot
+from messagebus.loop.reactor import Reactor
+from messagebus.message import Ids, Message, check_channel, decode_stored, encode_data, encode_envelope, encode_stored
+from messagebus.options import Options
+from messagebus.stores import Backlog, StoreState
 from messagebus.transports import EVENT_SOURCE
 
-from .outlet import Outlet
+from .outlet import Outbound
 
 
 class World:
@@ -30,14 +30,14 @@ class World:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.hub = Hub(Options(), self.reactor, 10_000, Access(), lambda error, where: None)
-        self.hub.start(State(0, "epoch"))
+        self.hub.start(StoreState(0, "epoch"))
 
-    def connect(self, identity: Identity, channel: str, backlog: list[Message]) -> Outlet:
+    def connect(self, identity: Identity, channel: str, backlog: list[Message]) -> Outbound:
         subscriber = Subscriber(self.hub, EVENT_SOURCE, identity, b"", None)
-        outlet = subscriber.outlet = Outlet()
-        reading = Reading(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
-        prepared = Prepared([Want(channel, channel, 0)], {channel: reading}, 0)
-        open_subscriber(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
+        outlet = subscriber.outlet = Outbound()
+        reading = BacklogSnapshot(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
+        prepared = SubscriptionPlan([Cursor(channel, channel, 0)], {channel: reading}, 0)
+        join_when_ready(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
         return outlet
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def test_exactly_the_allowed_clients_get_every_message_in_order(
             messages.append(decode_stored(encode_stored(Ids(number, number), channel, envelope)))
         # Some are there from the beginning, others come later and are given the backlog.
         when = [joins.draw(st.integers(0, len(messages))) for _ in everybody]
-        outlets: dict[int, Outlet] = {}
+        outlets: dict[int, Outbound] = {}
         for moment in range(len(messages) + 1):
             for number, (user_id, group_ids) in enumerate(everybody):
                 if when[number] == moment:

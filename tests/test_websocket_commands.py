@@ -10,10 +10,10 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from messagebus.hub.recovery import Want
-from messagebus.hub.joining import open_subscriber
-from messagebus.hub.subscriber import Identity
 from messagebus.http.websocket_session import WebSocketSubscriber
+from messagebus.hub.joining import join_when_ready
+from messagebus.hub.recovery import Cursor
+from messagebus.hub.subscriber import Identity
 
 from .late_feed import NAME, LateFeed, Paper, late_feed
 
@@ -43,13 +43,13 @@ class Frames(Paper):
 class Talk:
     """An open WebSocket on one channel, and what its client says."""
 
-    def __init__(self, feed: LateFeed, *wants: Want) -> None:
+    def __init__(self, feed: LateFeed, *wants: Cursor) -> None:
         self.feed = feed
         self.frames = Frames()
-        self.subscriber = WebSocketSubscriber(feed.runtime, Identity("c"), b"", None, None)
+        self.subscriber = WebSocketSubscriber(feed.node, Identity("c"), b"", None, None)
         self.subscriber.outlet = self.frames
-        prepared = feed.runtime.prepare(lambda _: list(wants))
-        open_subscriber(feed.runtime.hub, self.subscriber, prepared, lambda: prepared, lambda: True)
+        prepared = feed.node.prepare(lambda _: list(wants))
+        join_when_ready(feed.node.hub, self.subscriber, prepared, lambda: prepared, lambda: True)
 
     def say(self, **command: Any) -> None:
         frame = Frame(Opcode.TEXT, json.dumps(command).encode())
@@ -79,7 +79,7 @@ def test_a_command_after_a_subscribe_that_waits_for_the_feed_keeps_its_turn(talk
 
 def test_a_subscribe_whose_window_has_moved_on_meanwhile_is_read_again(talk: Talk) -> None:
     talk.feed.do("ppppdddd")
-    talk.feed.subscribe(Want(NAME, NAME, 0), "")
+    talk.feed.subscribe(Cursor(NAME, NAME, 0), "")
     talk.feed.do("ppppo")
     # It has seen the message on the other channel, so that it waits for it, while what it is due leaves the window.
     talk.say(id=1, subscribe={NAME: 1, "/other": 1})
@@ -92,7 +92,7 @@ def test_a_subscribe_whose_window_has_moved_on_meanwhile_is_read_again(talk: Tal
 
 def test_a_command_that_comes_before_the_connections_own_channels_are_joined_waits_for_that(talk: Talk) -> None:
     talk.feed.do("pp")
-    early = Talk(talk.feed, Want(NAME, NAME, 2))
+    early = Talk(talk.feed, Cursor(NAME, NAME, 2))
     early.say(id=1, unsubscribe=[NAME])
     assert early.frames.answers == []
     talk.feed.do("dd")

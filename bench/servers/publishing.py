@@ -28,7 +28,7 @@ def main(way: str, url: str, seconds: float) -> None:
     texts = [(f"/publish-{i % CHANNELS}", payload(i)) for i in range(HUNDRED)]
     if way == "script":
         client = redis.Redis.from_url(url, protocol=2)
-        script = client.register_script((Path(messagebus.__file__).parent / "backends" / "publish.lua").read_text())
+        script = client.register_script((Path(messagebus.__file__).parent / "stores" / "publish.lua").read_text())
 
         def bare(count: int) -> None:
             """What the script needs and no more."""

@@ -17,7 +17,7 @@ GRANTS_KEY = "__grants"
 _BY_GLOBAL_ID = re.compile(r"@[0-9]{1,18}", re.ASCII)
 
 
-class Channel:
+class FollowedChannel:
     """A channel from when it is followed until it is left; one that is followed anew is another object."""
 
     __slots__ = ("callbacks", "position")
@@ -27,14 +27,14 @@ class Channel:
         self.callbacks = [callback]
 
 
-Asked = dict[str, Channel | None]
+SubscribeParams = dict[str, FollowedChannel | None]
 """What a connection follows, by name; ``None``: no longer."""
 
 
 class Delivery(NamedTuple):
     """Something to tell the program: a message to the callbacks of its channel, or a gap."""
 
-    channel: Channel
+    channel: FollowedChannel
     value: ClientMessage | Gap
 
 
@@ -48,7 +48,7 @@ class Channels:
         """Tokens for channels that take one."""
         self.moves = 0
         """How often a position has moved."""
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, FollowedChannel] = {}
         self._lock = threading.Lock()
 
     def add(self, name: str, callback: Callback, position: Position) -> bool:
@@ -62,7 +62,7 @@ class Channels:
         with self._lock:
             channel = self._channels.get(name)
             if channel is None:
-                self._channels[name] = Channel(position, callback)
+                self._channels[name] = FollowedChannel(position, callback)
                 return True
             channel.callbacks = [*channel.callbacks, callback]
             return False
@@ -87,12 +87,12 @@ class Channels:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def followed(self) -> Asked:
+    def followed(self) -> SubscribeParams:
         """What is followed now."""
         with self._lock:
             return dict(self._channels)
 
-    def compare(self, asked: Mapping[str, Channel | None]) -> tuple[list[str], list[str]]:
+    def compare(self, asked: Mapping[str, FollowedChannel | None]) -> tuple[list[str], list[str]]:
         """The channels that a connection still has to be asked for, and those that it brings to nobody."""
         with self._lock:
             added = [name for name, channel in self._channels.items() if asked.get(name) is not channel]
@@ -106,7 +106,7 @@ class Channels:
 
     # --- what the server sends ---
 
-    def accept(self, message: Mapping[str, Any], asked: Asked) -> list[Delivery]:
+    def accept(self, message: Mapping[str, Any], asked: SubscribeParams) -> list[Delivery]:
         """Move on by one message of a batch, and return whatever the program has to be told of it: nothing for a
         status, and for what it has already seen. ``asked``: what this connection follows.
 
@@ -130,7 +130,7 @@ class Channels:
             self._move(channel, value.message_id)
             return [Delivery(channel, value)]
 
-    def _accept_status(self, data: Mapping[str, Any], asked: Asked) -> None:
+    def _accept_status(self, data: Mapping[str, Any], asked: SubscribeParams) -> None:
         with self._lock:
             for name, position in data.items():
                 if name == EPOCH_KEY:
@@ -142,7 +142,7 @@ class Channels:
                     if channel is not None and channel.position != position:
                         self._move(channel, int(position))
 
-    def _accept_gaps(self, data: Mapping[str, Any], asked: Asked) -> list[Delivery]:
+    def _accept_gaps(self, data: Mapping[str, Any], asked: SubscribeParams) -> list[Delivery]:
         deliveries = []
         with self._lock:
             for name, gap in data.items():
@@ -154,12 +154,12 @@ class Channels:
                     deliveries.append(Delivery(channel, value))
         return deliveries
 
-    def _followed(self, name: str, asked: Asked) -> Channel | None:
+    def _followed(self, name: str, asked: SubscribeParams) -> FollowedChannel | None:
         # Not if it was left and followed anew since the connection began: that is for the next.
         channel = self._channels.get(name)
         return channel if channel is not None and asked.get(name) is channel else None
 
-    def _move(self, channel: Channel, position: int) -> None:
+    def _move(self, channel: FollowedChannel, position: int) -> None:
         channel.position = position
         self.moves += 1
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .channels import Asked, Channels, encode_query
+from .channels import Channels, SubscribeParams, encode_query
 from .http11 import HttpConnection, LinkEnded
 from .links import ERRORS, EventSourceLink, Link, PollLink, WebSocketLink
 from .plan import PLAIN_TIMEOUT, Attempt, Plan
@@ -220,7 +220,7 @@ class Runner:
             logger.log(level, "%s to %s: %s", attempt.transport, self._place.address.authority, problem.message)
         self._plan.ended(attempt, problem)
 
-    def _read(self, link: Link, attempt: Attempt, asked: Asked) -> None:
+    def _read(self, link: Link, attempt: Attempt, asked: SubscribeParams) -> None:
         while True:
             if self._changed:
                 self._gather()
@@ -253,7 +253,7 @@ class Runner:
             return link.heard + self._settings.heartbeat_timeout
         return attempt.since + self._first_timeout(attempt)
 
-    def _make(self, attempt: Attempt, asked: Asked) -> Link:
+    def _make(self, attempt: Attempt, asked: SubscribeParams) -> Link:
         place, name = self._place, attempt.transport
         positions = {one: channel.position for one, channel in asked.items() if channel}
         epoch, grants = self._channels.epoch, self._channels.grants
@@ -274,7 +274,7 @@ class Runner:
         form = encode_query(positions, epoch, grants, __seq=self._counters.sequence)
         return PollLink(self._http, place.base, headers, form, plain=attempt.plain, stream=stream)
 
-    def _fit(self, asked: Asked, positions: dict[str, Position]) -> None:
+    def _fit(self, asked: SubscribeParams, positions: dict[str, Position]) -> None:
         """Leave out the channels that a request line has no room for."""
         room = QUERY_LIMIT - len(encode_query({}, self._channels.epoch, self._channels.grants))
         for name, position in list(positions.items()):
@@ -286,7 +286,7 @@ class Runner:
 
     # --- channels and publishes, on an open connection ---
 
-    def _follows_all(self, link: Link, attempt: Attempt, asked: Asked) -> bool:
+    def _follows_all(self, link: Link, attempt: Attempt, asked: SubscribeParams) -> bool:
         """Have the connection follow what is wanted now; ``False`` where it has to be given up for that."""
         added, removed = self._channels.compare(asked)
         if not added and not removed:
@@ -305,7 +305,7 @@ class Runner:
             self._unanswered[self._call_number] = call
             link.send({**call.command, "id": self._call_number})
 
-    def _ask(self, link: Link, asked: Asked, added: list[str], removed: list[str]) -> None:
+    def _ask(self, link: Link, asked: SubscribeParams, added: list[str], removed: list[str]) -> None:
         now = self._channels.followed()
         asked.update(dict.fromkeys(removed))
         wanted = {name: channel for name in added if (channel := now.get(name)) is not None}
@@ -343,7 +343,7 @@ class Runner:
         self._counters.bytes += link.received - self._counted
         self._counted = link.received
 
-    def _receive(self, text: bytes, attempt: Attempt, asked: Asked) -> None:
+    def _receive(self, text: bytes, attempt: Attempt, asked: SubscribeParams) -> None:
         batch = json.loads(text)
         if isinstance(batch, dict) and attempt.transport == "websocket":
             self._answered(batch)

@@ -12,15 +12,16 @@ from io import BytesIO
 
 from werkzeug.wrappers import Request
 
-from . import parsing as requests
-from ..hub.permissions import Access, read_grants
-from ..message import Message
+from ..errors import BusClosed
 from ..hub.joining import Read
-from ..options import Environ, Options
-from .parsing import Asked, Refusal
-from ..hub.node import Prepared, Runtime
+from ..hub.node import Node, SubscriptionPlan
+from ..hub.permissions import Access, read_grants
 from ..hub.subscriber import Identity, Subscriber
+from ..message import Message
+from ..options import Environ, Options
 from ..transports import Transport
+from . import parsing as requests
+from .parsing import HTTPRefusal, SubscribeParams
 from .websocket_session import Refused
 
 Context = Callable[[Environ], AbstractContextManager[Request]]
@@ -33,56 +34,61 @@ def plain_context(environ: Environ) -> Iterator[Request]:
     yield Request(environ)
 
 
-def unavailable(message: str) -> Refusal:
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, Retry_After=str(RETRY_SECONDS))
+def unavailable(message: str) -> HTTPRefusal:
+    return HTTPRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, Retry_After=str(RETRY_SECONDS))
 
 
-class Exchange:
+class RequestContext:
     """A request on its way to an answer: what the three kinds have in common."""
 
-    def __init__(self, runtime: Runtime, request: Request, client_id: str, context: Context) -> None:
-        self.runtime = runtime
+    def __init__(self, node: Node, request: Request, client_id: str, context: Context) -> None:
+        self.node = node
         self.context = context
         self.request = request
         self.client_id = client_id
-        self.options = runtime.options
-        self.asked = Asked({}, None, None)
+        self.options = node.options
+        self.asked = SubscribeParams({}, None, None)
         self.identity = Identity(client_id)
         self.site_id: str | None = None
-        self.prepared = Prepared((), {}, 0)
+        self.prepared = SubscriptionPlan((), {}, 0)
 
-    def prepare(self, asked: Asked) -> None:
+    def prepare(self, asked: SubscribeParams) -> None:
         """Check what is asked for, find out who asks, and read what it takes to answer."""
         self.asked = asked
-        if self.runtime.access.off:
+        if self.node.access.off:
             raise unavailable("the bus is off")
         asked.wants(None, None)  # malformed ones are refused before anybody is asked anything
         self.identity, self.site_id = requests.identify(self.request, self.client_id, self.options)
         for channel in self.refused(self.request, asked.positions, asked.grants):
-            raise Refusal(HTTPStatus.FORBIDDEN, "forbidden", f"{channel}: this client may not subscribe to it", channel)
+            raise HTTPRefusal(
+                HTTPStatus.FORBIDDEN, "forbidden", f"{channel}: this client may not subscribe to it", channel
+            )
         self.read()
 
     def refused(self, request: Request, channels: Iterable[str], grants: Iterable[str]) -> list[str]:
         """Those of the channels that this client may not subscribe to."""
-        return _refused(self.runtime.access, self.options, self.client_id, self.site_id, request, channels, grants)
+        return _refused(self.node.access, self.options, self.client_id, self.site_id, request, channels, grants)
 
     def read(self) -> None:
         """Read what it takes to tell what is due now."""
-        self.prepared = _read(self.runtime, self.asked, self.site_id)
+        try:
+            self.prepared = _read(self.node, self.asked, self.site_id)
+        except BusClosed:
+            raise unavailable("the server is shutting down, come back") from None
 
     def reader(self) -> Read:
         """What does that, and does not keep the request: until its subscriber is taken in, a crowd may have come."""
-        return partial(_read, self.runtime, self.asked, self.site_id)
+        return partial(_read, self.node, self.asked, self.site_id)
 
     def epoch_teller(self, unasked: bool = False) -> Callable[[], bool]:
         """Whether the client has to be told the store's epoch, as of when this is called: it named another one, or
         none and is told ``unasked``. Keeps no request."""
-        hub, known = self.runtime.hub, self.asked.epoch
+        hub, known = self.node.hub, self.asked.epoch
         return lambda: (unasked or known is not None) and hub.epoch is not None and known != hub.epoch
 
     def due_now(self) -> list[Message]:
         """What a poll that is not held answers."""
-        hub = self.runtime.hub
+        hub = self.node.hub
         while True:
             due = hub.due_now(self.prepared.wants, self.prepared.readings, self.identity)
             if due is not None:
@@ -91,20 +97,20 @@ class Exchange:
 
     def subscriber_maker(self) -> Callable[[Transport, bytes], Subscriber]:
         """Makes the subscriber of a transport and of what goes before its first bytes; keeps no request either."""
-        hub, identity, sequence = self.runtime.hub, self.identity, self.asked.sequence
+        hub, identity, sequence = self.node.hub, self.identity, self.asked.sequence
         return lambda transport, head: Subscriber(hub, transport, identity, head, sequence)
 
     def refused_later(self) -> Refused | None:
         """What asks the hooks again when an open WebSocket subscribes to more; ``None`` where there is nobody to
         ask."""
-        if not self.runtime.access.hooks and not self.options.protected_channels:
+        if not self.node.access.hooks and not self.options.protected_channels:
             return None
         # The request is over by then: what stays of it is its text, which is all that a hook can look at.
         environ: Environ = {key: value for key, value in self.request.environ.items() if isinstance(value, str)}
         environ |= {"wsgi.input": BytesIO(), "wsgi.errors": sys.stderr, "wsgi.version": (1, 0)}
         context, grants = self.context, self.asked.grants
         # Not `self`, which holds what was read for the first answer.
-        ask = partial(_refused, self.runtime.access, self.options, self.client_id, self.site_id)
+        ask = partial(_refused, self.node.access, self.options, self.client_id, self.site_id)
 
         def refused(channels: Iterable[str], more_grants: Iterable[str]) -> list[str]:
             with context(environ) as request:
@@ -113,12 +119,12 @@ class Exchange:
         return refused
 
 
-def _read(runtime: Runtime, asked: Asked, site_id: str | None) -> Prepared:
-    runtime.wait_until_ready()
-    if runtime.hub.ending:
-        raise unavailable("the server is shutting down, come back")
-    runtime.catch_up()
-    return runtime.prepare(lambda epoch: asked.wants(site_id, epoch))
+def _read(node: Node, asked: SubscribeParams, site_id: str | None) -> SubscriptionPlan:
+    node.wait_until_ready()
+    if node.hub.ending:
+        raise BusClosed("the server is shutting down, come back")
+    node.catch_up()
+    return node.prepare(lambda epoch: asked.wants(site_id, epoch))
 
 
 def _refused(

@@ -9,31 +9,31 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from wsgiref.handlers import format_date_time
 
-from . import hijack
-from ..loop.outbound import BlockingConnection, Connection
 from ..errors import Close
-from ..hub.joining import Read, open_subscriber
-from ..options import Environ
-from ..hub.node import Prepared, Runtime
+from ..hub.joining import Read, join_when_ready
+from ..hub.node import Node, SubscriptionPlan
 from ..hub.subscriber import Subscriber
+from ..loop.outbound import BlockingWriter, SocketWriter
+from ..options import Environ
 from ..transports import WEBSOCKET, Transport
 from ..transports.base import EMPTY_BATCH
+from . import hijack
 
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
 MakeSubscriber = Callable[[Transport, bytes], Subscriber]
 
 
-class Hold(NamedTuple):
+class HeldResponse(NamedTuple):
     """A response that is going to be held, and everything that was read for it."""
 
-    runtime: Runtime
+    node: Node
     taken: Transport
     """The transport on a taken socket."""
     blocking: Transport | None
     """The one where the server keeps the socket; ``None``: there is none."""
     make_subscriber: MakeSubscriber
-    prepared: Prepared
+    prepared: SubscriptionPlan
     read: Read
     says_epoch: Callable[[], bool]
 
@@ -46,28 +46,28 @@ class Hold(NamedTuple):
         sock = hijack.take(environ)
         if sock is None:
             return self._block(start_response, status, headers)
-        self.runtime.reactor.call_soon(self._adopt, sock, head)
+        self.node.reactor.call_soon(self._adopt, sock, head)
         return _hung_up(start_response)
 
     def _adopt(self, sock: RawSocket, head: bytes) -> None:
         subscriber = self.make_subscriber(self.taken, head)
-        reactor, limit = self.runtime.reactor, self.runtime.options.max_outbox
-        subscriber.outlet = Connection(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
+        reactor, limit = self.node.reactor, self.node.options.max_outbox
+        subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
         self._open(subscriber)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
         assert self.blocking is not None, "a transport that needs the socket is refused before"
         subscriber = self.make_subscriber(self.blocking, b"")
-        connection = BlockingConnection(self.runtime.reactor, subscriber, self.runtime.options.max_outbox)
+        connection = BlockingWriter(self.node.reactor, subscriber, self.node.options.max_outbox)
         subscriber.outlet = connection
-        self.runtime.reactor.call_soon(self._open, subscriber)
+        self.node.reactor.call_soon(self._open, subscriber)
         if self.blocking.one_batch:
             return _whole(connection, start_response, status, headers)
         start_response(status, headers)
         return connection
 
     def _open(self, subscriber: Subscriber) -> None:
-        open_subscriber(self.runtime.hub, subscriber, self.prepared, self.read, self.says_epoch)
+        join_when_ready(self.node.hub, subscriber, self.prepared, self.read, self.says_epoch)
 
 
 def _whole(

@@ -1,4 +1,4 @@
-"""Reads and checks what a request asks for. Everything malformed ends here, as an :class:`Refusal`, and changes
+"""Reads and checks what a request asks for. Everything malformed ends here, as an :class:`HTTPRefusal`, and changes
 nothing."""
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
-from ..hub.recovery import Want
 from ..errors import InvalidChannel, InvalidPosition
+from ..hub.recovery import Cursor
+from ..hub.subscriber import Identity, id_key
 from ..message import check_site
 from ..options import Options
 from .origins import is_allowed, is_same
 from .positions import parse_wants
-from ..hub.subscriber import Identity, id_key
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}", re.ASCII)
 NO_GROUPS: frozenset[bytes] = frozenset()
@@ -28,7 +28,7 @@ OWN_KEYS = 32
 """Keys that start with ``__``, of which a request may have some beside its channels."""
 
 
-class Refusal(Exception):
+class HTTPRefusal(Exception):
     """A request that is not served: an HTTP status, and what to say of it. ``field`` names the part that is wrong."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str, field: str | None = None, **headers: str) -> None:
@@ -45,7 +45,7 @@ class Refusal(Exception):
         return json.dumps({"error": error}).encode()
 
 
-class Asked(NamedTuple):
+class SubscribeParams(NamedTuple):
     """What a well-formed request asks for."""
 
     positions: dict[str, object]
@@ -55,21 +55,21 @@ class Asked(NamedTuple):
     after: int | None = None
     grants: tuple[str, ...] = ()
 
-    def wants(self, site_id: str | None, store_epoch: str | None) -> list[Want]:
+    def wants(self, site_id: str | None, store_epoch: str | None) -> list[Cursor]:
         """Raises Refusal where a channel or a position is malformed."""
         try:
             return parse_wants(
                 self.positions, site_id=site_id, after=self.after, client_epoch=self.epoch, store_epoch=store_epoch
             )
         except InvalidChannel as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), str(error.channel)[:100]) from None
+            raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), str(error.channel)[:100]) from None
         except InvalidPosition as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_position", str(error), error.channel) from None
+            raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_position", str(error), error.channel) from None
 
 
 def check_method(request: Request, *allowed: str) -> None:
     if request.method not in allowed:
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.METHOD_NOT_ALLOWED,
             "method_not_allowed",
             f"{request.method[:20]} is not allowed here, {' and '.join(allowed)} are",
@@ -79,7 +79,7 @@ def check_method(request: Request, *allowed: str) -> None:
 
 def check_client_id(client_id: str) -> None:
     if not CLIENT_ID.fullmatch(client_id):
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST,
             "invalid_client_id",
             "a client id has 1 to 128 letters, digits, or any of _ . ~ -",
@@ -87,14 +87,14 @@ def check_client_id(client_id: str) -> None:
         )
 
 
-def read_poll(request: Request, options: Options) -> Asked:
+def read_poll(request: Request, options: Options) -> SubscribeParams:
     """A poll's body, a form or JSON."""
     kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _asked(_json_pairs(_read_body(request, options)), options)
     if kind in ("application/x-www-form-urlencoded", ""):
         return _asked(_form_pairs(request, options), options)
-    raise Refusal(
+    raise HTTPRefusal(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
         f"a poll is application/x-www-form-urlencoded or application/json, not {kind[:100]}",
@@ -102,14 +102,14 @@ def read_poll(request: Request, options: Options) -> Asked:
     )
 
 
-def read_query(request: Request, options: Options) -> Asked:
+def read_query(request: Request, options: Options) -> SubscribeParams:
     """The channels of an EventSource or WebSocket request."""
     asked = _asked(_query_pairs(request.environ.get("QUERY_STRING", "").encode("latin-1"), options, "query"), options)
     last_event_id = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not last_event_id:
         return asked
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 18):
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID"
         )
     return asked._replace(after=int(last_event_id))
@@ -119,7 +119,7 @@ def check_origin(request: Request, options: Options) -> None:
     """Refuse a WebSocket of a foreign page: browsers would let it read everything (RFC 6455, section 10.2)."""
     origin = request.environ.get("HTTP_ORIGIN")
     if origin and not is_same(origin, request.host) and not is_allowed(origin, options.allowed_origins):
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.FORBIDDEN,
             "forbidden_origin",
             f"pages of {origin[:100]} may not connect; see allowed_origins",
@@ -161,7 +161,7 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
     )
 
 
-def _asked(pairs: Mapping[str, object], options: Options) -> Asked:
+def _asked(pairs: Mapping[str, object], options: Options) -> SubscribeParams:
     positions = {key: value for key, value in pairs.items() if not key.startswith("__")}
     if len(positions) > options.max_channels:
         raise _too_many(options)
@@ -169,21 +169,23 @@ def _asked(pairs: Mapping[str, object], options: Options) -> Asked:
     if sequence is not None:
         text = str(sequence)
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_sequence", "__seq: expected a whole number", "__seq")
+            raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_sequence", "__seq: expected a whole number", "__seq")
         sequence = int(text)
     if epoch is not None and not (isinstance(epoch, str) and len(epoch) <= 128):
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch"
         )
     grants = pairs.get("__grants", "")
     tokens = grants.split(",") if isinstance(grants, str) else grants
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "__grants: expected tokens, separated by commas", "__grants")
-    return Asked(positions, sequence, epoch, grants=tuple(token for token in tokens if token))
+        raise HTTPRefusal(
+            HTTPStatus.BAD_REQUEST, "malformed", "__grants: expected tokens, separated by commas", "__grants"
+        )
+    return SubscribeParams(positions, sequence, epoch, grants=tuple(token for token in tokens if token))
 
 
-def _too_many(options: Options) -> Refusal:
-    return Refusal(
+def _too_many(options: Options) -> HTTPRefusal:
+    return HTTPRefusal(
         HTTPStatus.BAD_REQUEST, "too_many_channels", f"max_channels allows {options.max_channels} channels", "channels"
     )
 
@@ -194,7 +196,9 @@ def _query_pairs(text: bytes, options: Options, field: str) -> dict[str, object]
     try:
         return dict(parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict"))
     except ValueError:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", f"the {field} is not percent-encoded UTF-8", field) from None
+        raise HTTPRefusal(
+            HTTPStatus.BAD_REQUEST, "malformed", f"the {field} is not percent-encoded UTF-8", field
+        ) from None
 
 
 def _form_pairs(request: Request, options: Options) -> dict[str, object]:
@@ -207,9 +211,9 @@ def _json_pairs(body: bytes) -> dict[str, object]:
     try:
         pairs: Any = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body is not JSON", "body") from None
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "the body is not JSON", "body") from None
     if not isinstance(pairs, dict):
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "malformed", "the body is not a JSON object of channels and positions", "body"
         )
     return pairs
@@ -227,14 +231,14 @@ def _read_body(request: Request, options: Options) -> bytes:
     except RequestEntityTooLarge:
         raise _too_large(limit) from None
     except (OSError, ClientDisconnected):  # nobody will read the answer, but neither is it an error of ours
-        raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body ended early", "body") from None
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "the body ended early", "body") from None
     if len(body) > limit:
         raise _too_large(limit)
     return body
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(
+def _too_large(limit: int) -> HTTPRefusal:
+    return HTTPRefusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "too_large",
         f"max_request_body allows {limit} bytes",

@@ -1,12 +1,12 @@
-"""What clients say of channels and positions, and what it means. Text in, :class:`Want` out."""
+"""What clients say of channels and positions, and what it means. Text in, :class:`Cursor` out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-from ..hub.recovery import NEW_ONLY, Want
 from ..errors import InvalidPosition
+from ..hub.recovery import NEW_ONLY, Cursor
 from ..message import check_channel, store_name
 
 # 18 digits hold every id a store can give, and no more than a machine word.
@@ -40,7 +40,7 @@ def parse_wants(
     after: int | None = None,
     client_epoch: str | None = None,
     store_epoch: str | None = None,
-) -> list[Want]:
+) -> list[Cursor]:
     """What a subscriber asks for: channel -> position, as it came.
 
     ``after``: a global id from which every channel continues, or from its own position where that is later
@@ -58,5 +58,5 @@ def parse_wants(
         if since is not None and position < 0:
             position = NEW_ONLY
         knows_something = position >= 0 or since is not None
-        wants.append(Want(channel, store_name(channel, site_id), position, since, stale and knows_something, strict))
+        wants.append(Cursor(channel, store_name(channel, site_id), position, since, stale and knows_something, strict))
     return wants

@@ -17,14 +17,10 @@ from werkzeug.exceptions import NotFound
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Request, Response
 
-from . import hijack, parsing as requests
 from ..errors import BackendUnavailable, Close
-from .context import Context, Exchange, plain_context, unavailable
-from .held_response import Headers, Hold, MakeSubscriber, StartResponse, refuse_upgraded
-from ..options import Environ
-from .parsing import Refusal
-from ..hub.node import Runtime
+from ..hub.node import Node
 from ..hub.subscriber import Subscriber
+from ..options import Environ
 from ..transports import (
     EVENT_SOURCE,
     LONG_POLLING,
@@ -35,9 +31,14 @@ from ..transports import (
     Transport,
     join_batch,
 )
+from . import hijack
+from . import parsing as requests
+from .context import Context, RequestContext, plain_context, unavailable
+from .held_response import Headers, HeldResponse, MakeSubscriber, StartResponse, refuse_upgraded
+from .parsing import HTTPRefusal
 from .websocket_session import WebSocketSubscriber
 
-STATIC = Path(__file__).parent / "static" / "js"
+STATIC = Path(__file__).parents[1] / "static" / "js"
 STATIC_MAX_AGE = 3600
 SUBPROTOCOL = "messagebus.v1"
 NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
@@ -60,7 +61,7 @@ class Answer(NamedTuple):
     status: HTTPStatus
     headers: Headers
     body: bytes = b""
-    hold: Hold | None = None
+    hold: HeldResponse | None = None
     upgraded: Close | None = None
     """How to close a WebSocket that the server has already opened."""
 
@@ -78,18 +79,18 @@ class Answer(NamedTuple):
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.body]
 
 
-def answer(runtime: Runtime, request: Request, path: str, context: Context = plain_context) -> Answer | Response:
+def answer(node: Node, request: Request, path: str, context: Context = plain_context) -> Answer | Response:
     """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups
     raise."""
     try:
-        answered = _route(runtime, request, path, context)
-    except Refusal as refusal:
+        answered = _route(node, request, path, context)
+    except HTTPRefusal as refusal:
         upgraded = None
         if hijack.upgraded(request.environ):
             upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal)[:100])
-        headers = [JSON, *NO_CACHE, *refusal.headers, *requests.cors_headers(request, runtime.options)]
+        headers = [JSON, *NO_CACHE, *refusal.headers, *requests.cors_headers(request, node.options)]
         answered = Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
-    lookup = runtime.options.extra_response_headers_lookup
+    lookup = node.options.extra_response_headers_lookup
     if lookup is not None and isinstance(answered, Answer):
         extra = dict(lookup(request.environ) or {})
         replaced = {name.lower() for name in extra}
@@ -98,32 +99,32 @@ def answer(runtime: Runtime, request: Request, path: str, context: Context = pla
     return answered
 
 
-def _route(runtime: Runtime, request: Request, path: str, context: Context) -> Answer | Response:
+def _route(node: Node, request: Request, path: str, context: Context) -> Answer | Response:
     first, _, rest = path.partition("/")
     if first == "static":
         requests.check_method(request, "GET", "HEAD")
         try:
             return send_from_directory(STATIC, rest, request.environ, max_age=STATIC_MAX_AGE, conditional=True)
         except NotFound:
-            raise Refusal(HTTPStatus.NOT_FOUND, "not_found", f"there is no file {rest[:100]}") from None
+            raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", f"there is no file {rest[:100]}") from None
     serve = ENDPOINTS.get(rest)
     if serve is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
+        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
     requests.check_client_id(first)
     try:
-        return serve(Exchange(runtime, request, first, context))
+        return serve(RequestContext(node, request, first, context))
     except BackendUnavailable:
         raise unavailable("the store is unavailable, come back") from None
 
 
-def _poll(exchange: Exchange) -> Answer:
+def _poll(exchange: RequestContext) -> Answer:
     request, options = exchange.request, exchange.options
     requests.check_method(request, "POST", "OPTIONS")
     cors = requests.cors_headers(request, options)
     if request.method == "OPTIONS":
         return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors])
     exchange.prepare(requests.read_poll(request, options))
-    hub = exchange.runtime.hub
+    hub = exchange.node.hub
     environ = request.environ
     # Nearly always there is no query, and nothing to parse.
     short = "dlp" in environ.get("QUERY_STRING", "") and request.args.get("dlp") == "t"
@@ -139,12 +140,12 @@ def _poll(exchange: Exchange) -> Answer:
     if held and not batch:
         return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI)
     if exchange.asked.sequence is not None:
-        exchange.runtime.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
+        exchange.node.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
     return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors], join_batch(batch))
 
 
 def _hold(
-    exchange: Exchange,
+    exchange: RequestContext,
     headers: Headers,
     taken: Transport,
     blocking: Transport | None,
@@ -154,26 +155,26 @@ def _hold(
     make = make or exchange.subscriber_maker()
     # Whoever comes by these is a client of ours, and is told the epoch when it begins.
     says_epoch = exchange.epoch_teller(unasked=taken in (EVENT_SOURCE, WEBSOCKET))
-    hold = Hold(exchange.runtime, taken, blocking, make, exchange.prepared, exchange.reader(), says_epoch)
+    hold = HeldResponse(exchange.node, taken, blocking, make, exchange.prepared, exchange.reader(), says_epoch)
     return Answer(HTTPStatus.OK, headers, hold=hold)
 
 
-def _event_source(exchange: Exchange) -> Answer:
+def _event_source(exchange: RequestContext) -> Answer:
     requests.check_method(exchange.request, "GET")
     exchange.prepare(requests.read_query(exchange.request, exchange.options))
     _check_room(exchange)
     return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE)
 
 
-def _websocket(exchange: Exchange) -> Answer:
-    request, runtime = exchange.request, exchange.runtime
+def _websocket(exchange: RequestContext) -> Answer:
+    request, node = exchange.request, exchange.node
     requests.check_method(request, "GET")
     upgraded = hijack.upgraded(request.environ)
     handshake = [] if upgraded else _shake_hands(request)
     requests.check_origin(request, exchange.options)
     asked = requests.read_query(request, exchange.options)
     if not hijack.can_take(request.environ):
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.NOT_IMPLEMENTED, "no_websocket", "this server keeps its sockets to itself; use another transport"
         )
     exchange.prepare(asked)
@@ -181,14 +182,14 @@ def _websocket(exchange: Exchange) -> Answer:
     identity, site_id, refused = exchange.identity, exchange.site_id, exchange.refused_later()
 
     def make(transport: Transport, head: bytes) -> Subscriber:
-        return WebSocketSubscriber(runtime, identity, head, site_id, refused)
+        return WebSocketSubscriber(node, identity, head, site_id, refused)
 
     held = _hold(exchange, handshake, WEBSOCKET, None, make)
     return Answer(HTTPStatus.SWITCHING_PROTOCOLS, held.headers, hold=held.hold)
 
 
-def _check_room(exchange: Exchange) -> None:
-    if exchange.runtime.hub.is_full():
+def _check_room(exchange: RequestContext) -> None:
+    if exchange.node.hub.is_full():
         raise unavailable("max_active_clients are connected; poll, or come back")
 
 
@@ -196,7 +197,7 @@ def _shake_hands(request: Request) -> Headers:
     """The headers that accept a WebSocket (RFC 6455, section 4.2.2)."""
     environ = request.environ
     if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
-        raise Refusal(
+        raise HTTPRefusal(
             HTTPStatus.UPGRADE_REQUIRED,
             "upgrade_required",
             "this is for WebSocket: the request has no 'Upgrade: websocket' (does a proxy take it away?)",
@@ -226,9 +227,9 @@ def _shake_hands(request: Request) -> Headers:
     return headers
 
 
-def _bad_handshake(reason: str, **headers: str) -> Refusal:
-    return Refusal(HTTPStatus.BAD_REQUEST, "bad_handshake", reason, **headers)
+def _bad_handshake(reason: str, **headers: str) -> HTTPRefusal:
+    return HTTPRefusal(HTTPStatus.BAD_REQUEST, "bad_handshake", reason, **headers)
 
 
-ENDPOINTS: Mapping[str, Callable[[Exchange], Answer]] = {"poll": _poll, "sse": _event_source, "ws": _websocket}
+ENDPOINTS: Mapping[str, Callable[[RequestContext], Answer]] = {"poll": _poll, "sse": _event_source, "ws": _websocket}
 """What stands behind ``/message-bus/CLIENT_ID/``."""

@@ -18,8 +18,6 @@ from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from ..hub.permissions import matches
-from ..hub.recovery import Due
 from ..errors import (
     BINARY,
     MALFORMED,
@@ -32,20 +30,22 @@ from ..errors import (
     InvalidData,
     InvalidPosition,
 )
-from ..message import check_channel, encode_json, store_name
 from ..hub.joining import join, put_due
-from .positions import parse_wants
-from ..hub.node import Prepared, Runtime
-from ..hub.subscriber import Identity, State, Subscriber
+from ..hub.node import Node, SubscriptionPlan
+from ..hub.permissions import matches
+from ..hub.recovery import CatchUp
+from ..hub.subscriber import Identity, Phase, Subscriber
+from ..message import check_channel, encode_json, store_name
 from ..transports import WEBSOCKET
 from ..transports.websocket import pong_frame, text_frame
+from .positions import parse_wants
 
-logger = logging.getLogger("messagebus.websocket")
+logger = logging.getLogger("messagebus.http")
 
 MAX_UNANSWERED = 100
 """Commands of one client that may wait for the store or the feed; more end the connection."""
 _COMMANDS = ("subscribe", "unsubscribe", "publish", "ping")
-_OPEN = (State.OPENING, State.LIVE)
+_OPEN = (Phase.OPENING, Phase.LIVE)
 _CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
 
 
@@ -69,27 +69,27 @@ class WebSocketSubscriber(Subscriber):
         "_allowed_at",
         "_commands",
         "_fragments",
+        "_node",
         "_parser",
         "_reader",
         "_refused",
-        "_runtime",
         "_site_id",
     )
 
     def __init__(
-        self, runtime: Runtime, identity: Identity, head: bytes, site_id: str | None, refused: Refused | None
+        self, node: Node, identity: Identity, head: bytes, site_id: str | None, refused: Refused | None
     ) -> None:
         """``refused``: asks who may subscribe to what; ``None``: everybody may."""
-        super().__init__(runtime.hub, WEBSOCKET, identity, head, None)
-        self._runtime = runtime
+        super().__init__(node.hub, WEBSOCKET, identity, head, None)
+        self._node = node
         self._site_id = site_id
         self._refused = refused
         self._reader: StreamReader | None = None
         self._parser: Generator[None, None, Frame] | None = None
         self._fragments: list[bytes] | None = None
         self._commands: deque[dict[str, Any]] | None = None  # None: none is being carried out
-        self._allowance = float(runtime.options.max_commands)
-        self._allowed_at = runtime.reactor.clock()
+        self._allowance = float(node.options.max_commands)
+        self._allowed_at = node.reactor.clock()
 
     # --- frames ---
 
@@ -116,7 +116,7 @@ class WebSocketSubscriber(Subscriber):
         if self._parser is None:
             if not reader.buffer:
                 return None
-            self._parser = Frame.parse(reader.read_exact, mask=True, max_size=self._runtime.options.max_frame_size)
+            self._parser = Frame.parse(reader.read_exact, mask=True, max_size=self._node.options.max_frame_size)
         try:
             next(self._parser)
         except StopIteration as done:
@@ -146,7 +146,7 @@ class WebSocketSubscriber(Subscriber):
             self.end(VIOLATION)
             return
         fragments = [*(self._fragments or ()), bytes(frame.data)]
-        if sum(map(len, fragments)) > self._runtime.options.max_frame_size or len(fragments) > 1000:
+        if sum(map(len, fragments)) > self._node.options.max_frame_size or len(fragments) > 1000:
             self.end(TOO_BIG)
         elif not frame.fin:
             self._fragments = fragments
@@ -165,7 +165,7 @@ class WebSocketSubscriber(Subscriber):
             return
         if not isinstance(command, dict):
             self._fail({}, CommandError("bad_request", "a command is a JSON object"))
-        elif self._commands is None and self.state is State.LIVE:
+        elif self._commands is None and self.state is Phase.LIVE:
             self._carry_out(command)
         else:  # after the one that waits, or after it has joined what it came with
             if self._commands is None:
@@ -180,7 +180,7 @@ class WebSocketSubscriber(Subscriber):
 
     def _spend(self) -> None:
         """Count a frame against the client's allowance of commands, which refills with time."""
-        now, most = self._runtime.reactor.clock(), self._runtime.options.max_commands
+        now, most = self._node.reactor.clock(), self._node.options.max_commands
         self._allowance = min(float(most), self._allowance + (now - self._allowed_at) * most) - 1
         self._allowed_at = now
         if self._allowance < 0:
@@ -218,7 +218,7 @@ class WebSocketSubscriber(Subscriber):
         epoch = self.hub.epoch
         wants = parse_wants(positions, site_id=self._site_id, client_epoch=epoch, store_epoch=epoch)
         names = {channel.name for channel in self.channels} | {want.name for want in wants}
-        limit = self._runtime.options.max_channels
+        limit = self._node.options.max_channels
         if len(names) > limit:
             raise CommandError("too_many_channels", f"{len(names)} channels; max_channels allows {limit}")
 
@@ -226,44 +226,44 @@ class WebSocketSubscriber(Subscriber):
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise CommandError("bad_request", "grants: expected a list of tokens")
 
-        def check_and_read() -> Prepared:
+        def check_and_read() -> SubscriptionPlan:
             for channel in self._refused([want.channel for want in wants], grants) if self._refused else ():
                 raise CommandError("forbidden", f"{channel}: this client may not subscribe to it")
             return read()
 
-        def read() -> Prepared:
-            return self._runtime.prepare(lambda _: wants)
+        def read() -> SubscriptionPlan:
+            return self._node.prepare(lambda _: wants)
 
-        def finish(prepared: Prepared) -> None:
+        def finish(prepared: SubscriptionPlan) -> None:
             if self._commands is None:
                 self._commands = deque()  # an unsubscribe that follows must not overtake it
             join(self.hub, self, prepared, read, joined)
 
-        def joined(due: Due) -> None:
+        def joined(due: CatchUp) -> None:
             self._succeed(command, {})
             put_due(self.hub, self, due, False)
-            if self.state is State.LIVE:
+            if self.state is Phase.LIVE:
                 self.hub.set_live(self)
             self._go_on()
 
-        self._do(command, self._refused is None and self._runtime.knows(wants), check_and_read, finish)
+        self._do(command, self._refused is None and self._node.knows(wants), check_and_read, finish)
 
     def _publish(self, command: dict[str, Any], message: Any) -> None:
         if not isinstance(message, dict) or set(message) != {"channel", "data"}:
             raise CommandError("bad_request", "publish: expected an object of channel and data")
         channel = check_channel(message["channel"])
-        if not any(matches(pattern, channel) for pattern in self._runtime.options.client_publish):
+        if not any(matches(pattern, channel) for pattern in self._node.options.client_publish):
             raise CommandError("forbidden", f"clients may not publish to {channel}")
 
         def publish() -> int | None:
-            ids = self._runtime.publish(store_name(channel, self._site_id), message["data"])
+            ids = self._node.publish(store_name(channel, self._site_id), message["data"])
             return ids and ids.message_id
 
         def finish(message_id: int | None) -> None:
             self._succeed(command, {"message_id": message_id})
             self._go_on()
 
-        self._do(command, not self._runtime.backend.shared, publish, finish)
+        self._do(command, not self._node.store.shared, publish, finish)
 
     def _do(self, command: dict[str, Any], now: bool, job: Any, finish: Any) -> None:
         """Do a job that may have to wait for the store, where waiting is allowed. Commands after it keep their turn:
@@ -285,7 +285,7 @@ class WebSocketSubscriber(Subscriber):
                 answer = partial(fail, CommandError("internal", type(error).__name__))
             else:
                 answer = partial(finish, result)
-            self._runtime.reactor.call_soon(then, answer)
+            self._node.reactor.call_soon(then, answer)
 
         def fail(error: Exception) -> None:
             self._fail(command, error)
@@ -295,7 +295,7 @@ class WebSocketSubscriber(Subscriber):
             if self.state in _OPEN:
                 answer()
 
-        self._runtime.reactor.spawn(run)
+        self._node.reactor.spawn(run)
 
     def _go_on(self) -> None:
         """A command is done: carry out those that came meanwhile, up to one that has to wait in its turn."""

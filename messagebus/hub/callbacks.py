@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ..stores import Backend
 from ..errors import BackendUnavailable
 from ..message import Message, store_name
+from ..stores import Store
 
-logger = logging.getLogger("messagebus.callbacks")
+logger = logging.getLogger("messagebus.hub")
 
 RETRY_SECONDS = 1.0
 EVERY_SITE = "*"
@@ -70,11 +70,11 @@ class Subscription:
     def id_of(self, message: Message) -> int:
         return message.global_id if self.name is None else message.message_id
 
-    def read(self, backend: Backend) -> Sequence[Message]:
+    def read(self, store: Store) -> Sequence[Message]:
         """What the store has after its position."""
         if self.name is None:
-            return [message for message in backend.global_backlog(self.position) if self.scope.holds(message)]
-        backlog = backend.backlog(self.name, self.position)
+            return [message for message in store.global_backlog(self.position) if self.scope.holds(message)]
+        backlog = store.backlog(self.name, self.position)
         if backlog.first_id > self.position + 1:
             first, last = self.position + 1, backlog.first_id - 1
             logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self.scope, first, last)
@@ -121,10 +121,10 @@ class Callbacks:
     def has(self, subscription: Subscription) -> bool:
         return subscription in self._by_name.get(subscription.name, ())
 
-    def start(self, backend: Backend, report: ReportError) -> None:
+    def start(self, store: Store, report: ReportError) -> None:
         """Begin to call, in a thread that ends with :meth:`stop`. The functions' positions are where they were."""
         if self._shared is None:
-            self._shared = Worker(self, backend, report)
+            self._shared = Worker(self, store, report)
             self._shared.start()
 
     def stop(self, timeout: float) -> None:
@@ -196,11 +196,11 @@ class Worker:
     """Calls subscribed functions: all that have no worker of their own, or the one that it was made for."""
 
     def __init__(
-        self, callbacks: Callbacks, backend: Backend, report: ReportError, only: Subscription | None = None
+        self, callbacks: Callbacks, store: Store, report: ReportError, only: Subscription | None = None
     ) -> None:
         self.wake = threading.Event()
         self._callbacks = callbacks
-        self._backend = backend
+        self._store = store
         self._report = report
         self._only = only
         self._stopped = False
@@ -252,7 +252,7 @@ class Worker:
             # From here on arriving messages are queued; whatever came before is in what is read now.
             subscription.behind = False
             try:
-                messages = subscription.read(self._backend)
+                messages = subscription.read(self._store)
             except Exception:
                 subscription.behind = True
                 raise

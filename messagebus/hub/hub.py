@@ -16,18 +16,17 @@ import threading
 from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .permissions import Access, ReportError
-from .targets import Audience
-from ..stores import Backlog, State
-from .recovery import Due, View, Want, add_due, covers, read_after
-from .window import Channel, Reading
 from ..errors import FEED_LOST, REPLACED, SHUTDOWN, BackendUnavailable, Close
+from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
-from ..loop.reactor import Reactor
-from .subscriber import Identity, Subscriber
-from .subscriber import State as SubscriberState
+from ..stores import Backlog, StoreState
 from ..transports import Transport, join_batch
+from .permissions import Access, ReportError
+from .recovery import CatchUp, Cursor, HistoryView, add_due, covers, read_after
+from .subscriber import Identity, Phase, Subscriber
+from .targets import TargetIndex
+from .window import BacklogSnapshot, ChannelWindow
 
 logger = logging.getLogger("messagebus.hub")
 
@@ -60,9 +59,9 @@ class Hub:
         self.draining: set[Subscriber] = set()
         """Those that are over, but for bytes that are still being sent."""
         self._when_empty: Callable[[], object] | None = None
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, ChannelWindow] = {}
         self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
-        self._audience = Audience()
+        self._audience = TargetIndex()
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
         self._window_share = options.window_bytes
         self.tick = 0
@@ -72,7 +71,7 @@ class Hub:
     def is_full(self) -> bool:
         return len(self.subscribers) >= self.capacity
 
-    def read(self, want: Want, read_last_id: ReadLastId, read_backlog: ReadBacklog) -> Reading | None:
+    def read(self, want: Cursor, read_last_id: ReadLastId, read_backlog: ReadBacklog) -> BacklogSnapshot | None:
         """Whatever of a channel's backlog has to be read for ``want``; ``None`` where this process knows enough.
 
         May block, so never in the loop. However many ask at once, one of them reads; the others wait for it up to
@@ -97,32 +96,34 @@ class Hub:
             if reading is None or not covers(reading.view(), want):
                 last_id = read_last_id(want.name) if want.position < 0 else want.position
                 after = read_after(want, last_id)
-                reading = channel.reading = Reading(channel, after, read_backlog(want.name, after))
+                reading = channel.reading = BacklogSnapshot(channel, after, read_backlog(want.name, after))
                 if want.position > reading.backlog.last_id:
-                    reading = channel.reading = Reading(channel, 0, read_backlog(want.name, 0))
+                    reading = channel.reading = BacklogSnapshot(channel, 0, read_backlog(want.name, 0))
                 self.reactor.call_soon(self._absorb, channel, reading)
             return reading
         finally:
             channel.reading_lock.release()
 
-    def knows(self, want: Want) -> bool:
+    def knows(self, want: Cursor) -> bool:
         """Whether what is due to ``want`` can be told without the store."""
         channel = self._channels.get(want.name)
         view = channel.view() if channel is not None else None
         return view is not None and covers(view, want)
 
-    def enter(self, name: str) -> Channel:
+    def enter(self, name: str) -> ChannelWindow:
         """The channel of that name, which from now on remembers what is dispatched on it."""
         with self._lock:
             channel = self._channels.get(name)
             if channel is None:
-                channel = self._channels[name] = Channel(name, self.global_id)
+                channel = self._channels[name] = ChannelWindow(name, self.global_id)
             channel.touched = self.reactor.clock()
             return channel
 
-    def due_now(self, wants: Iterable[Want], readings: dict[str, Reading], identity: Identity) -> Due | None:
+    def due_now(
+        self, wants: Iterable[Cursor], readings: dict[str, BacklogSnapshot], identity: Identity
+    ) -> CatchUp | None:
         """What a poll that is answered at once is due; ``None`` where that was forgotten since ``read``: read again."""
-        due = Due()
+        due = CatchUp()
         for want in wants:
             reading = readings.get(want.name)
             view = reading.view() if reading else self.enter(want.name).view()
@@ -133,10 +134,12 @@ class Hub:
 
     # --- subscribers ---
 
-    def join(self, subscriber: Subscriber, wants: Sequence[Want], readings: dict[str, Reading]) -> Due | None:
+    def join(
+        self, subscriber: Subscriber, wants: Sequence[Cursor], readings: dict[str, BacklogSnapshot]
+    ) -> CatchUp | None:
         """Make a subscriber live on channels, and say what it is due before that; ``None`` where the readings have
         grown too old to tell, so that it has to be read again."""
-        due = Due()
+        due = CatchUp()
         channels = []
         for want in wants:
             channel = self.enter(want.name)
@@ -192,7 +195,7 @@ class Hub:
 
     def set_live(self, subscriber: Subscriber) -> None:
         """It has joined its channels: hold its connection, for the interval or with heartbeats."""
-        subscriber.state = SubscriberState.LIVE
+        subscriber.state = Phase.LIVE
         options = self.options
         if subscriber.transport.bounded:
             self.reactor.set_deadline(subscriber.outlet, options.long_polling_interval)
@@ -215,7 +218,7 @@ class Hub:
             if other.sequence is not None and other.sequence < sequence:
                 other.end(REPLACED)
 
-    def drop(self, subscriber: Subscriber, channel: Channel) -> None:
+    def drop(self, subscriber: Subscriber, channel: ChannelWindow) -> None:
         """End one of a subscriber's subscriptions."""
         if channel in subscriber.channels:
             subscriber.channels = {other for other in subscriber.channels if other is not channel}
@@ -239,7 +242,7 @@ class Hub:
         if self.ending and not self.draining and self._when_empty is not None:
             self._when_empty()
 
-    def _remove(self, subscriber: Subscriber, channel: Channel) -> None:
+    def _remove(self, subscriber: Subscriber, channel: ChannelWindow) -> None:
         members = channel.subscribers.get(subscriber.transport)
         if members is not None:
             members.pop(subscriber, None)
@@ -249,7 +252,7 @@ class Hub:
 
     # --- messages ---
 
-    def start(self, state: State) -> None:
+    def start(self, state: StoreState) -> None:
         """The store's feed stands. From the feed's thread, before any message."""
         self.global_id, self.epoch = state
         self.reactor.call_soon(self.on_deadline)
@@ -278,7 +281,7 @@ class Hub:
                 if all(global_id <= self.global_id for global_id, _ in waiting):
                     self.stop_waiting(subscriber)
 
-    def _deliver(self, channel: Channel, messages: Sequence[Message]) -> None:
+    def _deliver(self, channel: ChannelWindow, messages: Sequence[Message]) -> None:
         batch = join_batch(messages)
         global_id = messages[-1].global_id
         # Copies: who came for one batch leaves, and so does who is too slow. Tuples are made faster than lists.
@@ -290,7 +293,7 @@ class Hub:
                 else:
                     subscriber.outlet.put(data)  # as ``put`` does, without a call more for each
 
-    def _deliver_targeted(self, channel: Channel, messages: Sequence[Message]) -> None:
+    def _deliver_targeted(self, channel: ChannelWindow, messages: Sequence[Message]) -> None:
         for message in messages:
             encoded: dict[Transport, bytes] = {}
             for subscriber in self._audience.find(message):
@@ -304,7 +307,7 @@ class Hub:
                     else:
                         subscriber.outlet.put(data)
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         """What is remembered no longer fits the store: forget it, and have everybody come back with their positions."""
         logger.warning("the store was reset, or messages are lost: %d subscribers are sent back", len(self.subscribers))
         self.global_id, self.epoch = state
@@ -327,14 +330,14 @@ class Hub:
 
     # --- windows ---
 
-    def _absorb(self, channel: Channel, reading: Reading) -> None:
+    def _absorb(self, channel: ChannelWindow, reading: BacklogSnapshot) -> None:
         """What one request has read, the next ones need not read."""
         if self._channels.get(channel.name) is channel:
             channel.merge(reading, self.global_id)
             self._trim(channel)
         channel.reading = None
 
-    def _add(self, due: Due, view: View, want: Want, identity: Identity) -> None:
+    def _add(self, due: CatchUp, view: HistoryView, want: Cursor, identity: Identity) -> None:
         messages = add_due(due, view, want)
         allowed = [message for message in messages if not message.targeted or identity.may_see(message)]
         if self._access.filters:
@@ -343,7 +346,7 @@ class Hub:
         if messages and (not allowed or allowed[-1] is not messages[-1]):
             due.positions[want.channel] = messages[-1].message_id
 
-    def _trim(self, channel: Channel) -> None:
+    def _trim(self, channel: ChannelWindow) -> None:
         channel.trim(self.options.window_size, self._window_share)
 
     def on_deadline(self) -> None:

@@ -12,40 +12,40 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .permissions import Access
-from ..stores import Feed, State
-from .callbacks import Callbacks
-from .recovery import Want
-from .window import Reading
 from ..errors import SHUTDOWN, BackendUnavailable
-from .hub import Hub
+from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
 from ..publishing.publisher import Publisher
-from ..loop.reactor import Reactor
+from ..stores import Feed, StoreState
+from .callbacks import Callbacks
+from .hub import Hub
+from .permissions import Access
+from .recovery import Cursor
+from .window import BacklogSnapshot
 
-logger = logging.getLogger("messagebus")
+logger = logging.getLogger("messagebus.hub")
 
 FILES_LEFT_TO_THE_APP = 100
 """Open files that subscribers may not use up: the server's, the application's, the store's."""
 
 
-class Prepared(NamedTuple):
+class SubscriptionPlan(NamedTuple):
     """What had to be read before a subscriber can be told what it is due."""
 
-    wants: Sequence[Want]
-    readings: dict[str, Reading]
+    wants: Sequence[Cursor]
+    readings: dict[str, BacklogSnapshot]
     global_id: int
     """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
 
 
-class Runtime:
+class Node:
     """See the module. Its methods are safe from any thread or greenlet."""
 
     def __init__(self, publisher: Publisher, callbacks: Callbacks, access: Access) -> None:
         options = self.options = publisher.options
         self.access = access
-        self.backend = publisher.backend
+        self.store = publisher.store
         self.publish = publisher.publish  # for clients that may
         self.reactor = Reactor()
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
@@ -62,10 +62,10 @@ class Runtime:
     def start(self) -> None:
         """Start the loop and the feed; waits for neither."""
         self.reactor.start()
-        self._feed = self.backend.listen(self)
+        self._feed = self.store.listen(self)
 
     def start_callbacks(self) -> None:
-        self.callbacks.start(self.backend, self.report)
+        self.callbacks.start(self.store, self.report)
 
     def report(self, error: Exception, where: str) -> None:
         """Say that a function of the user's has failed, where no caller can be told."""
@@ -102,7 +102,7 @@ class Runtime:
 
     # --- the feed's listener ---
 
-    def started(self, state: State) -> None:
+    def started(self, state: StoreState) -> None:
         self.seen_id = state.global_id
         self.hub.start(state)
         # What was published before the feed stood, and after a callback had read its backlog, only the store has.
@@ -113,7 +113,7 @@ class Runtime:
         self.reactor.call_soon(self.hub.dispatch, messages)
         self.callbacks.received(messages)
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         reset = state.global_id < self.seen_id or (
             state.epoch is not None and self.hub.epoch is not None and state.epoch != self.hub.epoch
         )
@@ -136,9 +136,9 @@ class Runtime:
         if not ready.is_set() and not ready.wait(self.options.store_timeout):  # to wait takes a lock in any case
             raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
 
-    def knows(self, wants: Sequence[Want]) -> bool:
+    def knows(self, wants: Sequence[Cursor]) -> bool:
         """Whether :meth:`prepare` would not have to ask a store on the network. Never blocks."""
-        if not self.backend.shared:
+        if not self.store.shared:
             return True
         ahead = any(want.after is not None and want.after > self.hub.global_id for want in wants)
         return self.hub.epoch is not None and not ahead and all(map(self.hub.knows, wants))
@@ -150,7 +150,7 @@ class Runtime:
             self._waited = True
         return self.hub.ready.is_set()
 
-    def prepare(self, ask: Callable[[str | None], list[Want]]) -> Prepared:
+    def prepare(self, ask: Callable[[str | None], list[Cursor]]) -> SubscriptionPlan:
         """Read from the store whatever it takes to tell what is due. ``ask``: the store's epoch -> what is wanted.
 
         Raises:
@@ -161,12 +161,12 @@ class Runtime:
         wants = ask(self.hub.epoch)
         if any(want.after is not None and want.after > self.hub.global_id for want in wants):
             # Another process is ahead of this one, or the store has begun anew.
-            newest = self.backend.state().global_id
+            newest = self.store.state().global_id
             wants = [w._replace(stale=True) if w.after is not None and w.after > newest else w for w in wants]
-        readings: dict[str, Reading] = {}
+        readings: dict[str, BacklogSnapshot] = {}
         global_id = 0
         for want in wants:
-            reading = self.hub.read(want, self._read_last_id, self.backend.backlog)
+            reading = self.hub.read(want, self._read_last_id, self.store.backlog)
             if reading is not None:
                 readings[want.name] = reading
                 # Its own newest message where the store still has that, the one after it otherwise.
@@ -174,7 +174,7 @@ class Runtime:
                 global_id = max(global_id, next(seen, 0))
             if want.after is not None and not want.stale:
                 global_id = max(global_id, want.after)
-        return Prepared(wants, readings, global_id)
+        return SubscriptionPlan(wants, readings, global_id)
 
     def catch_up(self) -> None:
         """Wait until the loop has dispatched what the feed has received: a poll sees what its own process published."""
@@ -190,10 +190,10 @@ class Runtime:
         now = self.reactor.clock()
         if self.seen_id and now >= self._ask_epoch_at:
             self._ask_epoch_at = now + 1.0
-            self.hub.epoch = self.backend.state().epoch
+            self.hub.epoch = self.store.state().epoch
 
     def _read_last_id(self, name: str) -> int:
-        return self.backend.last_ids([name])[0]
+        return self.store.last_ids([name])[0]
 
 
 def _capacity(options: Options) -> int:

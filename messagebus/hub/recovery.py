@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-from ..stores import Backlog
 from ..message import Message, gap_message, status_message
+from ..stores import Backlog
 
 NEW_ONLY = -1
 
 _by_message_id = attrgetter("message_id")
 
 
-class Want(NamedTuple):
+class Cursor(NamedTuple):
     """A channel that a subscriber asks for, and where it stands on it."""
 
     channel: str
@@ -34,7 +34,7 @@ class Want(NamedTuple):
     """The client knows this store's epoch, so a position beyond the channel's last id means nothing either."""
 
 
-class View(NamedTuple):
+class HistoryView(NamedTuple):
     """What is known of a channel: a part of its backlog without a hole."""
 
     messages: Sequence[Message]
@@ -47,7 +47,7 @@ class View(NamedTuple):
     """Whether ``messages`` is all that the store keeps."""
 
     @classmethod
-    def of(cls, backlog: Backlog, after: int) -> View:
+    def of(cls, backlog: Backlog, after: int) -> HistoryView:
         """What was read from a store, having asked for messages after ``after``."""
         floor = max(after, backlog.first_id - 1)
         # Without the ids' times, all that is known of a message before the first is that it is older.
@@ -62,7 +62,7 @@ class View(NamedTuple):
 
 
 @dataclass(slots=True)
-class Due:
+class CatchUp:
     """What a subscriber is due over all its channels."""
 
     messages: list[Message] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Due:
         return batch
 
 
-def covers(view: View, want: Want) -> bool:
+def covers(view: HistoryView, want: Cursor) -> bool:
     """Whether the view suffices to tell what is due to ``want``."""
     if want.stale:
         return view.whole
@@ -94,7 +94,7 @@ def covers(view: View, want: Want) -> bool:
     return view.floor <= max(view.last_id - _lookback(want.position), 0)
 
 
-def add_due(due: Due, view: View, want: Want) -> list[Message]:
+def add_due(due: CatchUp, view: HistoryView, want: Cursor) -> list[Message]:
     """Adds what is due on one channel, but for the messages: they are returned, to be withheld or not.
 
     Works for any view; where :func:`covers` says no, the ids that the view lacks are taken for gone."""
@@ -122,7 +122,7 @@ def add_due(due: Due, view: View, want: Want) -> list[Message]:
     return list(view.messages[bisect_right(view.messages, start, key=_by_message_id) :])
 
 
-def read_after(want: Want, last_id: int) -> int:
+def read_after(want: Cursor, last_id: int) -> int:
     """From where to read the store for ``want``, on a channel whose last id is ``last_id``.
 
     One message more than is due, where there is one: its global id tells how far the store is ahead of this process."""

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..loop.outbound import Outlet
 from ..errors import SLOW, Close
+from ..loop.outbound import Outbound
 from ..message import Message
 from ..transports import Transport
 
 if TYPE_CHECKING:
-    from .window import Channel
     from .hub import Hub
+    from .window import ChannelWindow
 
 DRAIN_SECONDS = 10.0
 """How long a connection that is over may take to send what it still has."""
 
 
-class State(enum.Enum):
+class Phase(enum.Enum):
     """Where a subscriber's life stands; it only ever moves downwards."""
 
     OPENING = enum.auto()
@@ -68,9 +68,9 @@ class Subscriber:
         self.identity = identity
         self.head = head
         self.sequence = sequence
-        self.channels: set[Channel] | tuple[Channel, ...] = ()
-        self.state = State.OPENING
-        self.outlet: Outlet
+        self.channels: set[ChannelWindow] | tuple[ChannelWindow, ...] = ()
+        self.state = Phase.OPENING
+        self.outlet: Outbound
 
     def put(self, data: bytes) -> None:
         """Send what its transport has encoded, and end if that was all it came for."""
@@ -83,7 +83,7 @@ class Subscriber:
 
     def end(self, close: Close) -> None:
         """End its connection in order, now."""
-        if self.state in (State.OPENING, State.LIVE):
+        if self.state in (Phase.OPENING, Phase.LIVE):
             data = self.transport.end(close)
             if self.head:
                 self.outlet.put(self.head)
@@ -93,7 +93,7 @@ class Subscriber:
             self._close()
 
     def _close(self) -> None:
-        self.state = State.CLOSING
+        self.state = Phase.CLOSING
         self.hub.leave(self)
         self.hub.draining.add(self)
         self.hub.reactor.set_deadline(self.outlet, DRAIN_SECONDS)
@@ -108,12 +108,12 @@ class Subscriber:
         """A reader of a response has nothing to say; pipelined requests are not served on a taken socket."""
 
     def on_deadline(self) -> None:
-        if self.state is State.CLOSING:
+        if self.state is Phase.CLOSING:
             self.outlet.abort()
             return
         was = self.state
         self.hub.stop_waiting(self)
-        if was is State.LIVE and self.state is State.LIVE:
+        if was is Phase.LIVE and self.state is Phase.LIVE:
             self.hub.keep_alive(self)
 
     def on_slow(self) -> None:
@@ -121,6 +121,6 @@ class Subscriber:
         self.end(SLOW)
 
     def on_closed(self) -> None:
-        if self.state is not State.CLOSED:
-            self.state = State.CLOSED
+        if self.state is not Phase.CLOSED:
+            self.state = Phase.CLOSED
             self.hub.closed(self)

@@ -8,7 +8,7 @@ from ..message import Message
 from .subscriber import Identity, Subscriber, id_key
 
 
-class Audience:
+class TargetIndex:
     """In the reactor's loop only."""
 
     def __init__(self) -> None:

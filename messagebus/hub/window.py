@@ -7,32 +7,32 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..stores import Backlog
-from .recovery import View
 from ..message import Message
+from ..stores import Backlog
 from ..transports import Transport
+from .recovery import HistoryView
 
 if TYPE_CHECKING:
     from .subscriber import Subscriber
 
 
-class Reading:
+class BacklogSnapshot:
     """What was read of a channel's backlog, by one request for all that ask at the same time."""
 
     __slots__ = ("after", "backlog", "channel")
 
-    def __init__(self, channel: Channel, after: int, backlog: Backlog) -> None:
+    def __init__(self, channel: ChannelWindow, after: int, backlog: Backlog) -> None:
         """``channel``: where everything is that was dispatched since. ``after``: the message id that was given to the
         store."""
         self.channel = channel
         self.after = after
         self.backlog = backlog
 
-    def view(self) -> View:
-        return View.of(self.backlog, self.after)
+    def view(self) -> HistoryView:
+        return HistoryView.of(self.backlog, self.after)
 
 
-class Channel:
+class ChannelWindow:
     """A channel with subscribers, or that had some a moment ago. Changed in the reactor's loop only."""
 
     __slots__ = (
@@ -68,10 +68,10 @@ class Channel:
         """Whether the window is all that the store keeps."""
         self.touched = 0.0
         """When it was last asked for, in the reactor's seconds."""
-        self.reading: Reading | None = None
+        self.reading: BacklogSnapshot | None = None
         self.reading_lock: threading.Lock | None = None
 
-    def view(self) -> View | None:
+    def view(self) -> HistoryView | None:
         """What this process knows of it; ``None`` where neither a message nor a reading has told yet. From any
         thread."""
         # The window last: whoever changes them does it in such an order that what is read before it says too little,
@@ -85,7 +85,7 @@ class Channel:
             if window[0].message_id > floor + 1:  # trimmed there
                 floor, after, whole = window[0].message_id - 1, window[0].global_id - 1, False
         # From the channel's first message on nothing is older, whatever was known when the window was begun.
-        return View(window, floor, last_id, after if floor else 0, whole)
+        return HistoryView(window, floor, last_id, after if floor else 0, whole)
 
     def append(self, messages: Sequence[Message], max_messages: int, max_bytes: int) -> None:
         """Remember what is being dispatched, within the bounds of :meth:`trim`."""
@@ -99,7 +99,7 @@ class Channel:
         if len(window) > max_messages or self.size > max_bytes:
             self.trim(max_messages, max_bytes)
 
-    def merge(self, reading: Reading, global_id: int) -> None:
+    def merge(self, reading: BacklogSnapshot, global_id: int) -> None:
         """Put what was read from the store before the window, as far as it has been dispatched (up to
         ``global_id``)."""
         backlog = reading.backlog
@@ -116,7 +116,7 @@ class Channel:
                 return  # the window has moved on since, and no longer meets what was read
         else:
             return
-        view = View.of(backlog._replace(messages=older), reading.after)
+        view = HistoryView.of(backlog._replace(messages=older), reading.after)
         self.window = older + self.window
         self.size += sum([len(message.raw) for message in older])
         self.after = min(self.after, view.after) if older or backlog.first_id > backlog.last_id else self.after

@@ -1,7 +1,7 @@
 """One subscriber's way out: bytes in, never blocking, bounded. No HTTP, no channels.
 
-Two kinds with the same face: :class:`Connection` owns a taken socket and lives in the reactor;
-:class:`BlockingConnection` is iterated by a WSGI server that gives its sockets to nobody. All methods are called in
+Two kinds with the same face: :class:`SocketWriter` owns a taken socket and lives in the reactor;
+:class:`BlockingWriter` is iterated by a WSGI server that gives its sockets to nobody. All methods are called in
 the reactor's loop, except where it says otherwise.
 """
 
@@ -32,7 +32,7 @@ DEAD_PEER_SECONDS = 60
 """A peer that acknowledges nothing for so long, a heartbeat included, is gone."""
 
 
-class Owner(Protocol):
+class OutboundListener(Protocol):
     """Whose connection it is."""
 
     def on_data(self, data: bytes) -> None:
@@ -48,7 +48,7 @@ class Owner(Protocol):
         """The connection has ended, whoever ended it. Called once."""
 
 
-class Outlet(Protocol):
+class Outbound(Protocol):
     """What both kinds of connection can do."""
 
     tick: int
@@ -68,7 +68,7 @@ class Outlet(Protocol):
     def on_deadline(self) -> None: ...
 
 
-class Connection:
+class SocketWriter:
     """A taken socket."""
 
     __slots__ = (
@@ -85,7 +85,9 @@ class Connection:
         "tick",
     )
 
-    def __init__(self, sock: RawSocket, reactor: Reactor, owner: Owner, limit: int, lingers: bool = False) -> None:
+    def __init__(
+        self, sock: RawSocket, reactor: Reactor, owner: OutboundListener, limit: int, lingers: bool = False
+    ) -> None:
         """``limit``: bytes that may wait for a slow peer. ``lingers``: after the last byte go on reading, and throwing
         away, for a moment: to close a socket with unread input is to reset it, and a reset overtakes the farewell."""
         self._sock = sock
@@ -242,12 +244,12 @@ def _drop_sent(out: list[bytes | memoryview], sent: int) -> None:
         out[0] = memoryview(out[0])[sent:]
 
 
-class BlockingConnection:
+class BlockingWriter:
     """A WSGI server's iterable: it waits in the server's thread or greenlet, and takes what the loop puts."""
 
     __slots__ = ("_limit", "_owner", "_queue", "_reactor", "_size", "closed", "finishing", "tick")
 
-    def __init__(self, reactor: Reactor, owner: Owner, limit: int) -> None:
+    def __init__(self, reactor: Reactor, owner: OutboundListener, limit: int) -> None:
         self._reactor = reactor
         self._owner = owner
         self._limit = limit

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from .poller import PEER_CLOSED, READABLE, WRITABLE, Poller, Waker, gevent_is_in_charge, open_poller
 
-logger = logging.getLogger("messagebus.reactor")
+logger = logging.getLogger("messagebus.loop")
 
 TICK = 0.1
 """Seconds: deadlines are met to within this, so that those of many connections fall into one turn."""
@@ -26,7 +26,7 @@ SPAWNED_THREADS = 4
 _READ = READABLE | PEER_CLOSED
 
 
-class Timed(Protocol):
+class HasDeadline(Protocol):
     """Something with a deadline."""
 
     tick: int
@@ -36,7 +36,7 @@ class Timed(Protocol):
         """The deadline that was set has come."""
 
 
-class Handler(Timed, Protocol):
+class Handler(HasDeadline, Protocol):
     """What the reactor watches: a socket, and what to do when something happens to it."""
 
     def on_events(self, events: int) -> None:
@@ -65,7 +65,7 @@ class Reactor:
         self.mark_dirty: Callable[[Handler], object] = self._dirty.append
         """Have a handler's ``flush`` called when the turn is over: what is put in one turn leaves in one write. In the
         loop only. Once for each delivery, so it is the list's own method, without a call more around it."""
-        self._due: dict[int, set[Timed]] = {}
+        self._due: dict[int, set[HasDeadline]] = {}
         self._ticks: list[int] = []
         self.stopped = False
         self._driver: _ThreadDriver | _GeventDriver = (
@@ -116,7 +116,7 @@ class Reactor:
     def watch_writable(self, fd: int, watch: bool) -> None:
         self._poller.modify(fd, _READ | WRITABLE if watch else _READ)
 
-    def set_deadline(self, timed: Timed, seconds: float) -> None:
+    def set_deadline(self, timed: HasDeadline, seconds: float) -> None:
         """Have ``on_deadline`` called in about ``seconds``; replaces an earlier deadline."""
         self.clear_deadline(timed)
         tick = int((self.clock() + seconds) / TICK) + 1
@@ -127,7 +127,7 @@ class Reactor:
         bucket.add(timed)
         timed.tick = tick
 
-    def clear_deadline(self, timed: Timed) -> None:
+    def clear_deadline(self, timed: HasDeadline) -> None:
         if timed.tick:
             bucket = self._due.get(timed.tick)
             if bucket is not None:

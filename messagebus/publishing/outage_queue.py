@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from ..stores.base import Backend, Publication
 from ..errors import BackendUnavailable, BusClosed, PublishQueueFull
 from ..message import Ids
+from ..stores.base import Publication, Store
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("messagebus.publishing")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
@@ -27,13 +27,13 @@ _left_behind: list[_Writer] = []
 
 
 class PublishQueue:
-    """Publishes to ``backend``; while it is unavailable keeps up to ``size`` messages (0: none).
+    """Publishes to ``store``; while it is unavailable keeps up to ``size`` messages (0: none).
 
     A message whose answer was lost on the way may be stored twice: it cannot be known whether the store had taken it
     before the connection broke, and it is written again. Safe from any thread and greenlet."""
 
-    def __init__(self, backend: Backend, size: int) -> None:
-        self._backend = backend
+    def __init__(self, store: Store, size: int) -> None:
+        self._store = store
         self._size = size
         self._closed = False
         self._begin()
@@ -65,8 +65,8 @@ class PublishQueue:
             try:
                 if len(messages) == 1:
                     ((name, envelope, size, age),) = messages
-                    return [self._backend.publish(name, envelope, max_backlog_size=size, max_backlog_age=age)]
-                return self._backend.publish_many(messages)
+                    return [self._store.publish(name, envelope, max_backlog_size=size, max_backlog_age=age)]
+                return self._store.publish_many(messages)
             except BackendUnavailable as error:
                 if not queue_in_memory or not self._size:
                     raise
@@ -152,7 +152,7 @@ class _Writer:
         began = time.monotonic()
         while not self._abandoned and (messages := self._queue._next(batch)):
             try:
-                self._queue._backend.publish_many(messages)
+                self._queue._store.publish_many(messages)
             except BackendUnavailable:
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
                 self.stop.wait(pause * random.uniform(0.5, 1.0))

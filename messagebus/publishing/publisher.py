@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..stores import Backend, Publication, open_backend
 from ..errors import InvalidOption
 from ..message import Ids, encode_data, encode_envelope
 from ..options import Options
+from ..stores import Publication, Store, open_store
 from .outage_queue import PublishQueue
 
 Targets = tuple[Iterable[Any] | None, Iterable[Any] | None, Iterable[str] | None]
@@ -27,8 +27,8 @@ class Publisher:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.backend: Backend = open_backend(options)
-        self.queue = PublishQueue(self.backend, options.publish_queue_size)
+        self.store: Store = open_store(options)
+        self.queue = PublishQueue(self.store, options.publish_queue_size)
 
     def publish(
         self,
@@ -76,9 +76,9 @@ class Publisher:
 
     def close(self) -> None:
         """Let go of the store. The queue is closed before it, so that what waits is still written and heard."""
-        self.backend.close()
+        self.store.close()
 
     def after_fork(self) -> None:
         """In a child: let go of what is the parent's."""
         self.queue.after_fork()
-        self.backend.after_fork()
+        self.store.after_fork()

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-logger = logging.getLogger("messagebus.server")
+logger = logging.getLogger("messagebus.serve")
 
 BACKLOG = 2048
 """Connections that may wait to be accepted: a restart brings everybody back at once."""
@@ -73,8 +73,8 @@ def serve_here(listener: socket.socket, application: Callable[..., Any], access_
     from gevent.event import Event
     from gevent.pywsgi import WSGIServer
 
-    from .request_handler import Handler
     from ..lifecycle import close_all
+    from .request_handler import Handler
 
     class Server(WSGIServer):
         has_log = access_log

@@ -6,12 +6,12 @@ from importlib import import_module
 
 from ..errors import InvalidOption
 from ..options import SCHEMES, Options
-from .base import Backend, Backlog, Feed, Listener, Publication, State
+from .base import Backlog, Feed, Listener, Publication, Store, StoreState
 
-__all__ = ["Backend", "Backlog", "Feed", "Listener", "Publication", "State", "open_backend"]
+__all__ = ["Backlog", "Feed", "Listener", "Publication", "Store", "StoreState", "open_store"]
 
 
-def open_backend(options: Options) -> Backend:
+def open_store(options: Options) -> Store:
     """The backend that ``options.url`` names. Connects to nothing yet.
 
     Raises:
@@ -19,20 +19,20 @@ def open_backend(options: Options) -> Backend:
     """
     scheme = options.url.partition("://")[0]
     if scheme == "memory":
-        from .memory import MemoryBackend
+        from .memory import MemoryStore
 
-        return MemoryBackend(options)
+        return MemoryStore(options)
     if scheme in ("redis", "rediss", "unix"):
-        from .redis import RedisBackend
+        from .redis import RedisStore
 
-        return RedisBackend(options)
+        return RedisStore(options)
     if scheme in ("postgresql", "postgres"):
         try:
             import_module("psycopg")
         except ImportError as error:
             advice = f"{scheme}:// needs psycopg: pip install 'messagebus[postgresql]' ({error})"
             raise InvalidOption("url", advice) from error
-        from .postgres import PostgresBackend
+        from .postgres import PostgresStore
 
-        return PostgresBackend(options)
+        return PostgresStore(options)
     raise InvalidOption("url", f"no store for the scheme {scheme!r}; use one of {', '.join(SCHEMES)}")

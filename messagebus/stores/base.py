@@ -17,7 +17,7 @@ IDS_AGE_FACTOR = 4
 must not begin again at 1."""
 
 
-class State(NamedTuple):
+class StoreState(NamedTuple):
     """Where a store stands."""
 
     global_id: int
@@ -38,7 +38,7 @@ class Backlog(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """A message on its way into a store; ``Backend.publish`` says what its fields mean."""
+    """A message on its way into a store; ``Store.publish`` says what its fields mean."""
 
     name: str
     envelope: bytes
@@ -51,7 +51,7 @@ class Listener(Protocol):
 
     None may block, or publish."""
 
-    def started(self, state: State) -> None:
+    def started(self, state: StoreState) -> None:
         """The feed stands: every message after ``state.global_id`` will come.
 
         The state has an epoch even if the store is empty, unless the store cannot be written to."""
@@ -61,7 +61,7 @@ class Listener(Protocol):
 
         (But for messages of other programs that cannot be decoded: those are logged and left out.)"""
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         """Messages were lost for good, or the store was reset: nothing that is known of it counts any more.
 
         The feed goes on after ``state.global_id``."""
@@ -80,7 +80,7 @@ class Feed(Protocol):
         """Ends the feed, and its thread, within a second. No call to the listener begins after it. May be repeated."""
 
 
-class Backend(ABC):
+class Store(ABC):
     """A store. All methods are safe from any thread and any greenlet.
 
     Every method may raise ``BackendUnavailable`` where the store is on the network."""
@@ -125,7 +125,7 @@ class Backend(ABC):
         """The kept messages with ``global_id > after`` over all names, by global id, without those already trimmed."""
 
     @abstractmethod
-    def state(self) -> State:
+    def state(self) -> StoreState:
         """The last global id and the epoch, read as one."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import ClassVar
 from .base import Listener
 from .sequencer import Gate, Sequencer, Source
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("messagebus.stores")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect: the first is short, each next up to twice as long, as far as the longest."""

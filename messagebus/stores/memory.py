@@ -17,10 +17,10 @@ from itertools import islice
 from ..errors import BusClosed
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, Publication, State
+from .base import IDS_AGE_FACTOR, Backlog, Listener, Publication, Store, StoreState
 
 
-class _Channel:
+class _Log:
     __slots__ = ("backlog_until", "ids_until", "last_id", "messages")
 
     def __init__(self) -> None:
@@ -35,15 +35,15 @@ class _Channel:
 
 
 class MemoryFeed:
-    def __init__(self, backend: MemoryBackend, listener: Listener) -> None:
-        self._backend = backend
+    def __init__(self, store: MemoryStore, listener: Listener) -> None:
+        self._store = store
         self.listener = listener
 
     def close(self) -> None:
-        self._backend._remove(self)
+        self._store._remove(self)
 
 
-class MemoryBackend(Backend):
+class MemoryStore(Store):
     """Keeps messages in this process; a forked child goes on with a copy of its own.
 
     ``clock`` gives seconds that never go back. Listeners are called by ``publish`` itself, under the lock, so that they
@@ -58,12 +58,12 @@ class MemoryBackend(Backend):
         # no greenlet ever finds it taken. Reentrant, so that a signal handler may close the bus at any point.
         self._lock = threading.RLock()
         self._feeds: tuple[MemoryFeed, ...] = ()
-        self._publishing = False
+        self._publisher_now = False
         self._closed = False
         self._forget()
 
     def _forget(self) -> None:
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, _Log] = {}
         self._expiries: list[tuple[float, str]] = []  # a heap with exactly one entry for each channel
         self._global: deque[tuple[int, str, int]] = deque()  # global_id, name, message_id; global ids without holes
         self._global_until = 0.0
@@ -76,9 +76,9 @@ class MemoryBackend(Backend):
     def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
         with self._lock:
             self._check_open()
-            if self._publishing:
+            if self._publisher_now:
                 raise RuntimeError("a listener, or a signal handler that cut into a publish, must not publish")
-            self._publishing = True
+            self._publisher_now = True
             kept: list[Message] = []
             try:
                 for message in messages:
@@ -90,7 +90,7 @@ class MemoryBackend(Backend):
                         for feed in self._feeds:
                             feed.listener.received(kept)
                 finally:
-                    self._publishing = False
+                    self._publisher_now = False
             return [Ids(message.message_id, message.global_id) for message in kept]
 
     def _keep(self, name: str, envelope: bytes, size: int, age: int) -> Message:
@@ -101,7 +101,7 @@ class MemoryBackend(Backend):
         # Before anything changes: it raises for what is no envelope.
         message = decode_message(self._global_id + 1, message_id, name, envelope, self._options.transport_codec)
         if channel is None:
-            channel = self._channels[name] = _Channel()
+            channel = self._channels[name] = _Log()
             heapq.heappush(self._expiries, (now + age, name))
         self._global_id += 1
         self._named_state()
@@ -120,7 +120,7 @@ class MemoryBackend(Backend):
                 self._global.popleft()
         return message
 
-    def _live(self, name: str, now: float) -> _Channel | None:
+    def _live(self, name: str, now: float) -> _Log | None:
         """The channel without what has expired of it."""
         channel = self._channels.get(name)
         if channel is not None and channel.backlog_until <= now:
@@ -182,15 +182,15 @@ class MemoryBackend(Backend):
                     found.append(message)
             return found
 
-    def state(self) -> State:
+    def state(self) -> StoreState:
         with self._lock:
             self._check_open()
-            return State(self._global_id, self._epoch)
+            return StoreState(self._global_id, self._epoch)
 
-    def _named_state(self) -> State:
+    def _named_state(self) -> StoreState:
         if self._epoch is None:
             self._epoch = secrets.token_hex(8)
-        return State(self._global_id, self._epoch)
+        return StoreState(self._global_id, self._epoch)
 
     def listen(self, listener: Listener) -> MemoryFeed:
         with self._lock:
@@ -227,7 +227,7 @@ class MemoryBackend(Backend):
     def after_fork(self) -> None:
         # Another thread may have held the lock at the fork, in the middle of a publish; no one will release it here.
         self._lock = threading.RLock()
-        self._publishing = False
+        self._publisher_now = False
         self._feeds = ()
 
     def _check_open(self) -> None:

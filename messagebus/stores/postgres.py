@@ -27,12 +27,12 @@ from ..codecs import Codec
 from ..errors import BackendUnavailable, BusClosed, InvalidData
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, Publication, State
-from .sequencer import Entry, Unreadable
-from .postgres_connection import Connection, Pool, connect, connection_arguments, describe
+from .base import IDS_AGE_FACTOR, Backlog, Listener, Publication, Store, StoreState
+from .postgres_connection import PgConnection, Pool, connect, connection_arguments, describe
 from .postgres_feed import PostgresFeed
+from .sequencer import Entry, Unreadable
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("messagebus.stores")
 
 Row = Any
 """A tuple."""
@@ -73,7 +73,7 @@ _RESET = """
 _NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)
 
 
-class PostgresBackend(Backend):
+class PostgresStore(Store):
     """Keeps messages in the PostgreSQL database that ``options.url`` names; processes that share it share the bus.
 
     Raises:
@@ -97,7 +97,7 @@ class PostgresBackend(Backend):
         self._feeds: list[PostgresFeed] = []
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self) -> Iterator[PgConnection]:
         """A connection; makes what psycopg raises into this package's errors. Missing tables are for the caller."""
         with self._lock:
             if self._closed:
@@ -188,12 +188,12 @@ class PostgresBackend(Backend):
         """Those of the messages that are still kept, by global id. For the feed."""
         return {entry.global_id: entry for entry in _entries(self._read(_READ, list(global_ids)), self._codec)}
 
-    def state(self) -> State:
+    def state(self) -> StoreState:
         for row in self._read(_STATE):
-            return State(*row)
-        return State(0, None)
+            return StoreState(*row)
+        return StoreState(0, None)
 
-    def named_state(self) -> State:
+    def named_state(self) -> StoreState:
         """As ``state``, but a store that has no epoch yet is given one, and tables. For the feed."""
         state = self.state()
         if state.epoch is not None:

@@ -32,7 +32,7 @@ _left_behind: list[psycopg.Connection[Any]] = []
 """The parent's connections in a forked child: psycopg must never say goodbye on them, nor warn of them."""
 
 
-class Connection(psycopg.Connection[Any]):
+class PgConnection(psycopg.Connection[Any]):
     """A connection that gives up on a server that says nothing for ``answer_timeout`` seconds."""
 
     answer_timeout = 5.0
@@ -108,20 +108,20 @@ def describe(url: str) -> str:
     return f"{hosts} database {database}" if database else hosts
 
 
-def connect(arguments: str, timeout: float) -> Connection:
+def connect(arguments: str, timeout: float) -> PgConnection:
     """A new connection, in autocommit mode.
 
     Raises:
         psycopg.Error: It cannot be made.
     """
-    connection: Connection
+    connection: PgConnection
     if gevent_is_in_charge() and getattr(waiting, "DefaultSelector", None) is not selectors.DefaultSelector:
         # psycopg was imported before gevent patched the process, and to connect it would wait in its own way.
         from gevent import get_hub
 
-        connection = get_hub().threadpool.apply(Connection.connect, (arguments,), {"autocommit": True})
+        connection = get_hub().threadpool.apply(PgConnection.connect, (arguments,), {"autocommit": True})
     else:
-        connection = Connection.connect(arguments, autocommit=True)
+        connection = PgConnection.connect(arguments, autocommit=True)
     connection.answer_timeout = timeout
     return connection
 
@@ -137,12 +137,12 @@ class Pool:
         self._where = where
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()
-        self._idle: list[Connection] = []  # the one that was used last is used next
-        self._taken: set[Connection] = set()
+        self._idle: list[PgConnection] = []  # the one that was used last is used next
+        self._taken: set[PgConnection] = set()
         self._closed = False
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[PgConnection]:
         """A connection for as long as the block lasts. One that broke is closed, and the idle ones with it.
 
         Raises:
@@ -160,7 +160,7 @@ class Pool:
         finally:
             self._free.release()
 
-    def _take(self) -> Connection:
+    def _take(self) -> PgConnection:
         while True:
             with self._lock:
                 if not self._idle:
@@ -178,7 +178,7 @@ class Pool:
             self._taken.add(connection)
         return connection
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: PgConnection) -> None:
         with self._lock:
             self._taken.discard(connection)
             if not self._closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:

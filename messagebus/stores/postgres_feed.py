@@ -17,9 +17,9 @@ import psycopg
 from ..codecs import Codec
 from ..errors import BackendUnavailable
 from .base import Listener
-from .sequencer import Entry, Source, decode_entry
 from .feed_thread import FeedThread
-from .postgres_connection import Connection
+from .postgres_connection import PgConnection
+from .sequencer import Entry, Source, decode_entry
 
 QUIET = 5.0
 """Seconds without a word after which the server is asked whether it is still there."""
@@ -41,7 +41,7 @@ class PostgresFeed(FeedThread):
         source: PostgresSource,
         listener: Listener,
         *,
-        connect: Callable[[], Connection],
+        connect: Callable[[], PgConnection],
         where: str,
         codec: Codec | None,
     ) -> None:
@@ -49,7 +49,7 @@ class PostgresFeed(FeedThread):
         self._codec = codec
         self._source = source
         self._connect = connect
-        self._connection: Connection | None = None
+        self._connection: PgConnection | None = None
         # Held to close the connection's descriptor, or to use it from another thread: its number may be another
         # file's a moment later.
         self._lock = threading.Lock()

@@ -27,11 +27,11 @@ from redis.retry import Retry
 from ..errors import BackendUnavailable, BusClosed, InvalidOption
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backend, Backlog, Listener, Publication, State
-from .sequencer import Entry, Unreadable, decode_entry
+from .base import IDS_AGE_FACTOR, Backlog, Listener, Publication, Store, StoreState
 from .redis_feed import RedisFeed
+from .sequencer import Entry, Unreadable, decode_entry
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("messagebus.stores")
 
 GLOBAL_ID = b"__mb_global_id_n"
 GLOBAL_BACKLOG = b"__mb_global_backlog_n"
@@ -48,7 +48,7 @@ _PUBLISH = Path(__file__).with_name("publish.lua").read_bytes()
 _PUBLISH_SHA = hashlib.sha1(_PUBLISH, usedforsecurity=False).hexdigest()
 
 
-class RedisBackend(Backend):
+class RedisStore(Store):
     """Keeps messages in the Redis that ``options.url`` names; processes that share its database share the bus.
 
     Raises:
@@ -219,12 +219,12 @@ class RedisBackend(Backend):
                 found[global_id] = Unreadable(global_id)
         return [found[global_id] for global_id, _ in pointers if global_id in found]
 
-    def state(self) -> State:
+    def state(self) -> StoreState:
         with self._errors():
             global_id, epoch = self._client().mget([GLOBAL_ID, EPOCH])
-        return State(int(global_id or 0), epoch.decode(errors="replace") if epoch else None)
+        return StoreState(int(global_id or 0), epoch.decode(errors="replace") if epoch else None)
 
-    def named_state(self) -> State:
+    def named_state(self) -> StoreState:
         """As ``state``, but a store that has no epoch yet is given one. For the feed."""
         state = self.state()
         if state.epoch is not None:

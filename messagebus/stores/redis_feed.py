@@ -17,8 +17,8 @@ import redis
 from ..codecs import Codec
 from ..errors import BackendUnavailable
 from .base import Listener
-from .sequencer import Source, decode_entry
 from .feed_thread import FeedThread
+from .sequencer import Source, decode_entry
 
 BULK = 64 * 1024
 """Bytes asked of the socket at once: some three hundred messages, which are still in the processor's cache when they

@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 
 from ..codecs import Codec
 from ..message import Message, decode_stored
-from .base import Listener, State
+from .base import Listener, StoreState
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("messagebus.stores")
 
 
 class Unreadable(NamedTuple):
@@ -44,7 +44,7 @@ def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
 class Source(Protocol):
     """What the sequencer asks the store. Both may raise; the sequencer stays where it was, for a next ``catch_up``."""
 
-    def named_state(self) -> State:
+    def named_state(self) -> StoreState:
         """The store's state; a store without an epoch is given one, so that listeners know it from the beginning."""
 
     def entries(self, after: int) -> Sequence[Entry]:
@@ -119,7 +119,7 @@ class Sequencer:
                 run.append(entry)
         self._deliver(run)
 
-    def _was_reset(self, state: State) -> bool:
+    def _was_reset(self, state: StoreState) -> bool:
         return state.global_id < self._delivered or (
             # A store that cannot be written to may have none, and then there is none to compare.
             state.epoch is not None and self._epoch is not None and state.epoch != self._epoch
@@ -127,7 +127,7 @@ class Sequencer:
 
     def _begin_anew(self, global_id: int) -> None:
         """The store was reset, and this is the first message of its new life that came."""
-        state = State(global_id - 1, self._source.named_state().epoch)
+        state = StoreState(global_id - 1, self._source.named_state().epoch)
         self._go_on_after(state)
         self._listener.lost(state)
 
@@ -143,7 +143,7 @@ class Sequencer:
             return
         state = self._source.named_state()
         # Never before what the stream has shown, even if the store is reset right now: the stream will show that, too.
-        state = State(max(state.global_id, through), state.epoch)
+        state = StoreState(max(state.global_id, through), state.epoch)
         self._go_on_after(state)
         self._listener.lost(state)
 
@@ -156,7 +156,7 @@ class Sequencer:
         if messages:
             self._listener.received(messages)
 
-    def _go_on_after(self, state: State) -> None:
+    def _go_on_after(self, state: StoreState) -> None:
         self._delivered = state.global_id
         self._epoch = state.epoch
 
@@ -179,13 +179,13 @@ class Gate:
         self._lock = threading.RLock()
         self.is_shut = True
 
-    def started(self, state: State) -> None:
+    def started(self, state: StoreState) -> None:
         self._call(self._listener.started, state)
 
     def received(self, messages: Sequence[Message]) -> None:
         self._call(self._listener.received, messages)
 
-    def lost(self, state: State) -> None:
+    def lost(self, state: StoreState) -> None:
         self._call(self._listener.lost, state)
 
     def healthy(self, healthy: bool) -> None:

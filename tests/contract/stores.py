@@ -1,31 +1,31 @@
-"""The stores that the contract is asked of: a backend of each, and what a test does to the store behind it."""
+"""The stores that the contract is asked of: a store of each, and what a test does to the store behind it."""
 
 from __future__ import annotations
 
-from messagebus.stores import Backend, open_backend
-from messagebus.stores.memory import MemoryBackend
 from messagebus.options import Options
+from messagebus.stores import Store, open_store
+from messagebus.stores.memory import MemoryStore
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
 
-class Store:
+class StoreUnderTest:
     """A backend, and what a test does to the store behind it. This one is for the store in memory."""
 
     on_network = False
     url = "memory://"
 
     def __init__(self) -> None:
-        self.backends: list[Backend] = []
+        self.stores: list[Store] = []
         self.now = 1000.0
 
-    def open(self, **values: object) -> Backend:
-        backend = self.make(Options(url=self.url, **values))  # type: ignore[arg-type]
-        self.backends.append(backend)
-        return backend
+    def open(self, **values: object) -> Store:
+        store = self.make(Options(url=self.url, **values))  # type: ignore[arg-type]
+        self.stores.append(store)
+        return store
 
-    def make(self, options: Options) -> Backend:
-        return MemoryBackend(options, clock=lambda: self.now)
+    def make(self, options: Options) -> Store:
+        return MemoryStore(options, clock=lambda: self.now)
 
     def pass_time(self, seconds: int) -> None:
         """Make everything in the store so much older."""
@@ -38,7 +38,7 @@ class Store:
         return 0
 
 
-class RedisStore(Store):
+class RedisStore(StoreUnderTest):
     on_network = True
 
     def __init__(self, server: RedisServer) -> None:
@@ -46,8 +46,8 @@ class RedisStore(Store):
         self.server = server
         self.url = server.url
 
-    def make(self, options: Options) -> Backend:
-        return open_backend(options)
+    def make(self, options: Options) -> Store:
+        return open_store(options)
 
     def pass_time(self, seconds: int) -> None:
         with self.server.client() as client:
@@ -65,7 +65,7 @@ class RedisStore(Store):
             return int(client.pubsub_numsub("_message_bus_0")[0][1])
 
 
-class PostgresStore(Store):
+class PostgresStore(StoreUnderTest):
     on_network = True
     FEEDS = "FROM pg_stat_activity WHERE application_name = 'messagebus' AND query SIMILAR TO '(LISTEN|SELECT 1$)%'"
 
@@ -74,8 +74,8 @@ class PostgresStore(Store):
         self.server = server
         self.url = server.url
 
-    def make(self, options: Options) -> Backend:
-        return open_backend(options)
+    def make(self, options: Options) -> Store:
+        return open_store(options)
 
     def pass_time(self, seconds: int) -> None:
         with self.server.client() as client:

@@ -6,37 +6,37 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.stores.postgres import PostgresBackend
-from messagebus.stores.redis import RedisBackend
 from messagebus.options import Options
+from messagebus.stores.postgres import PostgresStore
+from messagebus.stores.redis import RedisStore
 
-OpenRedis = Callable[..., RedisBackend]
-OpenPostgres = Callable[..., PostgresBackend]
+OpenRedis = Callable[..., RedisStore]
+OpenPostgres = Callable[..., PostgresStore]
 
 
 @pytest.fixture
 def open_redis() -> Iterator[OpenRedis]:
-    opened: list[RedisBackend] = []
+    opened: list[RedisStore] = []
 
-    def make(url: str, **options: object) -> RedisBackend:
-        backend = RedisBackend(Options(url=url, store_timeout=1.0, **options))  # type: ignore[arg-type]
-        opened.append(backend)
-        return backend
+    def make(url: str, **options: object) -> RedisStore:
+        store = RedisStore(Options(url=url, store_timeout=1.0, **options))  # type: ignore[arg-type]
+        opened.append(store)
+        return store
 
     yield make
-    for backend in opened:
-        backend.close()
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture
 def open_postgres() -> Iterator[OpenPostgres]:
-    opened: list[PostgresBackend] = []
+    opened: list[PostgresStore] = []
 
-    def make(url: str, **options: object) -> PostgresBackend:
-        backend = PostgresBackend(Options(url=url, store_timeout=2.0, **options))  # type: ignore[arg-type]
-        opened.append(backend)
-        return backend
+    def make(url: str, **options: object) -> PostgresStore:
+        store = PostgresStore(Options(url=url, store_timeout=2.0, **options))  # type: ignore[arg-type]
+        opened.append(store)
+        return store
 
     yield make
-    for backend in opened:
-        backend.close()
+    for store in opened:
+        store.close()

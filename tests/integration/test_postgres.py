@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from messagebus.stores import Publication, State, open_backend
-from messagebus.stores.postgres import PostgresBackend
 from messagebus.errors import BackendUnavailable, InvalidData, InvalidOption
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options
-from tests.backends import LIMITS, check_all, listen, publish
+from messagebus.stores import Publication, StoreState, open_store
+from messagebus.stores.postgres import PostgresStore
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer
 from tests.recorder import Recorder
+from tests.store_helpers import LIMITS, check_all, listen, publish
 
 from .conftest import OpenPostgres
 
@@ -32,10 +32,10 @@ def test_a_unix_socket(postgres_url: str, postgres_server: PostgresServer, open_
 
 
 def test_the_other_scheme_is_as_good(postgres_url: str) -> None:
-    backend = open_backend(Options(url=postgres_url.replace("postgresql:", "postgres:")))
-    assert isinstance(backend, PostgresBackend)
-    assert backend.state() == State(0, None)
-    backend.close()
+    store = open_store(Options(url=postgres_url.replace("postgresql:", "postgres:")))
+    assert isinstance(store, PostgresStore)
+    assert store.state() == StoreState(0, None)
+    store.close()
 
 
 def test_two_schemas_of_a_database_are_two_buses(
@@ -44,10 +44,10 @@ def test_two_schemas_of_a_database_are_two_buses(
     with postgres_server.client() as client:
         client.execute("CREATE SCHEMA other")
         try:
-            backend = open_postgres(postgres_url)
-            recorder = listen(backend)
+            store = open_postgres(postgres_url)
+            recorder = listen(store)
             check_all(open_postgres(f"{postgres_url}?options=-csearch_path%3Dother"))
-            publish(backend, "/mine", 7)
+            publish(store, "/mine", 7)
             eventually(lambda: recorder.data == [7])
             assert recorder.ids == [1]
         finally:
@@ -80,7 +80,7 @@ def test_a_wrong_password_is_never_shown(
 )
 def test_a_malformed_url_is_refused_at_once_and_without_showing_the_password(url: str) -> None:
     with pytest.raises(InvalidOption) as caught:
-        open_backend(Options(url=url))
+        open_store(Options(url=url))
     assert caught.value.option == "url"
     assert "secret" not in str(caught.value)
 
@@ -89,11 +89,11 @@ def test_without_psycopg_the_error_says_what_to_install() -> None:
     program = """if True:
         import sys
         sys.modules["psycopg"] = None
-        from messagebus.backends import open_backend
+        from messagebus.stores import open_store
         from messagebus.errors import InvalidOption
         from messagebus.options import Options
         try:
-            open_backend(Options(url="postgresql://localhost/x"))
+            open_store(Options(url="postgresql://localhost/x"))
         except InvalidOption as error:
             assert "messagebus[postgresql]" in str(error), error
         else:
@@ -106,41 +106,41 @@ def test_without_psycopg_the_error_says_what_to_install() -> None:
 
 
 def test_processes_that_all_come_first_make_the_tables_together(postgres_url: str, open_postgres: OpenPostgres) -> None:
-    backends = [open_postgres(postgres_url) for _ in range(8)]
+    stores = [open_postgres(postgres_url) for _ in range(8)]
     together = threading.Barrier(8)
 
-    def work(backend: PostgresBackend) -> int:
+    def work(store: PostgresStore) -> int:
         together.wait()
-        return publish(backend, "/a", 0).global_id
+        return publish(store, "/a", 0).global_id
 
     with ThreadPoolExecutor(8) as executor:
-        assert sorted(executor.map(work, backends)) == list(range(1, 9))
+        assert sorted(executor.map(work, stores)) == list(range(1, 9))
 
 
 def test_reading_makes_no_tables_and_the_first_publish_does(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
+    store = open_postgres(postgres_url)
     tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'messagebus%'"
-    assert backend.backlog("/a") == ([], 0, 1)
-    backend.expire_all_backlogs()
-    backend.reset()
+    assert store.backlog("/a") == ([], 0, 1)
+    store.expire_all_backlogs()
+    store.reset()
     with postgres_server.client() as client:
         assert client.execute(tables).fetchone() == (0,)
-        publish(backend, "/a", 1)
+        publish(store, "/a", 1)
         assert client.execute(tables).fetchone() == (3,)
 
 
 def test_a_message_that_fails_leaves_no_hole_in_the_ids_and_none_of_its_batch(
     postgres_url: str, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
-    publish(backend, "/a", 1)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
+    publish(store, "/a", 1)
     good = Publication("/a", encode_envelope(b"2"), 1000, 1000)
     with pytest.raises(InvalidData):
-        backend.publish_many([good, good._replace(envelope=b"\x00")])
-    assert publish(backend, "/a", 2) == Ids(2, 2)
+        store.publish_many([good, good._replace(envelope=b"\x00")])
+    assert publish(store, "/a", 2) == Ids(2, 2)
     eventually(lambda: recorder.data == [1, 2])
     assert recorder.ids == [1, 2]
 
@@ -150,27 +150,27 @@ def test_two_processes_with_four_publishers_each_give_ids_without_holes(
 ) -> None:
     program = """if True:
         import sys, threading
-        from messagebus.backends import open_backend
+        from messagebus.stores import open_store
         from messagebus.message import encode_envelope
         from messagebus.options import Options
-        backend = open_backend(Options(url=sys.argv[1]))
+        store = open_store(Options(url=sys.argv[1]))
         def work(publisher):
             for number in range(50):
                 envelope = encode_envelope(b"%d" % (publisher * 1000 + number))
-                backend.publish(f"/{publisher % 2}", envelope, max_backlog_size=1000, max_backlog_age=1000)
+                store.publish(f"/{publisher % 2}", envelope, max_backlog_size=1000, max_backlog_age=1000)
         threads = [threading.Thread(target=work, args=(int(sys.argv[2]) + n,)) for n in range(4)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-        backend.close()
+        store.close()
     """
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
     processes = [subprocess.Popen([sys.executable, "-c", program, postgres_url, first]) for first in ("0", "4")]
     assert [process.wait(60) for process in processes] == [0, 0]
     eventually(lambda: len(recorder.messages) == 400)
     assert recorder.ids == list(range(1, 401))
     for name in ("/0", "/1"):
-        assert [message.message_id for message in backend.backlog(name).messages] == list(range(1, 201))
+        assert [message.message_id for message in store.backlog(name).messages] == list(range(1, 201))
     numbers = [int(str(data)) for data in recorder.data]
     for publisher in range(8):
         mine = [number for number in numbers if number // 1000 == publisher]
@@ -180,9 +180,9 @@ def test_two_processes_with_four_publishers_each_give_ids_without_holes(
 def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
+    store = open_postgres(postgres_url)
     for number in range(20):
-        backend.publish(f"/{number}", encode_envelope(b"1"), max_backlog_size=10, max_backlog_age=10)
+        store.publish(f"/{number}", encode_envelope(b"1"), max_backlog_size=10, max_backlog_age=10)
     with postgres_server.client() as client:
 
         def age(seconds: int) -> None:
@@ -193,14 +193,14 @@ def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
             )
 
         age(11)
-        publish(backend, "/live", 1)
+        publish(store, "/live", 1)
         assert client.execute("SELECT count(*) FROM messagebus_messages").fetchone() == (21,)
         age(60)  # the sweep is due
         client.execute("UPDATE messagebus_channels SET ids_until = now() + interval '1 h' WHERE name = '/0'")
-        publish(backend, "/live", 2)
+        publish(store, "/live", 2)
         assert client.execute("SELECT name FROM messagebus_messages").fetchall() == [("/live",)] * 2
         assert client.execute("SELECT name FROM messagebus_channels ORDER BY 1").fetchall() == [("/0",), ("/live",)]
-    assert backend.backlog("/0") == ([], 1, 2)
+    assert store.backlog("/0") == ([], 1, 2)
 
 
 # --- the feed ---
@@ -210,22 +210,22 @@ def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
 def test_messages_around_and_over_the_limit_of_notify_arrive(
     postgres_url: str, open_postgres: OpenPostgres, size: int
 ) -> None:
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
     text = "é" + "x" * size
     for number in range(3):
-        publish(backend, "/a", number)
-        backend.publish("/a", encode_envelope(f'"{text}"'.encode()), **LIMITS)
+        publish(store, "/a", number)
+        store.publish("/a", encode_envelope(f'"{text}"'.encode()), **LIMITS)
     eventually(lambda: len(recorder.messages) == 6)
     assert recorder.data == [0, text, 1, text, 2, text]
     assert recorder.told("healthy") == recorder.told("lost") == []
 
 
 def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, open_postgres: OpenPostgres) -> None:
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
     sizes = range(7_900, 8_010)
-    backend.publish_many([Publication("/a", encode_envelope(b'"' + b"x" * size + b'"'), 1000, 1000) for size in sizes])
+    store.publish_many([Publication("/a", encode_envelope(b'"' + b"x" * size + b'"'), 1000, 1000) for size in sizes])
     eventually(lambda: len(recorder.messages) == len(sizes))
     assert [len(str(data)) for data in recorder.data] == list(sizes)
 
@@ -233,13 +233,13 @@ def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, 
 def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
     postgres_url: str, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
     large, small = encode_envelope(b'"' + b"x" * 10_000 + b'"'), encode_envelope(b"1")
     # One transaction: the first is gone when the feed hears of it.
-    backend.publish_many([Publication("/a", envelope, 1, 1000) for envelope in (large, small)])
-    eventually(lambda: recorder.told("lost") == [State(2, backend.state().epoch)])
-    publish(backend, "/a", 2)
+    store.publish_many([Publication("/a", envelope, 1, 1000) for envelope in (large, small)])
+    eventually(lambda: recorder.told("lost") == [StoreState(2, store.state().epoch)])
+    publish(store, "/a", 2)
     eventually(lambda: recorder.data == [2])
     assert recorder.told("healthy") == []
 
@@ -247,13 +247,13 @@ def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
 def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
     with postgres_server.client() as client:
         for number in range(60):
             if number % 20 == 10:
                 client.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-            publish(backend, "/a", number)
+            publish(store, "/a", number)
     eventually(lambda: len(recorder.messages) == 60)
     assert recorder.data == list(range(60))
     assert recorder.told("lost") == []
@@ -263,25 +263,25 @@ def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
 def test_connections_that_the_server_ended_while_idle_are_not_used_again(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
-    publish(backend, "/a", 1)
+    store = open_postgres(postgres_url)
+    publish(store, "/a", 1)
     with postgres_server.client() as client:
         ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'messagebus'"
         assert client.execute(ended).fetchall() == [(True,)]
-    assert publish(backend, "/a", 2) == Ids(2, 2)
+    assert publish(store, "/a", 2) == Ids(2, 2)
 
 
 def test_a_quiet_feed_stays_up_by_asking_now_and_then(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.02)
-    backend = open_postgres(postgres_url)
-    recorder = listen(backend)
+    monkeypatch.setattr("messagebus.stores.postgres_feed.QUIET", 0.02)
+    store = open_postgres(postgres_url)
+    recorder = listen(store)
     asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT 1' AND application_name = 'messagebus'"
     with postgres_server.client() as client:
         eventually(lambda: client.execute(asked).fetchone() == (1,))
     for number in range(20):
-        publish(backend, "/a", number)
+        publish(store, "/a", number)
     eventually(lambda: len(recorder.messages) == 20)
     assert recorder.data == list(range(20))
     assert recorder.told("healthy") == []
@@ -290,10 +290,10 @@ def test_a_quiet_feed_stays_up_by_asking_now_and_then(
 def test_many_threads_share_a_bounded_number_of_connections(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(postgres_url)
+    store = open_postgres(postgres_url)
     with ThreadPoolExecutor(40) as executor:
-        list(executor.map(lambda number: publish(backend, "/a", number), range(200)))
-    assert backend.state().global_id == 200
+        list(executor.map(lambda number: publish(store, "/a", number), range(200)))
+    assert store.state().global_id == 200
     with postgres_server.client() as client:
         count = client.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'messagebus'").fetchone()
     assert count is not None
@@ -307,7 +307,7 @@ TICKER = """if True:
     from gevent import monkey
     monkey.patch_all()
     import gevent, json, sys, time
-    from messagebus.backends import open_backend
+    from messagebus.stores import open_store
     from messagebus.message import encode_envelope
     from messagebus.options import Options
     from tests.eventually import eventually
@@ -321,14 +321,14 @@ TICKER = """if True:
             gevent.sleep(0.01)
             longest = max(longest, time.monotonic() - began)
 
-    backend = open_backend(Options(url=sys.argv[1], store_timeout=30.0))
+    store = open_store(Options(url=sys.argv[1], store_timeout=30.0))
     ticker = gevent.spawn(tick)
     recorder = Recorder()
-    backend.listen(recorder)
+    store.listen(recorder)
     eventually(lambda: recorder.told("started"))
     def work():
         for number in range(10):
-            backend.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=1000)
+            store.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=1000)
     gevent.joinall([gevent.spawn(work) for _ in range(20)], raise_error=True)
     eventually(lambda: len(recorder.messages) == 200)
     # Somebody holds the lock that every publish needs.
@@ -337,13 +337,13 @@ TICKER = """if True:
     waiting = gevent.spawn(work)
     gevent.sleep(1.0)
     assert not waiting.ready()
-    assert len(backend.backlog("/a").messages) == 200
+    assert len(store.backlog("/a").messages) == 200
     print("release", flush=True)
     waiting.get(timeout=30)
     eventually(lambda: len(recorder.messages) == 210)
     assert recorder.ids == list(range(1, 211))
     assert longest < 0.5, f"the hub was blocked for {longest} s"
-    backend.close()
+    store.close()
 """
 
 
@@ -374,18 +374,18 @@ def test_a_child_forked_under_gevent_lets_go_of_the_parentʼs_connections(postgr
         from gevent import monkey
         monkey.patch_all()
         import gevent, os, sys
-        from messagebus.backends import open_backend
+        from messagebus.stores import open_store
         from messagebus.message import encode_envelope
         from messagebus.options import Options
         from tests.eventually import eventually
         from tests.recorder import Recorder
 
         def publish(data):
-            backend.publish("/a", encode_envelope(b"%d" % data), max_backlog_size=1000, max_backlog_age=1000)
+            store.publish("/a", encode_envelope(b"%d" % data), max_backlog_size=1000, max_backlog_age=1000)
 
-        backend = open_backend(Options(url=sys.argv[1]))
+        store = open_store(Options(url=sys.argv[1]))
         recorder = Recorder()
-        backend.listen(recorder)
+        store.listen(recorder)
         eventually(lambda: recorder.told("started"))
         publish(1)
         eventually(lambda: recorder.data == [1])
@@ -393,18 +393,18 @@ def test_a_child_forked_under_gevent_lets_go_of_the_parentʼs_connections(postgr
         if not child:
             backend.after_fork()
             heard = Recorder()
-            backend.listen(heard)
+            store.listen(heard)
             eventually(lambda: heard.told("started"))
             publish(2)
             eventually(lambda: heard.data == [2])
             assert recorder.data == [1]
-            backend.close()
+            store.close()
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert status == 0, status
         publish(3)
         eventually(lambda: recorder.data == [1, 2, 3])
         assert recorder.told("healthy") == []
-        backend.close()
+        store.close()
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", program, postgres_url], check=True, timeout=60)

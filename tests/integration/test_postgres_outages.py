@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from messagebus.stores.postgres import PostgresBackend
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Ids
 from messagebus.options import Options
 from messagebus.publishing.outage_queue import PublishQueue
-from tests.backends import listen, publish
+from messagebus.stores.postgres import PostgresStore
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer
 from tests.queued import publish as queued
 from tests.recorder import Recorder
+from tests.store_helpers import listen, publish
 
 from .conftest import OpenPostgres
 
@@ -31,9 +31,9 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
     mortal_postgres: PostgresServer, open_postgres: OpenPostgres, caplog: pytest.LogCaptureFixture, how: signal.Signals
 ) -> None:
     caplog.set_level(logging.INFO, "messagebus")
-    backend = open_postgres(mortal_postgres.url, max_global_backlog_size=10_000)
-    queue = PublishQueue(backend, 100_000)
-    recorder = listen(backend)
+    store = open_postgres(mortal_postgres.url, max_global_backlog_size=10_000)
+    queue = PublishQueue(store, 100_000)
+    recorder = listen(store)
     end = threading.Event()
     published: list[int] = [0] * 4
 
@@ -60,7 +60,7 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
             thread.join()
     # A publish whose answer the outage swallowed is written once more.
     eventually(lambda: len({(m.channel, m.data) for m in recorder.messages}) == sum(published))
-    assert recorder.ids == list(range(1, backend.state().global_id + 1))
+    assert recorder.ids == list(range(1, store.state().global_id + 1))
     for publisher, count in enumerate(published):
         mine = [message.data for message in recorder.messages if message.channel == f"/{publisher}"]
         assert sorted(set(mine)) == list(range(count))
@@ -76,12 +76,12 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
 def test_a_feed_begins_when_the_server_comes_up_later(open_postgres: OpenPostgres) -> None:
     server = PostgresServer()
     try:
-        backend = open_postgres(server.url)
+        store = open_postgres(server.url)
         recorder = Recorder()
-        backend.listen(recorder)
+        store.listen(recorder)
         eventually(lambda: recorder.told("healthy") == [False])
         server.start()
-        eventually(lambda: recorder.events[1:] == [("started", backend.state()), ("healthy", True)])
+        eventually(lambda: recorder.events[1:] == [("started", store.state()), ("healthy", True)])
     finally:
         server.stop()
 
@@ -89,9 +89,9 @@ def test_a_feed_begins_when_the_server_comes_up_later(open_postgres: OpenPostgre
 def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
     mortal_postgres: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
-    backend = open_postgres(mortal_postgres.url)
-    queue = PublishQueue(backend, 10)
-    recorder = listen(backend)
+    store = open_postgres(mortal_postgres.url)
+    queue = PublishQueue(store, 10)
+    recorder = listen(store)
     assert queued(queue, 1) == Ids(1, 1)
     with mortal_postgres.client() as client:
 
@@ -101,7 +101,7 @@ def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them
 
         def refused() -> bool:
             try:
-                backend.reset()  # which does no harm while it is not refused yet
+                store.reset()  # which does no harm while it is not refused yet
             except BackendUnavailable as error:
                 return "read-only" in str(error)
             return False
@@ -110,7 +110,7 @@ def test_a_server_that_turned_read_only_makes_publishes_wait_until_it_takes_them
         eventually(lambda: client.execute("SHOW default_transaction_read_only").fetchone() == ("on",))
         eventually(refused)
         with pytest.raises(BackendUnavailable, match="read-only"):
-            publish(backend, "/a", 0)
+            publish(store, "/a", 0)
         assert queued(queue, 2) is None
         assert queued(queue, 3) is None
         client.execute("SET default_transaction_read_only = off")
@@ -123,14 +123,14 @@ def test_too_many_connections_are_an_outage(open_postgres: OpenPostgres) -> None
     server = PostgresServer()
     try:
         server.start("max_connections=2", "superuser_reserved_connections=0")
-        backend = open_postgres(server.url)
-        publish(backend, "/a", 1)
+        store = open_postgres(server.url)
+        publish(store, "/a", 1)
         with server.client(), pytest.raises(BackendUnavailable, match="too many"):
-            check_all_at_once(backend)
+            check_all_at_once(store)
 
         def is_back() -> bool:
             try:
-                return publish(backend, "/a", 3).message_id >= 2
+                return publish(store, "/a", 3).message_id >= 2
             except BackendUnavailable:  # the server takes a moment to see that others have gone
                 return False
 
@@ -139,30 +139,30 @@ def test_too_many_connections_are_an_outage(open_postgres: OpenPostgres) -> None
         server.stop()
 
 
-def check_all_at_once(backend: PostgresBackend) -> None:
+def check_all_at_once(store: PostgresStore) -> None:
     """Makes the backend want several connections at the same time."""
     with ThreadPoolExecutor(4) as executor:
-        list(executor.map(lambda number: publish(backend, "/b", number), range(100)))
+        list(executor.map(lambda number: publish(store, "/b", number), range(100)))
 
 
 def test_a_server_that_hangs_is_noticed_by_the_feed_and_by_publishers(
     mortal_postgres: PostgresServer, open_postgres: OpenPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("messagebus.backends.postgres_feed.QUIET", 0.2)
-    backend = PostgresBackend(Options(url=mortal_postgres.url, store_timeout=0.3))
-    recorder = listen(backend)
-    publish(backend, "/a", 0)
+    monkeypatch.setattr("messagebus.stores.postgres_feed.QUIET", 0.2)
+    store = PostgresStore(Options(url=mortal_postgres.url, store_timeout=0.3))
+    recorder = listen(store)
+    publish(store, "/a", 0)
     pids = [pid for pid in mortal_postgres.pids() if pid != os.getpid()]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(BackendUnavailable, match="no answer within"):
-            publish(backend, "/a", -1)
+            publish(store, "/a", -1)
         eventually(lambda: recorder.told("healthy") == [False])
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
     eventually(lambda: recorder.told("healthy") == [False, True])
-    publish(backend, "/b", 1)
+    publish(store, "/b", 1)
     eventually(lambda: [message.data for message in recorder.messages if message.channel == "/b"] == [1])
-    backend.close()
+    store.close()

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from messagebus.stores import Publication, State
-from messagebus.stores.redis import RedisBackend
 from messagebus.errors import BackendUnavailable, InvalidOption
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options
-from tests.backends import LIMITS, check_all, listen, publish
+from messagebus.stores import Publication, StoreState
+from messagebus.stores.redis import RedisStore
 from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.redis_server import RedisServer
+from tests.store_helpers import LIMITS, check_all, listen, publish
 
 from .conftest import OpenRedis
 
@@ -33,9 +33,9 @@ def test_a_unix_socket(redis_url: str, redis_server: RedisServer, open_redis: Op
 
 
 def test_a_database_number_has_its_own_bus(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url.replace("/0", "/3"))
-    check_all(backend)
-    assert open_redis(redis_url).state() == State(0, None)
+    store = open_redis(redis_url.replace("/0", "/3"))
+    check_all(store)
+    assert open_redis(redis_url).state() == StoreState(0, None)
     with redis.Redis.from_url(redis_url) as client:
         assert client.pubsub_channels() == [b"_message_bus_3"]
 
@@ -74,11 +74,11 @@ def test_tls(tmp_path: Path, open_redis: OpenRedis) -> None:
         url = f"rediss://127.0.0.1:{server.tls_port}/0"
         with pytest.raises(BackendUnavailable, match="certificate"):
             open_redis(url).state()
-        backend = open_redis(f"{url}?ssl_ca_certs={certificate}")
-        check_all(backend)
+        store = open_redis(f"{url}?ssl_ca_certs={certificate}")
+        check_all(store)
         # More than one TLS record, and more than one read.
-        recorder = listen(backend)
-        backend.publish("/a", encode_envelope(b'"' + b"x" * 1_000_000 + b'"'), **LIMITS)
+        recorder = listen(store)
+        store.publish("/a", encode_envelope(b'"' + b"x" * 1_000_000 + b'"'), **LIMITS)
         eventually(lambda: [len(message.raw) for message in recorder.messages] == [1_000_002])
     finally:
         server.stop()
@@ -96,7 +96,7 @@ def test_tls(tmp_path: Path, open_redis: OpenRedis) -> None:
 )
 def test_a_malformed_url_is_refused_at_once_and_without_showing_the_password(url: str) -> None:
     with pytest.raises(InvalidOption) as caught:
-        RedisBackend(Options(url=url))
+        RedisStore(Options(url=url))
     assert caught.value.option == "url"
     assert "secret" not in str(caught.value)
 
@@ -105,12 +105,12 @@ def test_a_malformed_url_is_refused_at_once_and_without_showing_the_password(url
 
 
 def test_the_keys_hold_to_the_byte_what_other_programs_expect(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
+    store = open_redis(redis_url)
     with redis.Redis.from_url(redis_url, protocol=2) as client, client.pubsub() as pubsub:
         pubsub.subscribe("_message_bus_0")
         envelope = b'{"data":{"a":"|"},"user_ids":null,"group_ids":[2],"client_ids":null}'
-        backend.publish("/x", encode_envelope(b"1"), max_backlog_size=5, max_backlog_age=50)
-        backend.publish("/a|b$|$s", envelope, max_backlog_size=5, max_backlog_age=100)
+        store.publish("/x", encode_envelope(b"1"), max_backlog_size=5, max_backlog_age=50)
+        store.publish("/a|b$|$s", envelope, max_backlog_size=5, max_backlog_age=100)
         stored = b"2|1|/a$$123$$b$$$123$$$s|" + envelope
         assert sorted(client.keys()) == sorted(
             [
@@ -159,8 +159,8 @@ def publish_as_another_program(client: redis.Redis, name: str, stored_name: str,
 
 
 def test_messages_of_another_program_are_heard_and_read(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
-    recorder = listen(backend)
+    store = open_redis(redis_url)
+    recorder = listen(store)
     with redis.Redis.from_url(redis_url) as client:
         publish_as_another_program(
             client,
@@ -169,36 +169,36 @@ def test_messages_of_another_program_are_heard_and_read(redis_url: str, open_red
             '{"data":{"é":1},"user_ids":[1],"group_ids":null,"client_ids":null}',
         )
     (heard,) = eventually(lambda: recorder.messages)
-    (read,) = backend.backlog("/a|b$|$s").messages
-    (globally,) = backend.global_backlog()
+    (read,) = store.backlog("/a|b$|$s").messages
+    (globally,) = store.global_backlog()
     for message in (heard, read, globally):
         assert (message.channel, message.site_id, message.data) == ("/a|b", "s", {"é": 1})
         assert (message.global_id, message.message_id, message.user_ids) == (1, 1, (1,))
-    assert publish(backend, "/a|b$|$s", 2) == Ids(2, 2)
+    assert publish(store, "/a|b$|$s", 2) == Ids(2, 2)
 
 
 def test_what_cannot_be_decoded_is_logged_and_left_out(
     redis_url: str, open_redis: OpenRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    backend = open_redis(redis_url)
-    recorder = listen(backend)
-    publish(backend, "/a", 1)
+    store = open_redis(redis_url)
+    recorder = listen(store)
+    publish(store, "/a", 1)
     with redis.Redis.from_url(redis_url) as client:
         client.publish("_message_bus_0", b"nonsense")
         publish_as_another_program(client, "/a", "/a", "no envelope")
         client.publish("_message_bus_0", b"\xff\xfe|||")
-        publish(backend, "/a", 3)
+        publish(store, "/a", 3)
         eventually(lambda: recorder.data == [1, 3])
-        assert [message.data for message in backend.backlog("/a").messages] == [1, 3]
+        assert [message.data for message in store.backlog("/a").messages] == [1, 3]
         client.zadd("__mb_global_backlog_n", {"x": 4})
         client.set("__mb_global_id_n", 4)
         client.zadd("__mb_global_backlog_n", {"1|/s": 5})
         client.set("__mb_global_id_n", 5)
         client.set("__mb_backlog_n_/s", "a string")
-        assert [message.data for message in backend.global_backlog()] == [1, 3]
+        assert [message.data for message in store.global_backlog()] == [1, 3]
         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         eventually(lambda: recorder.told("healthy") == [False, True])
-    publish(backend, "/a", 6)
+    publish(store, "/a", 6)
     eventually(lambda: recorder.data == [1, 3, 6])
     assert recorder.told("lost") == []
     assert all(record.levelno <= logging.WARNING for record in caplog.records)
@@ -206,26 +206,26 @@ def test_what_cannot_be_decoded_is_logged_and_left_out(
 
 
 def test_an_error_of_redis_is_passed_on_in_its_words(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
+    store = open_redis(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         client.set("__mb_backlog_n_/a", "a string")
     with pytest.raises(BackendUnavailable, match="WRONGTYPE"):
-        publish(backend, "/a", 1)
+        publish(store, "/a", 1)
 
 
 def test_the_script_is_loaded_again_when_redis_has_forgotten_it(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
-    publish(backend, "/a", 1)
+    store = open_redis(redis_url)
+    publish(store, "/a", 1)
     with redis.Redis.from_url(redis_url) as client:
         client.script_flush()
-    assert publish(backend, "/a", 2) == Ids(2, 2)
+    assert publish(store, "/a", 2) == Ids(2, 2)
 
 
 def test_a_publish_that_is_interrupted_leaves_no_answer_to_the_next_one(
     redis_url: str, open_redis: OpenRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = open_redis(redis_url)
-    publish(backend, "/a", 1)
+    store = open_redis(redis_url)
+    publish(store, "/a", 1)
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -234,38 +234,38 @@ def test_a_publish_that_is_interrupted_leaves_no_answer_to_the_next_one(
         # Between the command and its answer, where Ctrl-C or the killing of a greenlet may come.
         patch.setattr(redis.Connection, "read_response", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            publish(backend, "/a", 2)
-    assert publish(backend, "/b", 3) == Ids(1, 3)
+            publish(store, "/a", 2)
+    assert publish(store, "/b", 3) == Ids(1, 3)
 
 
 def test_of_several_sizes_for_one_channel_at_once_the_last_holds(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
+    store = open_redis(redis_url)
     publications = [Publication("/a", encode_envelope(b"1"), size, 60) for size in (1000, 1, 2, 3)]
-    assert [ids.message_id for ids in backend.publish_many(publications)] == [1, 2, 3, 4]
-    assert [message.message_id for message in backend.backlog("/a").messages] == [2, 3, 4]
+    assert [ids.message_id for ids in store.publish_many(publications)] == [1, 2, 3, 4]
+    assert [message.message_id for message in store.backlog("/a").messages] == [2, 3, 4]
 
 
 def test_each_life_of_the_store_has_another_epoch(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
+    store = open_redis(redis_url)
     epochs = set()
     for number in range(5):
-        publish(backend, "/a", number)
-        epochs.add(backend.state().epoch)
-        backend.reset()
+        publish(store, "/a", number)
+        epochs.add(store.state().epoch)
+        store.reset()
     assert len(epochs) == 5
 
 
 def test_the_pubsub_channel_can_be_named(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url.replace("/0", "/2"), redis_pubsub_channel="_message_bus_0")
-    check_all(backend)
+    store = open_redis(redis_url.replace("/0", "/2"), redis_pubsub_channel="_message_bus_0")
+    check_all(store)
     with redis.Redis.from_url(redis_url) as client:
         assert client.pubsub_channels() == [b"_message_bus_0"]
 
 
 def test_many_threads_share_a_bounded_number_of_connections(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url)
+    store = open_redis(redis_url)
     with ThreadPoolExecutor(80) as executor:
-        list(executor.map(lambda number: publish(backend, "/a", number), range(400)))
-    assert backend.state().global_id == 400
+        list(executor.map(lambda number: publish(store, "/a", number), range(400)))
+    assert store.state().global_id == 400
     with redis.Redis.from_url(redis_url) as client:
         assert client.info("clients")["connected_clients"] <= 40

@@ -9,15 +9,15 @@ import pytest
 import redis
 
 from messagebus import Bus
-from messagebus.stores import State, redis_feed
 from messagebus.errors import BackendUnavailable, PublishQueueFull
 from messagebus.message import Ids
 from messagebus.publishing.outage_queue import PublishQueue
-from tests.backends import listen, publish
+from messagebus.stores import StoreState, redis_feed
 from tests.eventually import eventually
 from tests.queued import publish as queued
 from tests.recorder import Recorder
 from tests.redis_server import RedisServer
+from tests.store_helpers import listen, publish
 
 from .conftest import OpenRedis
 
@@ -30,10 +30,10 @@ def test_redis_killed_and_back_with_its_data_no_message_is_missed_and_the_queued
     caplog.set_level(logging.INFO, "messagebus")
     server = RedisServer(aof=True)
     try:
-        backend = open_redis(server.start().url)
+        store = open_redis(server.start().url)
         other = open_redis(server.url)
-        queue = PublishQueue(backend, 20)
-        recorder = listen(backend)
+        queue = PublishQueue(store, 20)
+        recorder = listen(store)
         for number in range(5):
             assert queued(queue, number) is not None
         eventually(lambda: len(recorder.messages) == 5)
@@ -65,28 +65,28 @@ def test_redis_killed_and_back_with_its_data_no_message_is_missed_and_the_queued
 def test_redis_killed_and_back_without_its_data_is_noticed_as_a_reset(
     mortal_redis: RedisServer, open_redis: OpenRedis
 ) -> None:
-    backend = open_redis(mortal_redis.url)
-    recorder = listen(backend)
+    store = open_redis(mortal_redis.url)
+    recorder = listen(store)
     for number in range(3):
-        publish(backend, "/a", number)
+        publish(store, "/a", number)
     eventually(lambda: len(recorder.messages) == 3)
     mortal_redis.kill()
     mortal_redis.start()
     eventually(lambda: recorder.told("healthy") == [False, True])
-    assert recorder.told("lost") == [State(0, backend.state().epoch)]
-    assert publish(backend, "/a", 7) == Ids(1, 1)
+    assert recorder.told("lost") == [StoreState(0, store.state().epoch)]
+    assert publish(store, "/a", 7) == Ids(1, 1)
     eventually(lambda: recorder.data == [0, 1, 2, 7])
 
 
 def test_a_feed_begins_when_redis_comes_up_later(open_redis: OpenRedis) -> None:
     server = RedisServer()
     try:
-        backend = open_redis(server.url)
+        store = open_redis(server.url)
         recorder = Recorder()
-        backend.listen(recorder)
+        store.listen(recorder)
         eventually(lambda: recorder.told("healthy") == [False])
         server.start()
-        eventually(lambda: recorder.events[1:] == [("started", backend.state()), ("healthy", True)])
+        eventually(lambda: recorder.events[1:] == [("started", store.state()), ("healthy", True)])
     finally:
         server.stop()
 
@@ -94,14 +94,14 @@ def test_a_feed_begins_when_redis_comes_up_later(open_redis: OpenRedis) -> None:
 def test_a_redis_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
     mortal_redis: RedisServer, open_redis: OpenRedis
 ) -> None:
-    backend = open_redis(mortal_redis.url)
-    queue = PublishQueue(backend, 10)
-    recorder = listen(backend)
+    store = open_redis(mortal_redis.url)
+    queue = PublishQueue(store, 10)
+    recorder = listen(store)
     assert queued(queue, 1) == Ids(1, 1)
     with mortal_redis.client() as client:
         client.replicaof("127.0.0.1", 1)  # nothing is there: it keeps its data, and takes no writes
         with pytest.raises(BackendUnavailable, match=r"(?i)read.?only"):
-            publish(backend, "/a", 0)
+            publish(store, "/a", 0)
         assert queued(queue, 2) is None
         assert queued(queue, 3) is None
         client.replicaof("NO", "ONE")
@@ -112,9 +112,9 @@ def test_a_redis_that_turned_read_only_makes_publishes_wait_until_it_takes_them(
 def test_a_server_that_hangs_is_noticed_by_the_feed(
     mortal_redis: RedisServer, open_redis: OpenRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("messagebus.backends.redis_feed.QUIET", 0.2)
-    backend = open_redis(mortal_redis.url)
-    recorder = listen(backend)
+    monkeypatch.setattr("messagebus.stores.redis_feed.QUIET", 0.2)
+    store = open_redis(mortal_redis.url)
+    recorder = listen(store)
     assert mortal_redis.process is not None
     mortal_redis.process.send_signal(signal.SIGSTOP)
     try:
@@ -122,28 +122,28 @@ def test_a_server_that_hangs_is_noticed_by_the_feed(
     finally:
         mortal_redis.process.send_signal(signal.SIGCONT)
     eventually(lambda: recorder.told("healthy") == [False, True])
-    publish(backend, "/a", 1)
+    publish(store, "/a", 1)
     eventually(lambda: recorder.data == [1])
 
 
 def test_a_quiet_feed_stays_up_by_asking_now_and_then(
     redis_url: str, open_redis: OpenRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("messagebus.backends.redis_feed.QUIET", 0.02)
-    backend = open_redis(redis_url)
+    monkeypatch.setattr("messagebus.stores.redis_feed.QUIET", 0.02)
+    store = open_redis(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         before = client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
-        recorder = listen(backend)
+        recorder = listen(store)
         eventually(lambda: client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= before + 5)
-    publish(backend, "/a", 1)
+    publish(store, "/a", 1)
     eventually(lambda: recorder.data == [1])
     assert recorder.told("healthy") == []
 
 
 def test_what_the_global_backlog_no_longer_has_is_said_to_be_lost(redis_url: str, open_redis: OpenRedis) -> None:
-    backend = open_redis(redis_url, max_global_backlog_size=3)
-    recorder = listen(backend)
-    publish(backend, "/a", 1)
+    store = open_redis(redis_url, max_global_backlog_size=3)
+    recorder = listen(store)
+    publish(store, "/a", 1)
     eventually(lambda: recorder.data == [1])
     # One transaction: the feed cannot be back before all of it is done.
     with redis.Redis.from_url(redis_url) as client, client.pipeline(transaction=True) as pipeline:
@@ -152,8 +152,8 @@ def test_what_the_global_backlog_no_longer_has_is_said_to_be_lost(redis_url: str
         pipeline.zadd("__mb_global_backlog_n", {"9|/a": 9})
         pipeline.execute()
     eventually(lambda: recorder.told("healthy") == [False, True])
-    assert recorder.told("lost") == [State(9, backend.state().epoch)]
-    publish(backend, "/a", 2)
+    assert recorder.told("lost") == [StoreState(9, store.state().epoch)]
+    publish(store, "/a", 2)
     eventually(lambda: recorder.data == [1, 2])
 
 

@@ -243,7 +243,7 @@ def test_what_is_refused_is_logged_in_one_line_without_a_traceback(ours: Server)
     exchange(ours, REFUSED["two lengths"])
     lines = ours.output()[before:].splitlines()
     assert len(lines) == 1
-    assert "ERROR messagebus.server" in lines[0]
+    assert "ERROR messagebus.serve" in lines[0]
     assert json.dumps("Content-Length")[1:-1] in lines[0]
 
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 import redis
 
-from messagebus.stores.redis import RedisBackend
 from messagebus.options import Options
+from messagebus.stores.redis import RedisStore
 from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.servers import ROOT
@@ -41,9 +41,9 @@ def publish_from_processes(url: str, kinds: list[str]) -> dict[str, list[int]]:
 
 
 def test_two_programs_publish_at_the_same_time_and_both_hear_everything_without_a_hole(redis_url: str) -> None:
-    backend = RedisBackend(Options(url=redis_url))
+    store = RedisStore(Options(url=redis_url))
     recorder = Recorder()
-    backend.listen(recorder)
+    store.listen(recorder)
     try:
         eventually(lambda: recorder.told("started"))
         with redis.Redis.from_url(redis_url) as client, client.pubsub() as other:
@@ -62,7 +62,7 @@ def test_two_programs_publish_at_the_same_time_and_both_hear_everything_without_
             for kind in ids:
                 assert [message.data[1] for message in heard if message.data[0] == kind] == list(range(COUNT))
                 assert [message.message_id for message in heard if message.data[0] == kind] == ids[kind]
-            assert [m.data for m in backend.backlog(CHANNEL).messages] == [m.data for m in heard]
+            assert [m.data for m in store.backlog(CHANNEL).messages] == [m.data for m in heard]
             assert recorder.told("lost") == []
 
             # So does the other, in the form it knows.
@@ -73,4 +73,4 @@ def test_two_programs_publish_at_the_same_time_and_both_hear_everything_without_
             assert [json.loads(part[3])["data"] for part in parts] == [message.data for message in heard]
             assert all(set(json.loads(p[3])) == {"data", "user_ids", "group_ids", "client_ids"} for p in parts)
     finally:
-        backend.close()
+        store.close()

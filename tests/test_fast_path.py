@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from messagebus import Bus
-from messagebus.integrations.flask.fast_path import Shortcut
+from messagebus.integrations.flask.fast_path import FastPath
 
 POLL = "/message-bus/somebody/poll"
 
@@ -27,7 +27,7 @@ class Seen(list[str]):
     def watch(self, app: flask.Flask) -> None:
         owner: Any = app
         name = "wsgi_app"
-        while isinstance(getattr(owner, name), Shortcut):
+        while isinstance(getattr(owner, name), FastPath):
             owner, name = getattr(owner, name), "_flask"
         inner = getattr(owner, name)
 
@@ -196,7 +196,7 @@ def test_what_only_flask_can_match_is_left_to_flask(
 ) -> None:
     made = app()
     made.register_blueprint(bus.blueprint, **options)
-    assert not isinstance(made.wsgi_app, Shortcut)
+    assert not isinstance(made.wsgi_app, FastPath)
 
 
 def test_two_buses_of_an_app_are_both_reached(bus: Bus) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.loop.outbound import BlockingConnection, Connection
+from messagebus.loop.outbound import BlockingWriter, SocketWriter
 from messagebus.loop.reactor import Reactor
 
 
-class Owner:
+class OutboundListener:
     """Notes what its connection tells it."""
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Pair:
         mine, self.peer = socket.socketpair()
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.peer.settimeout(5)
-        self.owner = Owner()
+        self.owner = OutboundListener()
         self.reactor = reactor
-        self.connection = Connection(_socket.socket(fileno=mine.detach()), reactor, self.owner, limit)
+        self.connection = SocketWriter(_socket.socket(fileno=mine.detach()), reactor, self.owner, limit)
 
     def turn(self, count: int = 1) -> None:
         for _ in range(count):
@@ -242,7 +242,7 @@ def test_its_deadline_is_the_owners(reactor: Reactor, pair: Pair) -> None:
 
 
 def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: Reactor) -> None:
-    connection = BlockingConnection(reactor, Owner(), 1000)
+    connection = BlockingWriter(reactor, OutboundListener(), 1000)
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.extend(connection))
     reader.start()
@@ -255,8 +255,8 @@ def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: 
 
 
 def test_a_blocking_connection_that_is_not_read_is_slow(reactor: Reactor) -> None:
-    owner = Owner()
-    connection = BlockingConnection(reactor, owner, 1000)
+    owner = OutboundListener()
+    connection = BlockingWriter(reactor, owner, 1000)
     connection.put(b"x" * 900)
     assert owner.slow == 0
     connection.put(b"x" * 200)
@@ -264,8 +264,8 @@ def test_a_blocking_connection_that_is_not_read_is_slow(reactor: Reactor) -> Non
 
 
 def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor) -> None:
-    owner = Owner()
-    connection = BlockingConnection(reactor, owner, 1000)
+    owner = OutboundListener()
+    connection = BlockingWriter(reactor, owner, 1000)
     iterator = iter(connection)
     for _ in range(5):
         connection.put(b"x" * 900)
@@ -278,15 +278,15 @@ def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor)
 
 
 def test_a_blocking_connection_that_the_server_closes_before_it_began_is_over(reactor: Reactor) -> None:
-    owner = Owner()
-    BlockingConnection(reactor, owner, 1000).close()
+    owner = OutboundListener()
+    BlockingWriter(reactor, owner, 1000).close()
     reactor.turn(0)
     assert owner.closed == 1
 
 
 def test_a_blocking_connection_that_the_server_closes_is_over(reactor: Reactor) -> None:
-    owner = Owner()
-    connection = BlockingConnection(reactor, owner, 1000)
+    owner = OutboundListener()
+    connection = BlockingWriter(reactor, owner, 1000)
     iterator = iter(connection)
     connection.put(b"x")
     next(iterator)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messagebus.stores import State
-from messagebus.stores.sequencer import Entry, Gate, Sequencer, Unreadable
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Message
+from messagebus.stores import StoreState
+from messagebus.stores.sequencer import Entry, Gate, Sequencer, Unreadable
 
 from .recorder import Recorder
 
@@ -31,10 +31,10 @@ class Store:
         self.available = True
         self.epochs = True
 
-    def named_state(self) -> State:
+    def named_state(self) -> StoreState:
         if not self.available:
             raise BackendUnavailable("gone")
-        return State(self.global_id, f"epoch {self.life}" if self.epochs else None)
+        return StoreState(self.global_id, f"epoch {self.life}" if self.epochs else None)
 
     def entries(self, after: int) -> Sequence[Entry]:
         if not self.available:
@@ -83,7 +83,7 @@ def test_a_feed_starts_where_the_store_stands_and_gets_what_comes_then(feed: Fee
     feed.connect()
     feed.store.publish(2)
     feed.read()
-    assert feed.recorder.told("started") == [State(3, "epoch 1")]
+    assert feed.recorder.told("started") == [StoreState(3, "epoch 1")]
     assert feed.recorder.ids == [4, 5]
 
 
@@ -92,7 +92,7 @@ def test_messages_that_the_state_already_counted_are_not_delivered_when_the_stre
     feed.connect(between=2)
     feed.store.publish()
     feed.read()
-    assert feed.recorder.told("started") == [State(5, "epoch 1")]
+    assert feed.recorder.told("started") == [StoreState(5, "epoch 1")]
     assert feed.recorder.ids == [6]
     assert feed.recorder.told("lost") == []
 
@@ -127,7 +127,7 @@ def test_a_hole_that_the_backlog_has_as_well_is_said_to_be_lost_and_nothing_behi
     feed.store.publish()
     feed.read()
     assert feed.recorder.ids == [1, 2, 7]
-    assert feed.recorder.told("lost") == [State(6, "epoch 1")]
+    assert feed.recorder.told("lost") == [StoreState(6, "epoch 1")]
 
 
 def test_an_id_that_goes_backwards_is_a_reset_and_the_message_still_comes(feed: Feed) -> None:
@@ -138,7 +138,7 @@ def test_an_id_that_goes_backwards_is_a_reset_and_the_message_still_comes(feed: 
     feed.store.publish(2)
     feed.read()
     assert feed.recorder.ids == [1, 2, 1, 2]
-    assert feed.recorder.told("lost") == [State(0, "epoch 2")]
+    assert feed.recorder.told("lost") == [StoreState(0, "epoch 2")]
 
 
 def test_a_reset_store_whose_first_message_has_the_id_that_was_seen_last_is_noticed(feed: Feed) -> None:
@@ -158,7 +158,7 @@ def test_a_reset_before_the_first_message_of_a_connection_is_not_taken_for_a_dup
     feed.store.publish()
     feed.read()
     assert feed.recorder.ids == [1]
-    assert feed.recorder.told("lost") == [State(0, "epoch 2")]
+    assert feed.recorder.told("lost") == [StoreState(0, "epoch 2")]
 
 
 def test_a_reset_between_two_connections_is_noticed_by_the_smaller_id(feed: Feed) -> None:
@@ -168,7 +168,7 @@ def test_a_reset_between_two_connections_is_noticed_by_the_smaller_id(feed: Feed
     feed.connect()
     feed.store.publish()
     feed.read()
-    assert feed.recorder.told("lost") == [State(0, "epoch 2")]
+    assert feed.recorder.told("lost") == [StoreState(0, "epoch 2")]
     assert feed.recorder.ids == [1]
 
 
@@ -180,7 +180,7 @@ def test_a_reset_between_two_connections_is_noticed_by_the_epoch_where_the_id_ha
     feed.store.reset()
     feed.store.publish(5)
     feed.connect()
-    assert feed.recorder.told("lost") == [State(5, "epoch 2")]
+    assert feed.recorder.told("lost") == [StoreState(5, "epoch 2")]
     assert feed.recorder.ids == []
 
 
@@ -225,7 +225,7 @@ def test_a_shut_gate_lets_nothing_through() -> None:
     gate.healthy(True)
     gate.shut()
     gate.received([message(1)])
-    gate.lost(State(1, None))
+    gate.lost(StoreState(1, None))
     assert recorder.events == [("healthy", True)]
 
 
@@ -283,7 +283,7 @@ def test_whatever_happens_every_message_comes_once_and_in_order_or_is_said_to_be
 
     position: int | None = None
     for kind, value in feed.recorder.events:
-        if isinstance(value, State):
+        if isinstance(value, StoreState):
             position = value.global_id
         elif isinstance(value, Message):
             assert kind == "message"

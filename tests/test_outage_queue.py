@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from messagebus.stores import Publication
-from messagebus.stores.memory import MemoryBackend
 from messagebus.errors import BackendUnavailable, BusClosed, PublishQueueFull
 from messagebus.message import Ids
 from messagebus.options import Options
 from messagebus.publishing.outage_queue import PublishQueue
+from messagebus.stores import Publication
+from messagebus.stores.memory import MemoryStore
 from tests.eventually import eventually
 from tests.queued import publication, publish
 
 
-class Flaky(MemoryBackend):
+class Flaky(MemoryStore):
     """The memory store, which can be gone."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ import pytest
 from werkzeug.wrappers import Request
 
 from messagebus import Bus, InvalidChannel, InvalidOption, Message
-from messagebus.hub.permissions import Access, make_grant, read_grants
 from messagebus.http.origins import is_allowed, is_same
+from messagebus.hub.permissions import Access, make_grant, read_grants
 
 
 @pytest.fixture

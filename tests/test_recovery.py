@@ -16,19 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.wrappers import Request
 
-from messagebus.hub.permissions import Access
-from messagebus.stores import Backlog, State
-from messagebus.hub.recovery import Due, View, Want, add_due, covers, read_after
-from messagebus.hub.window import Channel
 from messagebus.errors import FEED_LOST, BackendUnavailable
-from messagebus.http.context import Exchange, plain_context
+from messagebus.http.context import RequestContext, plain_context
+from messagebus.http.parsing import SubscribeParams
 from messagebus.hub.hub import Hub
+from messagebus.hub.node import SubscriptionPlan
+from messagebus.hub.permissions import Access
+from messagebus.hub.recovery import CatchUp, Cursor, HistoryView, add_due, covers, read_after
+from messagebus.hub.subscriber import Identity, Subscriber
+from messagebus.hub.window import ChannelWindow
+from messagebus.loop.reactor import Reactor
 from messagebus.message import Message
 from messagebus.options import Options
-from messagebus.loop.reactor import Reactor
-from messagebus.http.parsing import Asked
-from messagebus.hub.node import Prepared
-from messagebus.hub.subscriber import Identity, Subscriber
+from messagebus.stores import Backlog, StoreState
 
 from .late_feed import NAME, Paper, Plain, late_feed
 
@@ -45,14 +45,14 @@ def test_from_a_position_everything_after_it_arrives_once_or_is_said_to_be_gone(
     with late_feed(kept, window) as feed:
         feed.do(before)
         position = data.draw(st.integers(0, len(feed.global_ids)))
-        want = Want(NAME, NAME, position)
+        want = Cursor(NAME, NAME, position)
         paper = feed.subscribe(want, between)
         feed.do(after)
         feed.finish(paper)
         first = position + 1
         for gap in paper.told("/__gap"):
             assert gap[NAME]["after"] == position
-            assert position + 1 < gap[NAME]["before"] <= feed.runtime.backend.backlog(NAME).first_id
+            assert position + 1 < gap[NAME]["before"] <= feed.node.store.backlog(NAME).first_id
             # What the store has dropped before the feed brought it may still come with the feed.
             first = min(gap[NAME]["before"], *paper.ids[:1] or [1 << 30])
         assert position < first
@@ -68,7 +68,7 @@ def test_from_minus_k_the_last_messages_arrive_once_and_then_the_new_ones(
         feed.do(before)
         known = len(feed.global_ids)
         position = data.draw(st.integers(-8, -1))
-        want = Want(NAME, NAME, position)
+        want = Cursor(NAME, NAME, position)
         paper = feed.subscribe(want, between)
         feed.do(after)
         feed.finish(paper)
@@ -89,8 +89,8 @@ def test_from_a_global_id_everything_after_it_arrives_once_or_is_said_to_be_gone
 ) -> None:
     with late_feed(kept, window) as feed:
         feed.do(before)
-        since = data.draw(st.integers(0, feed.runtime.backend.state().global_id))
-        want = Want(NAME, NAME, -1, after=since)
+        since = data.draw(st.integers(0, feed.node.store.state().global_id))
+        want = Cursor(NAME, NAME, -1, after=since)
         paper = feed.subscribe(want, between)
         feed.do(after)
         feed.finish(paper)
@@ -114,12 +114,12 @@ def test_what_is_read_from_the_store_for_a_position_suffices_for_it(
     last_id: int, kept: int, position: int, stale: bool, strict: bool
 ) -> None:
     kept = min(kept, last_id)
-    want = Want(NAME, NAME, position, stale=stale, strict=strict)
+    want = Cursor(NAME, NAME, position, stale=stale, strict=strict)
     after = read_after(want, last_id)
     first_id = last_id - kept + 1
     messages = [Message(10 * n, n, NAME, b"1") for n in range(max(first_id, after + 1), last_id + 1)]
-    view = View.of(Backlog(messages, last_id, first_id), after)
-    due = Due()
+    view = HistoryView.of(Backlog(messages, last_id, first_id), after)
+    due = CatchUp()
     ids = [message.message_id for message in add_due(due, view, want)]
     whole = list(range(first_id, last_id + 1))
     if stale or (strict and position > last_id):
@@ -141,8 +141,8 @@ def test_what_is_read_from_the_store_for_a_position_suffices_for_it(
 def test_a_position_that_the_backlog_has_lost_is_no_gap_where_a_later_global_id_is_known() -> None:
     """An EventSource that reconnects gives both: the position of its page, and its Last-Event-ID."""
     kept = [Message(100 + n, 50 + n, NAME, b"1") for n in range(1, 11)]
-    view = View.of(Backlog(kept, 60, 51), 0)
-    due, want = Due(), Want(NAME, NAME, 12, after=105)
+    view = HistoryView.of(Backlog(kept, 60, 51), 0)
+    due, want = CatchUp(), Cursor(NAME, NAME, 12, after=105)
     assert covers(view, want)
     assert add_due(due, view, want) == kept[5:]
     assert due.gaps == {}
@@ -153,9 +153,9 @@ def test_a_position_that_the_backlog_has_lost_is_no_gap_where_a_later_global_id_
 def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
     with late_feed(kept=1, window=8) as feed:
         feed.do("pod")
-        feed.runtime.backend.expire_all_backlogs()
+        feed.node.store.expire_all_backlogs()
         feed.dispatch(1)
-        paper = feed.subscribe(Want(NAME, NAME, after=1), "")
+        paper = feed.subscribe(Cursor(NAME, NAME, after=1), "")
         assert paper.told("/__gap") == []
         assert [status[NAME] for status in paper.told("/__status")] == [1]
 
@@ -163,18 +163,18 @@ def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
 def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> None:
     with late_feed(kept=8, window=8) as feed:
         feed.do("ppdd")
-        prepared = feed.read(Want(NAME, NAME, 0))
-        feed.runtime.hub.lost(State(0, "another life"))
+        prepared = feed.read(Cursor(NAME, NAME, 0))
+        feed.node.hub.lost(StoreState(0, "another life"))
         assert feed.open(prepared, lambda: prepared).finished
-        view = feed.runtime.hub.enter(NAME).view()
+        view = feed.node.hub.enter(NAME).view()
         assert view is None, "what was read of the former life is nothing that is known of this one"
 
 
 def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again() -> None:
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
-        want = Want(NAME, NAME, 1)
-        assert feed.runtime.knows([want]), "nothing is read for it"
+        want = Cursor(NAME, NAME, 1)
+        assert feed.node.knows([want]), "nothing is read for it"
         paper = feed.subscribe(want, "ppppdddd")
         assert paper.ids == [2, 3, 4, 5, 6, 7, 8]
         feed.do("pd")
@@ -183,26 +183,26 @@ def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again(
 
 @pytest.mark.parametrize("outage", [BackendUnavailable("away"), ValueError("a mistake"), gevent.Timeout(1)])
 def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: BaseException) -> None:
-    def fail() -> Prepared:
+    def fail() -> SubscriptionPlan:
         raise outage
 
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
-        prepared = feed.read(Want(NAME, NAME, 1))
+        prepared = feed.read(Cursor(NAME, NAME, 1))
         feed.do("ppppdddd")
         paper = feed.open(prepared, fail)
         assert paper.finished
-        assert not feed.runtime.hub.subscribers
+        assert not feed.node.hub.subscribers
 
 
 def test_a_subscriber_is_sent_back_where_the_window_moves_on_each_time() -> None:
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
-        prepared = feed.read(Want(NAME, NAME, 1))
+        prepared = feed.read(Cursor(NAME, NAME, 1))
         feed.do("ppppdddd")
         readings: list[None] = []
 
-        def read_the_same() -> Prepared:
+        def read_the_same() -> SubscriptionPlan:
             readings.append(None)
             return prepared
 
@@ -213,18 +213,18 @@ def test_a_subscriber_is_sent_back_where_the_window_moves_on_each_time() -> None
 @pytest.mark.parametrize(("known", "unasked", "told"), [("old", False, True), (None, False, False), (None, True, True)])
 def test_a_client_is_told_the_epoch_as_it_is_when_it_is_taken_in(known: str | None, unasked: bool, told: bool) -> None:
     with late_feed(kept=8, window=8) as feed:
-        exchange = Exchange(feed.runtime, Request({}), "c", plain_context)
-        feed.runtime.hub.epoch = known or "old"
-        exchange.asked = Asked({}, None, known)
+        exchange = RequestContext(feed.node, Request({}), "c", plain_context)
+        feed.node.hub.epoch = known or "old"
+        exchange.asked = SubscribeParams({}, None, known)
         has_to_be_told = exchange.epoch_teller(unasked)
         assert has_to_be_told() is unasked
-        feed.runtime.hub.epoch = "new"
+        feed.node.hub.epoch = "new"
         assert has_to_be_told() is told
 
 
 def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None:
     with late_feed(kept=8, window=8) as feed:
-        hub = feed.runtime.hub
+        hub = feed.node.hub
         subscriber = Subscriber(hub, Plain(), Identity("c"), b"", None)
         subscriber.outlet = Paper()
         called: list[Subscriber] = []
@@ -238,18 +238,18 @@ def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None
 def test_who_is_ahead_of_this_process_is_never_told_without_the_store() -> None:
     with late_feed(kept=8, window=8) as feed:
         feed.do("pd")
-        feed.subscribe(Want(NAME, NAME, 0), "")
-        feed.runtime.backend.shared = True
-        assert feed.runtime.knows([Want(NAME, NAME, after=1)])
-        assert not feed.runtime.knows([Want(NAME, NAME, after=2)])
-        feed.runtime.hub.epoch = None
-        assert not feed.runtime.knows([Want(NAME, NAME, after=1)])
+        feed.subscribe(Cursor(NAME, NAME, 0), "")
+        feed.node.store.shared = True
+        assert feed.node.knows([Cursor(NAME, NAME, after=1)])
+        assert not feed.node.knows([Cursor(NAME, NAME, after=2)])
+        feed.node.hub.epoch = None
+        assert not feed.node.knows([Cursor(NAME, NAME, after=1)])
 
 
 def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:
-    channel = Channel(NAME, 0)
+    channel = ChannelWindow(NAME, 0)
     channel.append([Message(1, 1, NAME, b"1")], 8, 1000)
-    views: list[View | None] = []
+    views: list[HistoryView | None] = []
 
     class Appended(list[Message]):
         def __iter__(self) -> Iterator[Message]:
@@ -263,7 +263,7 @@ def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:
 
 def test_a_store_that_does_not_answer_keeps_nobody_waiting_behind_all_the_others() -> None:
     hub = Hub(Options(store_timeout=0.1), Reactor(), 10, Access(), lambda error, where: None)
-    hub.start(State(0, "epoch"))
+    hub.start(StoreState(0, "epoch"))
     waits: list[float] = []
 
     def hang(*arguments: Any) -> Any:
@@ -273,7 +273,7 @@ def test_a_store_that_does_not_answer_keeps_nobody_waiting_behind_all_the_others
     def read() -> None:
         began = time.monotonic()
         with contextlib.suppress(BackendUnavailable):
-            hub.read(Want(NAME, NAME, 0), hang, hang)
+            hub.read(Cursor(NAME, NAME, 0), hang, hang)
         waits.append(time.monotonic() - began)
 
     threads = [threading.Thread(target=read) for _ in range(10)]
@@ -286,7 +286,7 @@ def test_a_store_that_does_not_answer_keeps_nobody_waiting_behind_all_the_others
 
 
 def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> None:
-    due = Due([Message(9, 1, "/a", b"1"), Message(4, 2, "/b", b"2")], {"/a": (None, 1)}, {"/b": 2})
+    due = CatchUp([Message(9, 1, "/a", b"1"), Message(4, 2, "/b", b"2")], {"/a": (None, 1)}, {"/b": 2})
     batch = due.batch("epoch", False)
     assert [message.channel for message in batch] == ["/__gap", "/b", "/a", "/__status"]
     assert json.loads(batch[-1].raw) == {"/b": 2, "__epoch": "epoch"}
@@ -294,6 +294,6 @@ def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> 
 
 
 def test_the_epoch_is_said_by_itself_where_it_has_to_be() -> None:
-    assert Due().batch("epoch", False) == []
-    [status] = Due().batch("epoch", True)
+    assert CatchUp().batch("epoch", False) == []
+    [status] = CatchUp().batch("epoch", True)
     assert json.loads(status.raw) == {"__epoch": "epoch"}

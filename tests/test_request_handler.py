@@ -14,8 +14,8 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messagebus.serve.request_handler import Handler
 from messagebus.http.hijack import HAND_OVER
+from messagebus.serve.request_handler import Handler
 
 TOKEN = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
 FRAMING = {"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect"}

@@ -1,0 +1,484 @@
+"""What every store promises (``messagebus/stores/base.py``), asked of each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from messagebus.errors import BackendUnavailable, BusClosed
+from messagebus.message import Ids, Message, encode_envelope
+from messagebus.options import Options
+from messagebus.stores import Publication, Store, StoreState, open_store
+from tests.eventually import eventually
+from tests.recorder import Recorder
+from tests.store_helpers import listen
+
+from .stores import PostgresStore, RedisStore, StoreUnderTest
+
+NAMES = ["/a", "/chat|room", "/häuser/雪/🎉", "/a b?c=d&e", "/a$|$site", "/a|b$|$my|site", "/global/x"]
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
+def harness(request: pytest.FixtureRequest) -> Iterator[StoreUnderTest]:
+    if request.param == "memory":
+        harness = StoreUnderTest()
+    elif request.param == "redis":
+        request.getfixturevalue("redis_url")
+        harness = RedisStore(request.getfixturevalue("redis_server"))
+    else:
+        request.getfixturevalue("postgres_url")
+        harness = PostgresStore(request.getfixturevalue("postgres_server"))
+    before = set(threading.enumerate())
+    yield harness
+    for store in harness.stores:
+        store.close()
+    eventually(lambda: set(threading.enumerate()) <= before, message="a closed store left threads behind")
+
+
+@pytest.fixture
+def store(harness: StoreUnderTest) -> Store:
+    return harness.open()
+
+
+def publish(store: Store, name: str, data: object = None, size: int = 1000, age: int = 1000) -> Ids:
+    raw = b"null" if data is None else b"%d" % data if isinstance(data, int) else b'"%b"' % str(data).encode()
+    return store.publish(name, encode_envelope(raw), max_backlog_size=size, max_backlog_age=age)
+
+
+def ids(messages: list[Message]) -> list[int]:
+    return [message.message_id for message in messages]
+
+
+# --- publishing and reading ---
+
+
+def test_an_empty_store_has_no_ids_no_epoch_and_no_messages(store: Store) -> None:
+    assert store.state() == StoreState(0, None)
+    assert store.backlog("/a") == ([], 0, 1)
+    assert store.last_ids(["/a", "/b"]) == [0, 0]
+    assert store.last_ids([]) == []
+    assert store.global_backlog() == []
+
+
+def test_message_ids_count_per_name_and_global_ids_over_all(store: Store) -> None:
+    assert [publish(store, name) for name in ("/a", "/b", "/a")] == [Ids(1, 1), Ids(1, 2), Ids(2, 3)]
+    assert store.last_ids(["/b", "/c", "/a"]) == [1, 0, 2]
+    assert store.state().global_id == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_kept_and_given_back(store: Store, name: str) -> None:
+    recorder = listen(store)
+    publish(store, name, "x")
+    (message,) = store.backlog(name).messages
+    (same,) = store.global_backlog()
+    (heard,) = eventually(lambda: recorder.messages)
+    assert message.name == same.name == heard.name == name
+    assert message.data == same.data == heard.data == "x"
+
+
+def test_a_channel_on_two_sites_is_two(store: Store) -> None:
+    publish(store, "/a$|$one", 1)
+    publish(store, "/a$|$two", 2)
+    (message,) = store.backlog("/a$|$two").messages
+    assert (message.channel, message.site_id, message.message_id, message.data) == ("/a", "two", 1, 2)
+    assert store.backlog("/a").messages == []
+
+
+def test_targets_and_data_come_back_as_they_were_published(store: Store) -> None:
+    raw = '{"k":\r\n"|\\r\\n|ü\\u0000"}'.encode()
+    envelope = encode_envelope(raw, user_ids=[1, "u"], group_ids=[2], client_ids=["c"])
+    store.publish("/a", envelope, max_backlog_size=10, max_backlog_age=10)
+    (message,) = store.backlog("/a").messages
+    assert message.raw == raw
+    assert (message.user_ids, message.group_ids, message.client_ids) == ((1, "u"), (2,), ("c",))
+
+
+def test_a_backlog_is_read_from_a_position_and_says_where_the_channel_stands(store: Store) -> None:
+    for number in range(1, 8):
+        publish(store, "/a", number, size=5)
+    assert ids(store.backlog("/a").messages) == [3, 4, 5, 6, 7]
+    assert [message.data for message in store.backlog("/a", 5).messages] == [6, 7]
+    for after in (-1, 0, 5, 7, 100):
+        assert store.backlog("/a", after)[1:] == (7, 3)
+    assert store.backlog("/a", 7).messages == store.backlog("/a", 100).messages == []
+
+
+def test_ids_have_no_holes_under_eight_publishers_and_each_ones_order_is_kept(harness: StoreUnderTest) -> None:
+    store = harness.open(max_global_backlog_size=1000)
+    recorder = listen(store)
+    given: list[Ids] = []
+
+    def work(publisher: int) -> None:
+        given.extend(publish(store, f"/{publisher % 2}", publisher * 1000 + number) for number in range(50))
+
+    threads = [threading.Thread(target=work, args=(publisher,)) for publisher in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(ids.global_id for ids in given) == list(range(1, 401))
+    assert ids(store.backlog("/0").messages) == ids(store.backlog("/1").messages) == list(range(1, 201))
+    assert [message.global_id for message in store.global_backlog()] == list(range(1, 401))
+    eventually(lambda: len(recorder.messages) == 400)
+    assert recorder.ids == list(range(1, 401))
+    numbers = [int(str(data)) for data in recorder.data]
+    for publisher in range(8):
+        assert [number for number in numbers if number // 1000 == publisher] == [
+            publisher * 1000 + number for number in range(50)
+        ]
+
+
+# --- many at once ---
+
+
+def test_many_messages_are_published_in_their_order_and_their_ids_are_returned(store: Store) -> None:
+    recorder = listen(store)
+    publish(store, "/b")
+    names = ["/a", "/a", "/b", "/a|x$|$s", "/a"]
+    given = store.publish_many(
+        [Publication(name, encode_envelope(b"%d" % number), 10, 10) for number, name in enumerate(names)]
+    )
+    assert given == [Ids(1, 2), Ids(2, 3), Ids(2, 4), Ids(1, 5), Ids(3, 6)]
+    eventually(lambda: len(recorder.messages) == 6)
+    assert recorder.ids == [1, 2, 3, 4, 5, 6]
+    assert [message.name for message in recorder.messages] == ["/b", *names]
+    assert [message.data for message in store.backlog("/a").messages] == [0, 1, 4]
+    assert [message.global_id for message in store.global_backlog()] == [1, 2, 3, 4, 5, 6]
+    assert store.publish_many([]) == []
+
+
+@pytest.mark.parametrize("clear_every", [1, 7])
+def test_many_at_once_leave_the_same_as_one_by_one(harness: StoreUnderTest, clear_every: int) -> None:
+    store = harness.open(clear_every=clear_every, max_global_backlog_size=40)
+    messages = [
+        Publication(f"/{number // 3 % 4}", encode_envelope(b"%d" % number), 3 + number // 3 % 4, 100)
+        for number in range(100)
+    ]
+
+    def kept() -> object:
+        global_backlog = [(m.global_id, m.name, m.message_id, m.data) for m in store.global_backlog()]
+        return global_backlog, [
+            ([m.data for m in backlog.messages], backlog.last_id, backlog.first_id)
+            for backlog in map(store.backlog, ("/0", "/1", "/2", "/3"))
+        ]
+
+    one_by_one = [
+        store.publish(name, envelope, max_backlog_size=size, max_backlog_age=age)
+        for name, envelope, size, age in messages
+    ]
+    expected = kept()
+    store.reset()
+    assert store.publish_many(messages[:60]) + store.publish_many(messages[60:]) == one_by_one
+    assert kept() == expected
+
+
+def test_thousands_of_messages_at_once_reach_the_listeners_without_a_hole(harness: StoreUnderTest) -> None:
+    store = harness.open(max_global_backlog_size=10_000)
+    recorder = listen(store)
+    messages = [Publication(f"/{number % 7}", encode_envelope(b"%d" % number), 1000, 100) for number in range(2500)]
+    assert [ids.global_id for ids in store.publish_many(messages)] == list(range(1, 2501))
+    eventually(lambda: len(recorder.messages) == 2500)
+    assert recorder.data == list(range(2500))
+
+
+# --- what is dropped ---
+
+
+def test_expired_backlogs_are_gone_while_ids_epoch_and_feeds_go_on(store: Store) -> None:
+    recorder = listen(store)
+    for name in NAMES:
+        publish(store, name, 1)
+        publish(store, name, 2)
+    state = store.state()
+    store.expire_all_backlogs()
+    assert [store.backlog(name) for name in NAMES] == [([], 2, 3)] * len(NAMES)
+    assert store.global_backlog() == []
+    assert store.last_ids(NAMES) == [2] * len(NAMES)
+    assert store.state() == state
+    assert publish(store, NAMES[0], 3) == Ids(3, state.global_id + 1)
+    assert [message.data for message in store.backlog(NAMES[0]).messages] == [3]
+    assert store.backlog(NAMES[0]).first_id == 3
+    assert [message.data for message in store.global_backlog()] == [3]
+    eventually(lambda: len(recorder.messages) == 2 * len(NAMES) + 1)
+    assert recorder.told("lost") == []
+
+
+def test_the_global_backlog_is_limited_and_read_from_a_position(harness: StoreUnderTest) -> None:
+    store = harness.open(max_global_backlog_size=4)
+    for number in range(6):
+        publish(store, f"/{number % 2}", number)
+    assert [message.data for message in store.global_backlog()] == [2, 3, 4, 5]
+    assert [message.global_id for message in store.global_backlog(4)] == [5, 6]
+    assert store.global_backlog(6) == store.global_backlog(100) == []
+    assert len(store.backlog("/0").messages) == 3
+
+
+def test_the_global_backlog_leaves_out_what_a_channel_no_longer_keeps(store: Store) -> None:
+    for _ in range(3):
+        publish(store, "/a", size=1)
+        publish(store, "/b")
+    assert [message.global_id for message in store.global_backlog()] == [2, 4, 5, 6]
+
+
+def test_with_clear_every_backlogs_are_trimmed_on_every_nth_message_only(harness: StoreUnderTest) -> None:
+    store = harness.open(clear_every=5, max_global_backlog_size=4)
+    for number in range(1, 10):
+        publish(store, "/a", number, size=3)
+        kept = 3 + number % 5 if number >= 5 else number
+        assert len(store.backlog("/a").messages) == kept
+    assert [message.global_id for message in store.global_backlog()] == [3, 4, 5, 6, 7, 8, 9]
+    publish(store, "/a", 10, size=3)
+    assert ids(store.backlog("/a").messages) == [8, 9, 10]
+
+
+def test_a_backlog_is_dropped_some_time_after_its_last_message_but_its_ids_go_on(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    publish(store, "/other", age=100)
+    publish(store, "/a", age=10)
+    harness.pass_time(8)
+    publish(store, "/a", age=10)
+    harness.pass_time(8)
+    assert ids(store.backlog("/a").messages) == [1, 2]
+    harness.pass_time(3)
+    assert store.backlog("/a") == ([], 2, 3)
+    assert [message.channel for message in store.global_backlog()] == ["/other"]
+    assert publish(store, "/a", age=10).message_id == 3
+    assert store.backlog("/a").first_id == 3
+
+
+def test_ids_are_forgotten_after_four_times_the_age_and_old_pointers_do_not_lead_to_new_messages(
+    harness: StoreUnderTest,
+) -> None:
+    store = harness.open()
+    publish(store, "/other", age=100)
+    publish(store, "/a", 1, age=10)
+    harness.pass_time(38)
+    assert store.last_ids(["/a"]) == [1]
+    harness.pass_time(4)
+    assert store.last_ids(["/a"]) == [0]
+    assert publish(store, "/a", 2, age=10) == Ids(1, 3)
+    assert [(message.global_id, message.data) for message in store.global_backlog()] == [(1, None), (3, 2)]
+
+
+def test_the_global_backlog_lives_as_long_as_the_longest_age(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    publish(store, "/a", age=20)
+    publish(store, "/b", age=10)
+    harness.pass_time(15)
+    assert [message.channel for message in store.global_backlog()] == ["/a"]
+    harness.pass_time(6)
+    assert store.global_backlog() == []
+    assert store.state().global_id == 2
+    assert publish(store, "/a").global_id == 3
+    assert [message.global_id for message in store.global_backlog()] == [3]
+
+
+# --- the epoch, and resets ---
+
+
+def test_the_epoch_is_made_with_the_first_message_and_stays(store: Store) -> None:
+    publish(store, "/a")
+    epoch = store.state().epoch
+    assert epoch
+    publish(store, "/a")
+    assert store.state() == StoreState(2, epoch)
+
+
+def test_a_feed_of_an_empty_store_knows_the_epoch_from_the_beginning(store: Store) -> None:
+    recorder = listen(store)
+    (state,) = recorder.told("started")
+    publish(store, "/a")
+    assert isinstance(state, StoreState)
+    assert state.epoch
+    assert state == StoreState(0, store.state().epoch)
+
+
+def test_a_reset_store_begins_anew_with_another_epoch(store: Store) -> None:
+    for name in NAMES:
+        publish(store, name)
+    before = store.state().epoch
+    store.reset()
+    assert store.state() == StoreState(0, None)
+    assert store.last_ids(NAMES) == [0] * len(NAMES)
+    assert store.backlog("/a") == ([], 0, 1)
+    assert store.global_backlog() == []
+    assert publish(store, "/a") == Ids(1, 1)
+    assert store.state().epoch not in (None, before)
+
+
+def test_a_feed_notices_that_the_store_was_reset_and_goes_on(store: Store) -> None:
+    recorder = listen(store)
+    for number in range(3):
+        publish(store, "/a", number)
+    eventually(lambda: len(recorder.messages) == 3)
+    store.reset()
+    publish(store, "/a", 3)
+    publish(store, "/a", 4)
+    eventually(lambda: recorder.told("lost") and len(recorder.messages) == 5)
+    assert recorder.data == [0, 1, 2, 3, 4]
+    assert recorder.ids == [1, 2, 3, 1, 2]
+
+
+# --- feeds ---
+
+
+def test_a_feed_starts_where_the_store_stands(store: Store) -> None:
+    publish(store, "/a", 1)
+    recorder = listen(store)
+    publish(store, "/b", 2)
+    eventually(lambda: recorder.messages)
+    assert recorder.told("started") == [StoreState(1, store.state().epoch)]
+    assert recorder.data == [2]
+    assert recorder.told("healthy") == []
+
+
+def test_every_listener_hears_every_message_in_the_order_of_the_ids(store: Store) -> None:
+    recorders = [listen(store) for _ in range(3)]
+    for number in range(100):
+        publish(store, f"/{number % 3}", number)
+    for recorder in recorders:
+        eventually(lambda recorder=recorder: len(recorder.messages) == 100)  # type: ignore[misc]
+        assert recorder.data == list(range(100))
+        assert recorder.ids == list(range(1, 101))
+
+
+def test_a_feed_that_loses_its_connection_while_messages_are_published_misses_none(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    recorder = listen(store)
+    for number in range(400):
+        if number % 100 == 50:
+            harness.cut_feeds()
+        publish(store, f"/{number % 3}", number)
+    eventually(lambda: len(recorder.messages) >= 400)
+    assert recorder.data == list(range(400))
+    assert recorder.told("lost") == []
+    if harness.on_network:
+        eventually(lambda: recorder.events[-1] == ("healthy", True) or recorder.told("healthy")[-1] is True)
+        assert False in recorder.told("healthy")
+
+
+def test_a_closed_feed_is_silent_and_its_thread_has_ended(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    recorder = Recorder()
+    feed = store.listen(recorder)
+    eventually(lambda: recorder.told("started"))
+    publish(store, "/a", 1)
+    eventually(lambda: recorder.messages)
+    began = time.monotonic()
+    feed.close()
+    feed.close()
+    assert time.monotonic() - began < 1
+    publish(store, "/a", 2)
+    assert recorder.data == [1]
+    assert not [thread for thread in recorder.threads - {threading.current_thread()} if thread.is_alive()]
+    if harness.on_network:
+        eventually(lambda: harness.feeds_of_server() == 0)
+
+
+def test_a_closed_backend_refuses_everything(store: Store) -> None:
+    recorder = listen(store)
+    publish(store, "/a")
+    store.close()
+    store.close()
+    with pytest.raises(BusClosed):
+        publish(store, "/a")
+    with pytest.raises(BusClosed):
+        store.state()
+    with pytest.raises(BusClosed):
+        store.listen(recorder)
+
+
+# --- other processes, threads and greenlets ---
+
+
+def test_a_forked_child_publishes_and_listens_while_the_parent_goes_on_unharmed(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    recorder = listen(store)
+    publish(store, "/a", 1)
+    eventually(lambda: recorder.messages)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons: forking with threads
+        child = os.fork()
+    if child == 0:  # pragma: no cover - coverage does not see the child
+        status = 1
+        try:
+            store.after_fork()
+            heard = listen(store)
+            publish(store, "/a", 2)
+            eventually(lambda: heard.data == [2])
+            assert recorder.data == [1]
+            store.close()
+            status = 0
+        finally:
+            os._exit(status)
+    _, result = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(result) == 0
+    publish(store, "/a", 3)
+    expected = [1, 3] if not store.shared else [1, 2, 3]
+    eventually(lambda: recorder.data == expected)
+    assert recorder.told("healthy") == []
+    assert [message.data for message in store.backlog("/a").messages] == expected
+
+
+def test_a_backend_that_was_made_before_gevent_patched_the_process_works_after_it(harness: StoreUnderTest) -> None:
+    program = """if True:
+        import sys
+        from messagebus.stores import open_store
+        from messagebus.options import Options
+        store = open_store(Options(url=sys.argv[1]))
+        from gevent import monkey
+        monkey.patch_all()
+        import gevent, threading
+        from tests.eventually import eventually
+        from tests.recorder import Recorder
+        recorder = Recorder()
+        store.listen(recorder)
+        eventually(lambda: recorder.told("started"))
+        def work():
+            for _ in range(10):
+                store.publish("/a", b'{"data":1}', max_backlog_size=1000, max_backlog_age=10)
+                gevent.sleep(0)
+        gevent.joinall([gevent.spawn(work) for _ in range(100)], raise_error=True)
+        eventually(lambda: len(recorder.messages) == 1000)
+        assert recorder.ids == list(range(1, 1001))
+        store.close()
+    """
+    # gevent's own warning, for redis-py and ssl are imported before the patch here, is not what this test is about.
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, harness.url], check=True, timeout=60)
+
+
+def test_an_unavailable_store_says_so(harness: StoreUnderTest) -> None:
+    if not harness.on_network:
+        assert not harness.open().shared
+        return
+    scheme = harness.url.partition(":")[0]
+    store = open_store(Options(url=f"{scheme}://u:secret@127.0.0.1:1/0", store_timeout=0.5))
+    for ask in (
+        lambda: publish(store, "/a"),
+        lambda: store.backlog("/a"),
+        lambda: store.last_ids(["/a"]),
+        lambda: store.global_backlog(),
+        lambda: store.state(),
+        lambda: store.publish_many([Publication("/a", b"{}", 1, 1)]),
+        lambda: store.expire_all_backlogs(),
+        lambda: store.reset(),
+    ):
+        with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:1 ") as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+    store.close()
