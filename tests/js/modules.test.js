@@ -74,10 +74,10 @@ test("as an installed package it is imported by its name", () => {
   const folder = mkdtempSync(join(tmpdir(), "messagebus-"));
   try {
     mkdirSync(join(folder, "node_modules"));
-    symlinkSync(root, join(folder, "node_modules/messagebus"));
+    symlinkSync(root, join(folder, "node_modules/flask-messagebus"));
     const script = `
-      import MessageBus, { createMessageBus } from "messagebus";
-      import "messagebus/messagebus.js";
+      import MessageBus, { createMessageBus } from "flask-messagebus";
+      import "flask-messagebus/messagebus.js";
       console.log(MessageBus === globalThis.MessageBus, createMessageBus().status());`;
     const printed = execFileSync(process.execPath, ["--input-type=module", "-e", script], { cwd: folder, encoding: "utf8" });
     assert.equal(printed.trim(), "true stopped");

@@ -8,7 +8,7 @@ const FILE = fileURLToPath(new URL("calls.ts", import.meta.url));
 
 const CALLS = `
 import MessageBus, { createMessageBus, type Gap, type State } from "../../static/js/messagebus.mjs";
-import Named from "messagebus";
+import Named from "flask-messagebus";
 
 const undo: () => boolean = MessageBus.subscribe("/chat", (data, globalId, messageId) => console.log(data.text, globalId + messageId));
 MessageBus.subscribe<{ text: string }>("/chat", ({ text }) => text.trim(), "@17");

@@ -1,0 +1,4 @@
+// For its global alone: a bundler must not drop it.
+import "flask-messagebus";
+
+console.log("unused:", globalThis.MessageBus.status());

@@ -1,0 +1,3 @@
+import "flask-messagebus/messagebus.js";
+
+console.log("script:", MessageBus.state);
