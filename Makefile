@@ -1,6 +1,7 @@
 # make demo    the chat on http://127.0.0.1:8000; HOST, PORT and MESSAGEBUS_URL may be set. Ctrl-C ends it.
 # make test    everything that must pass: style, types, the tests of the client, the tests of the server
 # make lint, make types, make test-js, make test-py    each of them by itself
+# make js      builds static/js from static/js/src, for a commit that changes the client
 # make bench   measures it beside others, about 10 minutes; WORK="fan-out storm": only these; QUICK=1: a short run
 # make clean   removes what these made
 #
@@ -31,7 +32,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
 export PYTHON
 
-.PHONY: demo test check lint types test-js test-py coverage bench tools bench-tools clean
+.PHONY: demo test check lint types test-js test-py js coverage bench tools bench-tools clean
 
 demo: export HOST := $(HOST)
 demo: export PORT := $(PORT)
@@ -59,6 +60,9 @@ types: $(STAMPS)/test
 test-js: $(NODE)
 	@flag=$$(node -p 'parseInt(process.versions.node) < 20 ? "--experimental-global-webcrypto" : ""') && \
 	NODE_OPTIONS="$$NODE_OPTIONS $$flag" node --test tests/js/*.test.*js
+
+js: $(NODE)
+	npm run --silent build
 
 test-py: $(STAMPS)/test $(NODE)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)

@@ -183,8 +183,8 @@ def test_the_design_names_every_module() -> None:
 
 
 def test_the_clients_settings_are_documented_with_their_defaults() -> None:
-    source = CLIENT.with_name("messagebus.js").read_text()
-    (settings,) = re.findall(r"const SETTINGS = \{(.*?)\};", source, re.DOTALL)
+    source = (CLIENT.parent / "src" / "settings.js").read_text()
+    (settings,) = re.findall(r"const SETTINGS = \{(.*?)\n\};", source, re.DOTALL)
     names = re.findall(r"(\w+):", settings)
     program = (
         f"import {{ createMessageBus }} from {json.dumps(CLIENT.as_uri())};"

@@ -9,12 +9,9 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import NamedTuple
 
 from websockets.utils import accept_key
-from werkzeug.exceptions import NotFound
-from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Request, Response
 
 from ..errors import BackendUnavailable, Close
@@ -31,15 +28,13 @@ from ..transports import (
     Transport,
     join_batch,
 )
-from . import hijack
+from . import hijack, static_files
 from . import parsing as requests
 from .context import Context, RequestContext, plain_context, unavailable
 from .held_response import Headers, HeldResponse, MakeSubscriber, StartResponse, refuse_upgraded
 from .parsing import HTTPRefusal
 from .websocket_session import WebSocketSubscriber
 
-STATIC = Path(__file__).parents[1] / "static" / "js"
-STATIC_MAX_AGE = 3600
 SUBPROTOCOL = "messagebus.v1"
 NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
 JSON = ("Content-Type", "application/json; charset=utf-8")
@@ -103,10 +98,7 @@ def _route(node: Node, request: Request, path: str, context: Context) -> Answer 
     first, _, rest = path.partition("/")
     if first == "static":
         requests.check_method(request, "GET", "HEAD")
-        try:
-            return send_from_directory(STATIC, rest, request.environ, max_age=STATIC_MAX_AGE, conditional=True)
-        except NotFound:
-            raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", f"there is no file {rest[:100]}") from None
+        return static_files.respond(request, rest)
     serve = ENDPOINTS.get(rest)
     if serve is None:
         raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ...errors import BusClosed, InvalidChannel
+from ...http import static_files
 from ...http.routes import Answer, answer
 from ...message import check_channel
 from ...options import Environ
@@ -92,10 +93,11 @@ def script_tag(
     positions = dict(channels) if isinstance(channels, Mapping) else dict.fromkeys(channels, newest)
     for channel in positions:
         check_channel(channel)
-    source = url_for(endpoint, path="static/messagebus.js")
+    file = f"static/{static_files.version()}/messagebus.js"
+    source = url_for(endpoint, path=file)
     attributes: dict[str, str] = {
         "src": source,
-        "data-base-url": source.removesuffix("message-bus/static/messagebus.js"),
+        "data-base-url": source.removesuffix(f"message-bus/{file}"),
         "data-channels": json.dumps(positions),
     }
     if seen is not None and seen.epoch is not None:
