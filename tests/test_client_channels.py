@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from messagebus.client.channels import Channels, SubscribeParams, encode_query
-from messagebus.client.values import ClientMessage, Gap
+from messagebus.client.channels import Channels, Following, encode_query
+from messagebus.client.types import ClientMessage, Gap
 from messagebus.errors import InvalidChannel, InvalidPosition
 
 
@@ -37,7 +37,7 @@ class Reader:
         self.channels = Channels()
         for name, position in positions.items():
             self.channels.add(f"/{name}", note, position)
-        self.asked: SubscribeParams = self.channels.followed()
+        self.asked: Following = self.channels.followed()
 
     def read(self, *batch: dict[str, Any]) -> list[ClientMessage | Gap]:
         return [delivery.value for item in batch for delivery in self.channels.accept(item, self.asked)]

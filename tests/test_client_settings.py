@@ -114,11 +114,11 @@ def test_a_setting_out_of_range_is_refused_by_its_name(name: str, value: Any) ->
 
 
 def test_certificates_are_verified_unless_the_program_says_otherwise() -> None:
-    context = Client("https://localhost")._place.context
+    context = Client("https://localhost")._endpoint.context
     assert context is not None
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
-    assert Client("http://localhost")._place.context is None
+    assert Client("http://localhost")._endpoint.context is None
 
 
 def test_each_client_has_an_id_of_its_own() -> None:

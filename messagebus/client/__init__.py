@@ -2,23 +2,23 @@
 
 ::
 
-    client      what programs call
-    listening   the queue behind a loop over messages
-    runner      the client's thread: connections, one after the other, and callbacks
-    links       a connection of each transport: from a request to batches
-    http11      HTTP on a wire
-    wire        sockets, TLS and waiting
-    channels    positions, and what a batch does to them         no I/O
-    plan        which transport next, and when                   no I/O
-    parsers     bytes to batches                                 no I/O
-    settings    settings, and the server's address               no I/O
-    values      what programs are given                          no I/O
+    client              what programs call
+    mailbox             the queue behind a loop over messages
+    runner              the client's thread: connections, one after the other, and callbacks
+    links               a connection of each transport: from a request to batches
+    http11              HTTP on a byte stream
+    byte_stream         sockets, TLS and waiting
+    channels            positions, and what a batch does to them         no I/O
+    transport_selector  which transport next, and when                   no I/O
+    parsers             bytes to batches                                 no I/O
+    settings            settings, and the server's address               no I/O
+    types               what programs are given                          no I/O
 """
 
 from __future__ import annotations
 
 from .client import Client
 from .settings import Settings
-from .values import ClientMessage, Gap, PublishError, StateInfo, Stats
+from .types import ClientMessage, Gap, PublishError, StateInfo, Stats
 
 __all__ = ["Client", "ClientMessage", "Gap", "PublishError", "Settings", "StateInfo", "Stats"]

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from ..errors import InvalidPosition
 from ..message import GAP_CHANNEL, STATUS_CHANNEL, check_channel
-from .values import Callback, ClientMessage, Gap, Position
+from .types import Callback, ClientMessage, Gap, Position
 
 EPOCH_KEY = "__epoch"
 GRANTS_KEY = "__grants"
@@ -27,7 +27,7 @@ class FollowedChannel:
         self.callbacks = [callback]
 
 
-SubscribeParams = dict[str, FollowedChannel | None]
+Following = dict[str, FollowedChannel | None]
 """What a connection follows, by name; ``None``: no longer."""
 
 
@@ -87,7 +87,7 @@ class Channels:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def followed(self) -> SubscribeParams:
+    def followed(self) -> Following:
         """What is followed now."""
         with self._lock:
             return dict(self._channels)
@@ -106,7 +106,7 @@ class Channels:
 
     # --- what the server sends ---
 
-    def accept(self, message: Mapping[str, Any], asked: SubscribeParams) -> list[Delivery]:
+    def accept(self, message: Mapping[str, Any], asked: Following) -> list[Delivery]:
         """Move on by one message of a batch, and return whatever the program has to be told of it: nothing for a
         status, and for what it has already seen. ``asked``: what this connection follows.
 
@@ -130,7 +130,7 @@ class Channels:
             self._move(channel, value.message_id)
             return [Delivery(channel, value)]
 
-    def _accept_status(self, data: Mapping[str, Any], asked: SubscribeParams) -> None:
+    def _accept_status(self, data: Mapping[str, Any], asked: Following) -> None:
         with self._lock:
             for name, position in data.items():
                 if name == EPOCH_KEY:
@@ -142,7 +142,7 @@ class Channels:
                     if channel is not None and channel.position != position:
                         self._move(channel, int(position))
 
-    def _accept_gaps(self, data: Mapping[str, Any], asked: SubscribeParams) -> list[Delivery]:
+    def _accept_gaps(self, data: Mapping[str, Any], asked: Following) -> list[Delivery]:
         deliveries = []
         with self._lock:
             for name, gap in data.items():
@@ -154,7 +154,7 @@ class Channels:
                     deliveries.append(Delivery(channel, value))
         return deliveries
 
-    def _followed(self, name: str, asked: SubscribeParams) -> FollowedChannel | None:
+    def _followed(self, name: str, asked: Following) -> FollowedChannel | None:
         # Not if it was left and followed anew since the connection began: that is for the next.
         channel = self._channels.get(name)
         return channel if channel is not None and asked.get(name) is channel else None

@@ -13,19 +13,19 @@ from typing import Any, overload
 
 from ..message import check_channel, encode_data
 from .channels import Channels, check_position
-from .listening import Mailbox
-from .plan import Plan
-from .runner import Counters, Place, Runner
+from .mailbox import Mailbox
+from .runner import Counters, Endpoint, Runner
 from .settings import Settings, check_client_id, check_headers, parse_url
-from .values import (
+from .transport_selector import TransportSelector
+from .types import (
     TRANSPORTS,
     Callback,
     ClientMessage,
+    ConnectionState,
     OnGap,
     OnStateChange,
     Position,
     PublishError,
-    State,
     StateInfo,
     Stats,
     Transport,
@@ -92,12 +92,12 @@ class Client:
         address = parse_url(url)
         context = (ssl_context or ssl.create_default_context()) if address.secure else None
         client_id = secrets.token_hex(16) if client_id is None else check_client_id(client_id)
-        self._place = Place(address, client_id, check_headers(headers), context)
+        self._endpoint = Endpoint(address, client_id, check_headers(headers), context)
         self._settings = settings
         self._channels = Channels(epoch)
         self.grants = grants
         self._counters = Counters()
-        self._plan = Plan(settings, notify=self._notify)
+        self._selector = TransportSelector(settings, notify=self._notify)
         self._runner: Runner | None = None
         self._mailboxes: set[Mailbox] = set()
         self._lock = threading.Lock()
@@ -105,12 +105,12 @@ class Client:
         self.on_gap = on_gap
 
     def __repr__(self) -> str:
-        return f"<messagebus.Client {self._place.address.authority} {self._plan.state}>"
+        return f"<messagebus.Client {self._endpoint.address.authority} {self._selector.state}>"
 
     @property
     def client_id(self) -> str:
         """What the server knows this client by; the ``client_ids`` of a publish name it."""
-        return self._place.client_id
+        return self._endpoint.client_id
 
     @property
     def epoch(self) -> str | None:
@@ -136,7 +136,7 @@ class Client:
     @property
     def stats(self) -> Stats:
         """What goes on, and has happened so far."""
-        plan, counters = self._plan, self._counters
+        plan, counters = self._selector, self._counters
         return Stats(
             plan.state,
             plan.transport,
@@ -156,9 +156,9 @@ class Client:
             if before is not None and not before.stopping and before.thread.is_alive():
                 return
             self._runner = Runner(
-                self._place,
+                self._endpoint,
                 self._settings,
-                self._plan,
+                self._selector,
                 self._channels,
                 self._counters,
                 lambda: self.on_gap,
@@ -304,7 +304,7 @@ class Client:
         answer = runner.publish(channel, data, timeout)
         return answer.get("message_id") if isinstance(answer, dict) else None
 
-    def _notify(self, state: State, info: StateInfo) -> None:
+    def _notify(self, state: ConnectionState, info: StateInfo) -> None:
         logger.debug("%s over %s: %s", state, info.transport, info.message)
         try:
             if self.on_state_change is not None:

@@ -9,9 +9,9 @@ import ssl
 
 import h11
 
+from .byte_stream import ByteStream, Waiter
 from .settings import Address
-from .values import Problem
-from .wire import Waiter, Wire
+from .types import Failure
 
 MAX_HEAD = 65_536
 SHOWN = 300
@@ -21,9 +21,9 @@ SHOWN = 300
 class LinkEnded(Exception):
     """A connection has come to its end: in good order, or with a problem."""
 
-    def __init__(self, problem: Problem | None) -> None:
-        super().__init__(problem.message if problem else "ended in order")
-        self.problem = problem
+    def __init__(self, failure: Failure | None) -> None:
+        super().__init__(failure.message if failure else "ended in order")
+        self.failure = failure
 
 
 class HttpConnection:
@@ -33,7 +33,7 @@ class HttpConnection:
         self._waiter = waiter
         self._address = address
         self._context = context
-        self._wire: Wire | None = None
+        self._stream: ByteStream | None = None
         self._h11 = h11.Connection(h11.CLIENT)
         self._request: tuple[h11.Request, bytes] | None = None
         self._received = 0
@@ -41,12 +41,12 @@ class HttpConnection:
     @property
     def heard(self) -> float:
         """When the last bytes came; when it began to connect, where none have."""
-        return self._wire.heard if self._wire else self._waiter.clock()
+        return self._stream.heard if self._stream else self._waiter.clock()
 
     @property
     def received(self) -> int:
         """Bytes received so far, over all its wires."""
-        return self._received + (self._wire.received if self._wire else 0)
+        return self._received + (self._stream.received if self._stream else 0)
 
     def request(self, method: str, target: str, headers: dict[str, str], body: bytes, deadline: float) -> None:
         """Send a request; the answer to the one before is thrown away, with its connection where it is not over."""
@@ -54,7 +54,7 @@ class HttpConnection:
         if body:
             all_headers.append(("Content-Length", str(len(body))))
         request = h11.Request(method=method, target=target, headers=all_headers)
-        if self._wire is not None:
+        if self._stream is not None:
             try:
                 self._h11.start_next_cycle()
                 self._send(request, body, deadline)
@@ -68,17 +68,17 @@ class HttpConnection:
 
     def _open(self, request: h11.Request, body: bytes, deadline: float) -> None:
         self._request = None
-        self._wire = Wire(self._waiter, self._address, self._context, deadline)
+        self._stream = ByteStream(self._waiter, self._address, self._context, deadline)
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._send(request, body, deadline)
 
     def _send(self, request: h11.Request, body: bytes, deadline: float) -> None:
-        assert self._wire is not None
+        assert self._stream is not None
         parts = [self._h11.send(request)]
         if body:
             parts.append(self._h11.send(h11.Data(data=body)))
         parts.append(self._h11.send(h11.EndOfMessage()))
-        self._wire.send(b"".join(part for part in parts if part), deadline)
+        self._stream.send(b"".join(part for part in parts if part), deadline)
 
     def read(self, deadline: float) -> h11.Response | h11.Data | h11.EndOfMessage | None:
         """The next part of the answer; ``None`` where it is not there by the deadline, or the wait was woken."""
@@ -90,7 +90,7 @@ class HttpConnection:
                 raise ConnectionError("the connection broke")
 
     def _next_event(self, deadline: float) -> object:
-        assert self._wire is not None
+        assert self._stream is not None
         while True:
             repeat = self._request
             try:
@@ -98,7 +98,7 @@ class HttpConnection:
                 if event is not h11.NEED_DATA:
                     self._request = None
                     return event
-                data = self._wire.receive(deadline)
+                data = self._stream.receive(deadline)
                 if data is None:
                     return None
                 if data:
@@ -114,10 +114,10 @@ class HttpConnection:
 
     def close(self) -> None:
         """It connects anew with the next request."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            self._received += wire.received
-            wire.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._received += stream.received
+            stream.close()
 
 
 def header(response: h11.Response, name: bytes) -> str | None:
@@ -125,10 +125,10 @@ def header(response: h11.Response, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in response.headers if key == name), None)
 
 
-def problem_of(response: h11.Response, body: bytes) -> Problem:
+def failure_of(response: h11.Response, body: bytes) -> Failure:
     """What an answer that is not the one asked for says."""
     said = body[:SHOWN].decode(errors="replace").strip()
     location = header(response, b"location")
     if location is not None and 300 <= response.status_code < 400:
         said = f"redirected to {location[:SHOWN]}; redirects are not followed, give the client that address"
-    return Problem(f"{response.status_code} {said}".strip(), response.status_code, header(response, b"retry-after"))
+    return Failure(f"{response.status_code} {said}".strip(), response.status_code, header(response, b"retry-after"))

@@ -16,17 +16,17 @@ from websockets.http11 import Response
 from websockets.protocol import CLOSED, State
 from websockets.uri import parse_uri
 
-from .http11 import SHOWN, HttpConnection, LinkEnded, header, problem_of
+from .byte_stream import ByteStream, Waiter
+from .http11 import SHOWN, HttpConnection, LinkEnded, failure_of, header
 from .parsers import EventParser, StreamParser
 from .settings import Address
-from .values import Problem
-from .wire import Waiter, Wire
+from .types import Failure
 
 COMMAND_TIMEOUT = 10.0
 """Seconds that the server may take to receive a command, or a pong."""
 
 
-class Link(ABC):
+class TransportLink(ABC):
     """The contract of a transport's connection. Not safe to share between threads.
 
     ``open`` and ``read`` raise :class:`LinkEnded`, or whatever OSError, ValueError or error of the protocol ended
@@ -64,7 +64,7 @@ class Link(ABC):
         """Give up what it has; may be repeated."""
 
 
-class _HttpLink(Link):
+class _HttpLink(TransportLink):
     """Reads one answer, and hands its body to a parser."""
 
     def __init__(self, connection: HttpConnection, parser: StreamParser | EventParser) -> None:
@@ -121,12 +121,12 @@ class _HttpLink(Link):
         return self._status == 200
 
     @abstractmethod
-    def _ending(self) -> Problem | None:
+    def _ending(self) -> Failure | None:
         """Why it ended."""
 
-    def _refusal(self) -> Problem:
+    def _refusal(self) -> Failure:
         assert self._response is not None
-        return problem_of(self._response, self._error)
+        return failure_of(self._response, self._error)
 
     def close(self) -> None:
         if not self._over:
@@ -150,10 +150,10 @@ class PollLink(_HttpLink):
     def open(self, deadline: float) -> None:
         self._connection.request("POST", self._target, self._headers, self._form, deadline)
 
-    def _ending(self) -> Problem | None:
+    def _ending(self) -> Failure | None:
         if not self._wanted:
             return self._refusal()
-        return None if self.begun else Problem("an empty answer")
+        return None if self.begun else Failure("an empty answer")
 
 
 class EventSourceLink(_HttpLink):
@@ -173,13 +173,13 @@ class EventSourceLink(_HttpLink):
         kind = header(self._response, b"content-type") if self._response else None
         return self._status == 200 and (kind or "").partition(";")[0].strip().lower() == "text/event-stream"
 
-    def _ending(self) -> Problem | None:
+    def _ending(self) -> Failure | None:
         if self._status != 200:
             return self._refusal()
-        return Problem("the connection ended" if self._wanted else "the answer is no event stream")
+        return Failure("the connection ended" if self._wanted else "the answer is no event stream")
 
 
-class WebSocketLink(Link):
+class WebSocketLink(TransportLink):
     """One text frame a batch, and commands the other way."""
 
     speaks = True
@@ -200,50 +200,50 @@ class WebSocketLink(Link):
         uri = parse_uri(f"{'wss' if address.secure else 'ws'}://{address.authority}{base}ws?{query}")
         # No limit: a batch is as large as the backlog that was asked for. No compression, which costs memory.
         self._protocol = ClientProtocol(uri, max_size=None)
-        self._wire: Wire | None = None
+        self._stream: ByteStream | None = None
         self._texts: deque[bytes] = deque()
         self._fragments: list[bytes] = []
-        self._refused: Problem | None = None
+        self._refused: Failure | None = None
 
     @property
     def heard(self) -> float:
-        return self._wire.heard if self._wire else self._waiter.clock()
+        return self._stream.heard if self._stream else self._waiter.clock()
 
     @property
     def received(self) -> int:
-        return self._wire.received if self._wire else 0
+        return self._stream.received if self._stream else 0
 
     def open(self, deadline: float) -> None:
-        wire = self._wire = Wire(self._waiter, self._address, self._context, deadline)
+        stream = self._stream = ByteStream(self._waiter, self._address, self._context, deadline)
         request = self._protocol.connect()
         for name, value in self._headers.items():
             request.headers[name] = value
         self._protocol.send_request(request)
-        wire.send(b"".join(self._protocol.data_to_send()), deadline)
+        stream.send(b"".join(self._protocol.data_to_send()), deadline)
         while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
-            self._feed(wire.receive_through(deadline))
+            self._feed(stream.receive_through(deadline))
         error = self._protocol.handshake_exc
         if isinstance(error, InvalidStatus):
-            raise LinkEnded(_problem(error.response))
+            raise LinkEnded(_failure_of(error.response))
         if error is not None:
-            raise LinkEnded(Problem(f"no WebSocket: {error}"))
+            raise LinkEnded(Failure(f"no WebSocket: {error}"))
 
     def read(self, deadline: float) -> bytes | None:
-        assert self._wire is not None
+        assert self._stream is not None
         while not self._texts:
             if self._refused:
                 raise LinkEnded(self._refused)
             if self._protocol.state is CLOSED or self._protocol.close_expected():
                 close = self._protocol.close_rcvd
-                raise LinkEnded(Problem(f"closed: {close.code} {close.reason}" if close else "the connection broke"))
-            data = self._wire.receive(deadline)
+                raise LinkEnded(Failure(f"closed: {close.code} {close.reason}" if close else "the connection broke"))
+            data = self._stream.receive(deadline)
             if data is None:
                 return None
             self._feed(data)
         return self._texts.popleft()
 
     def _feed(self, data: bytes) -> None:
-        assert self._wire is not None
+        assert self._stream is not None
         if data:
             self._protocol.receive_data(data)
         else:
@@ -253,11 +253,11 @@ class WebSocketLink(Link):
                 self._on_frame(event)
         answer = b"".join(self._protocol.data_to_send())  # pongs, and the answer to a close
         if answer:
-            self._wire.send(answer, self._waiter.clock() + COMMAND_TIMEOUT)
+            self._stream.send(answer, self._waiter.clock() + COMMAND_TIMEOUT)
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
-            self._refused = Problem("the server sent a binary frame")
+            self._refused = Failure("the server sent a binary frame")
         if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
             return
         self._fragments.append(bytes(frame.data))
@@ -267,23 +267,23 @@ class WebSocketLink(Link):
             self.begun = True
 
     def send(self, command: dict[str, Any]) -> None:
-        assert self._wire is not None
+        assert self._stream is not None
         self._protocol.send_text(json.dumps(command, separators=(",", ":")).encode())
-        self._wire.send(b"".join(self._protocol.data_to_send()), self._waiter.clock() + COMMAND_TIMEOUT)
+        self._stream.send(b"".join(self._protocol.data_to_send()), self._waiter.clock() + COMMAND_TIMEOUT)
 
     def close(self) -> None:
-        if self._wire is None:
+        if self._stream is None:
             return
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(1000)
-            self._wire.send_now(b"".join(self._protocol.data_to_send()))
-        self._wire.close()
+            self._stream.send_now(b"".join(self._protocol.data_to_send()))
+        self._stream.close()
 
 
-def _problem(response: Response) -> Problem:
+def _failure_of(response: Response) -> Failure:
     said = bytes(response.body or b"")[:SHOWN].decode(errors="replace").strip()
     retry_after = response.headers.get_all("Retry-After")
-    return Problem(
+    return Failure(
         f"{response.status_code} {said}".strip(), response.status_code, retry_after[0] if retry_after else None
     )
 

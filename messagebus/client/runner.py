@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .channels import Channels, SubscribeParams, encode_query
+from .byte_stream import Stopped, Waiter
+from .channels import Channels, Following, encode_query
 from .http11 import HttpConnection, LinkEnded
-from .links import ERRORS, EventSourceLink, Link, PollLink, WebSocketLink
-from .plan import PLAIN_TIMEOUT, Attempt, Plan
+from .links import ERRORS, EventSourceLink, PollLink, TransportLink, WebSocketLink
 from .settings import Address, Settings
-from .values import Callback, ClientMessage, Gap, OnGap, Position, Problem, PublishError
-from .wire import Stopped, Waiter
+from .transport_selector import PLAIN_TIMEOUT, Attempt, TransportSelector
+from .types import Callback, ClientMessage, Failure, Gap, OnGap, Position, PublishError
 
 logger = logging.getLogger("messagebus.client")
 
@@ -33,7 +33,7 @@ OWN_HEADERS = {"User-Agent": "messagebus-python", "X-SILENCE-LOGGER": "true"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Endpoint:
     """Where a client connects, and as whom."""
 
     address: Address
@@ -76,25 +76,25 @@ class Runner:
 
     def __init__(
         self,
-        place: Place,
+        endpoint: Endpoint,
         settings: Settings,
-        plan: Plan,
+        plan: TransportSelector,
         channels: Channels,
         counters: Counters,
         on_gap: Callable[[], OnGap | None],
         before: Runner | None = None,
     ) -> None:
         """``on_gap``: looked up at every use. ``before``: one that was stopped, and whose end is waited for."""
-        self._place = place
+        self._endpoint = endpoint
         self._settings = settings
-        self._plan = plan
+        self._selector = plan
         self._channels = channels
         self._counters = counters
         self._on_gap = on_gap
         self._before = before
         self._waiter = Waiter()
         self._clock = self._waiter.clock
-        self._http = HttpConnection(self._waiter, place.address, place.context)
+        self._http = HttpConnection(self._waiter, endpoint.address, endpoint.context)
         self._changed = False
         self._can_publish = False
         self._calls: deque[Call] = deque()
@@ -141,10 +141,10 @@ class Runner:
             if self._before is not None:
                 self._before.thread.join()
                 self._before = None
-            self._plan.start()
+            self._selector.start()
             while True:
                 self._wait_for_turn()
-                self._follow(self._plan.attempt())
+                self._follow(self._selector.attempt())
         except Stopped:
             pass
         except BaseException:
@@ -154,27 +154,27 @@ class Runner:
             self._fail_calls()
             self._http.close()
             self._waiter.close()
-            self._plan.stop()
+            self._selector.stop()
 
     def _wait_for_turn(self) -> None:
         """Until the next attempt is due, and there is something to follow."""
         while True:
             self._waiter.check()
             self._fail_calls()
-            deadline: float | None = self._plan.next_at
+            deadline: float | None = self._selector.next_at
             if not self._channels:
                 deadline = None
-            elif self._clock() >= self._plan.next_at:
-                if (better_at := self._plan.better_at) is not None and self._clock() >= better_at:
-                    self._plan.try_better()
+            elif self._clock() >= self._selector.next_at:
+                if (better_at := self._selector.better_at) is not None and self._clock() >= better_at:
+                    self._selector.try_better()
                 break
-            elif self._changed and self._plan.waits_for_channels:
+            elif self._changed and self._selector.waits_for_channels:
                 self._gather()
                 break
             self._waiter.wait(deadline)
         self._changed = False
         query = encode_query(self._channels.positions(), self._channels.epoch, self._channels.grants)
-        self._plan.query_fits = len(query) <= QUERY_LIMIT
+        self._selector.query_fits = len(query) <= QUERY_LIMIT
 
     def _gather(self) -> None:
         deadline = self._clock() + CHANGE_DELAY
@@ -185,13 +185,13 @@ class Runner:
         """Open a connection, and read it until it ends, other channels are wanted or a better one is due."""
         asked = self._channels.followed()
         link = self._make(attempt, asked)
-        problem: Problem | None
+        failure: Failure | None
         try:
             self._counters.requests += 1
             self._counted = 0
             link.open(attempt.since + self._first_timeout(attempt))
             if link.speaks:
-                self._plan.opened(attempt)
+                self._selector.opened(attempt)
                 self._can_publish = True
                 # A long list of channels has not all been asked for yet.
                 if not self._follows_all(link, attempt, asked):
@@ -199,28 +199,28 @@ class Runner:
             self._read(link, attempt, asked)
             return
         except LinkEnded as ended:
-            problem = ended.problem
+            failure = ended.failure
         except ERRORS as error:
-            problem = Problem(f"{type(error).__name__}: {error}")
+            failure = Failure(f"{type(error).__name__}: {error}")
         except Stopped:
             raise
         except Exception as error:
             logger.exception("following the channels failed; trying again")
-            problem = Problem(f"{type(error).__name__}: {error}")
+            failure = Failure(f"{type(error).__name__}: {error}")
         finally:
             self._can_publish = False
             link.close()
             self._count(link)
             self._fail_calls()
-        if problem is not None:
+        if failure is not None:
             # What a WebSocket or an EventSource is told may be a proxy's; a poll follows, which hears the server
             # itself.
-            refused = problem.status in (401, 403) and attempt.transport not in ("websocket", "eventsource")
+            refused = failure.status in (401, 403) and attempt.transport not in ("websocket", "eventsource")
             level = logging.WARNING if refused else logging.INFO
-            logger.log(level, "%s to %s: %s", attempt.transport, self._place.address.authority, problem.message)
-        self._plan.ended(attempt, problem)
+            logger.log(level, "%s to %s: %s", attempt.transport, self._endpoint.address.authority, failure.message)
+        self._selector.ended(attempt, failure)
 
-    def _read(self, link: Link, attempt: Attempt, asked: SubscribeParams) -> None:
+    def _read(self, link: TransportLink, attempt: Attempt, asked: Following) -> None:
         while True:
             if self._changed:
                 self._gather()
@@ -229,15 +229,15 @@ class Runner:
                     return
             self._send_calls(link)
             silent_at = self._silent_at(link, attempt)
-            better_at = self._plan.better_at
+            better_at = self._selector.better_at
             text = link.read(silent_at if better_at is None else min(silent_at, better_at))
             self._count(link)
             if text is not None:
                 self._receive(text, attempt, asked)
             elif self._clock() >= self._silent_at(link, attempt):
-                raise LinkEnded(Problem("nothing came for too long"))
+                raise LinkEnded(Failure("nothing came for too long"))
             elif better_at is not None and self._clock() >= better_at:
-                self._plan.try_better()
+                self._selector.try_better()
                 return
 
     def _first_timeout(self, attempt: Attempt) -> float:
@@ -248,23 +248,23 @@ class Runner:
             return self._settings.heartbeat_timeout
         return self._settings.first_chunk_timeout
 
-    def _silent_at(self, link: Link, attempt: Attempt) -> float:
+    def _silent_at(self, link: TransportLink, attempt: Attempt) -> float:
         if attempt.opened or link.begun:  # bytes get through, if slowly
             return link.heard + self._settings.heartbeat_timeout
         return attempt.since + self._first_timeout(attempt)
 
-    def _make(self, attempt: Attempt, asked: SubscribeParams) -> Link:
-        place, name = self._place, attempt.transport
+    def _make(self, attempt: Attempt, asked: Following) -> TransportLink:
+        endpoint, name = self._endpoint, attempt.transport
         positions = {one: channel.position for one, channel in asked.items() if channel}
         epoch, grants = self._channels.epoch, self._channels.grants
-        given = {name.lower() for name in place.headers}
-        headers = {**place.headers, **{own: value for own, value in OWN_HEADERS.items() if own.lower() not in given}}
+        given = {name.lower() for name in endpoint.headers}
+        headers = {**endpoint.headers, **{own: value for own, value in OWN_HEADERS.items() if own.lower() not in given}}
         if name == "websocket":
             self._fit(asked, positions)  # the rest follows when it is open
             query = encode_query(positions, epoch, grants)
-            return WebSocketLink(self._waiter, place.address, place.context, place.base, headers, query)
+            return WebSocketLink(self._waiter, endpoint.address, endpoint.context, endpoint.base, headers, query)
         if name == "eventsource":
-            return EventSourceLink(self._http, place.base, headers, encode_query(positions, epoch, grants))
+            return EventSourceLink(self._http, endpoint.base, headers, encode_query(positions, epoch, grants))
         stream = name == "streaming"
         if epoch is None and (stream or attempt.plain):
             # Asks for it. Not on a poll that is held for one batch: a server that knows nothing of epochs takes the key
@@ -272,9 +272,9 @@ class Runner:
             epoch = ""
         self._counters.sequence += 1
         form = encode_query(positions, epoch, grants, __seq=self._counters.sequence)
-        return PollLink(self._http, place.base, headers, form, plain=attempt.plain, stream=stream)
+        return PollLink(self._http, endpoint.base, headers, form, plain=attempt.plain, stream=stream)
 
-    def _fit(self, asked: SubscribeParams, positions: dict[str, Position]) -> None:
+    def _fit(self, asked: Following, positions: dict[str, Position]) -> None:
         """Leave out the channels that a request line has no room for."""
         room = QUERY_LIMIT - len(encode_query({}, self._channels.epoch, self._channels.grants))
         for name, position in list(positions.items()):
@@ -286,26 +286,26 @@ class Runner:
 
     # --- channels and publishes, on an open connection ---
 
-    def _follows_all(self, link: Link, attempt: Attempt, asked: SubscribeParams) -> bool:
+    def _follows_all(self, link: TransportLink, attempt: Attempt, asked: Following) -> bool:
         """Have the connection follow what is wanted now; ``False`` where it has to be given up for that."""
         added, removed = self._channels.compare(asked)
         if not added and not removed:
             return True
         # Left and followed anew: on one connection old and new messages could not be told apart.
         if not self._channels or not link.speaks or any(name in asked for name in added):
-            self._plan.replace(attempt)
+            self._selector.replace(attempt)
             return False
         self._ask(link, asked, added, removed)
         return True
 
-    def _send_calls(self, link: Link) -> None:
+    def _send_calls(self, link: TransportLink) -> None:
         while self._calls and link.speaks:
             call = self._calls.popleft()
             self._call_number += 1
             self._unanswered[self._call_number] = call
             link.send({**call.command, "id": self._call_number})
 
-    def _ask(self, link: Link, asked: SubscribeParams, added: list[str], removed: list[str]) -> None:
+    def _ask(self, link: TransportLink, asked: Following, added: list[str], removed: list[str]) -> None:
         now = self._channels.followed()
         asked.update(dict.fromkeys(removed))
         wanted = {name: channel for name in added if (channel := now.get(name)) is not None}
@@ -324,7 +324,7 @@ class Runner:
             if call is not None:
                 call.fail(code, message)
             else:
-                self._plan.last_error = message
+                self._selector.last_error = message
                 logger.warning("the server refused: %s %s", code, message)
         elif call is not None:
             call.answer = answer.get("ok")
@@ -339,18 +339,18 @@ class Runner:
 
     # --- what the server sends ---
 
-    def _count(self, link: Link) -> None:
+    def _count(self, link: TransportLink) -> None:
         self._counters.bytes += link.received - self._counted
         self._counted = link.received
 
-    def _receive(self, text: bytes, attempt: Attempt, asked: SubscribeParams) -> None:
+    def _receive(self, text: bytes, attempt: Attempt, asked: Following) -> None:
         batch = json.loads(text)
         if isinstance(batch, dict) and attempt.transport == "websocket":
             self._answered(batch)
             return
         if not isinstance(batch, list):
             raise ValueError("the answer is not a batch")
-        self._plan.opened(attempt)
+        self._selector.opened(attempt)
         for message in batch:
             # A stop in between leaves the rest for the next start: its positions have not moved yet.
             self._waiter.check()
@@ -358,7 +358,7 @@ class Runner:
             deliveries = self._channels.accept(message, asked)
             if self._channels.moves != before:
                 carried = any(isinstance(delivery.value, ClientMessage) for delivery in deliveries)
-                self._plan.moved(attempt, carried=carried)
+                self._selector.moved(attempt, carried=carried)
             for channel, value in deliveries:
                 if isinstance(value, Gap):
                     self._guard(self._on_gap(), value, "on_gap")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from urllib.parse import quote, urlsplit
 
 from ..errors import InvalidOption
-from .values import TRANSPORTS, Transport
+from .types import TRANSPORTS, Transport
 
 BASE = "/message-bus/"
 

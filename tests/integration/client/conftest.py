@@ -11,7 +11,7 @@ import pytest
 
 from messagebus import Client
 from messagebus.client import ClientMessage
-from messagebus.client.values import Transport
+from messagebus.client.types import Transport
 from tests.clients import request
 from tests.servers import Server
 

@@ -10,7 +10,7 @@ import pytest
 
 from messagebus import Bus, Client
 from messagebus.client import ClientMessage, Gap
-from messagebus.client.values import Transport
+from messagebus.client.types import Transport
 from tests.browser.bad_network import BadNetwork
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp

@@ -21,7 +21,7 @@ from websockets.sync.server import serve as serve_websockets
 
 from messagebus import Client
 from messagebus.client import ClientMessage, StateInfo
-from messagebus.client.values import Transport
+from messagebus.client.types import Transport
 from tests.eventually import eventually
 from tests.stub_servers import PollsOnly, Request, StubServer
 
@@ -107,9 +107,9 @@ def test_a_better_transport_is_taken_again_when_its_time_has_come(lesser: Transp
     with StubServer(serve) as server, Client(server.url, transports=("streaming", lesser), **QUICK) as client:
         client.subscribe("/chat", got.append, 0)
         eventually(lambda: client.stats.state == "connected" and client.stats.transport == lesser)
-        assert client._plan.better_at is not None
+        assert client._selector.better_at is not None
         blocked = False
-        client._plan._upgrade_at = 0.0  # five minutes have passed
+        client._selector._upgrade_at = 0.0  # five minutes have passed
         eventually(lambda: client.stats.transport == "streaming")
         ruby.publish("/chat", "hello")
         eventually(lambda: [one.data for one in got] == ["hello"])

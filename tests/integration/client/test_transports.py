@@ -9,7 +9,7 @@ import pytest
 
 from messagebus import Bus, Client
 from messagebus.client import ClientMessage, StateInfo, Stats
-from messagebus.client.values import Position, State, Transport
+from messagebus.client.types import ConnectionState, Position, Transport
 from tests.eventually import eventually
 from tests.fixtures_servers import Proxy, ServeApp
 from tests.servers import Server
@@ -212,7 +212,7 @@ def test_stop_and_start_go_on_where_they_were(server: Server, channel: str, got:
 
 
 def test_states_are_told(server: Server, channel: str) -> None:
-    told: list[tuple[State, StateInfo]] = []
+    told: list[tuple[ConnectionState, StateInfo]] = []
     client = Client(server.url, on_state_change=lambda state, info: told.append((state, info)))
     client.subscribe(channel, print)
     assert client.stats == Stats("stopped", None, 0, 0, 0, 0, None)

@@ -6,8 +6,8 @@ import math
 import threading
 import time
 
-from messagebus.client.listening import Mailbox
-from messagebus.client.values import ClientMessage
+from messagebus.client.mailbox import Mailbox
+from messagebus.client.types import ClientMessage
 
 from .eventually import eventually
 

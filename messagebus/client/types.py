@@ -12,7 +12,7 @@ Transport = Literal["websocket", "eventsource", "streaming", "long-polling", "po
 """How messages come here, from the best to the least."""
 TRANSPORTS: tuple[Transport, ...] = ("websocket", "eventsource", "streaming", "long-polling", "polling")
 
-State = Literal["connecting", "connected", "reconnecting", "stopped"]
+ConnectionState = Literal["connecting", "connected", "reconnecting", "stopped"]
 """``connecting``: started, never yet connected. ``connected``: messages come in; between two polls as well.
 ``reconnecting``: was connected, and tries to be again. ``stopped``: before ``start()`` and after ``stop()``."""
 
@@ -62,7 +62,7 @@ class StateInfo:
 class Stats:
     """A client at one moment; its numbers count from when the client was made."""
 
-    state: State
+    state: ConnectionState
     transport: Transport | None
     """The transport in use; ``None`` before the first connection and after ``stop()``."""
     requests: int
@@ -78,7 +78,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Failure:
     """Why a connection did not come to be, or to its end in order."""
 
     message: str
@@ -98,4 +98,4 @@ class PublishError(MessageBusError):
 
 Callback = Callable[[ClientMessage], object]
 OnGap = Callable[[Gap], object]
-OnStateChange = Callable[[State, StateInfo], object]
+OnStateChange = Callable[[ConnectionState, StateInfo], object]

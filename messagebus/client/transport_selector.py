@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from .settings import Settings
-from .values import Problem, State, StateInfo, Transport
+from .types import ConnectionState, Failure, StateInfo, Transport
 
 logger = logging.getLogger("messagebus.client")
 
@@ -55,14 +55,14 @@ class Attempt:
         return self.transport == "polling" or self.greeting
 
 
-class Plan:
+class TransportSelector:
     """See the module. Used by one thread at a time; it outlives connections, and remembers what worked."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        notify: Callable[[State, StateInfo], None] = lambda state, info: None,
+        notify: Callable[[ConnectionState, StateInfo], None] = lambda state, info: None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -73,7 +73,7 @@ class Plan:
         self._clock = clock
         self._wall_clock = wall_clock
         self._dice = dice
-        self.state: State = "stopped"
+        self.state: ConnectionState = "stopped"
         self.transport: Transport | None = None
         """The last that opened."""
         self.next_at = 0.0
@@ -83,7 +83,7 @@ class Plan:
         self.last_error: str | None = None
         self.reconnects = 0
         self._current: Transport | None = None
-        self._told: tuple[State, Transport | None] = ("stopped", None)
+        self._told: tuple[ConnectionState, Transport | None] = ("stopped", None)
         self._worked: set[Transport] = set()
         self._failures = 0  # in a row, of any kind
         self._strikes = 0  # in a row, of this transport to open
@@ -160,42 +160,42 @@ class Plan:
         self._probe_next = attempt.probe
         self.next_at = self._clock()
 
-    def ended(self, attempt: Attempt, problem: Problem | None) -> None:
+    def ended(self, attempt: Attempt, failure: Failure | None) -> None:
         """It has ended by itself: in good order (a poll was answered) or with a problem."""
         settled = attempt.carried or self._clock() - attempt.since >= SETTLED
         proved = attempt.opened and settled
-        if problem is None or proved:
+        if failure is None or proved:
             self._failures = 0
             if not attempt.probe and not attempt.greeting:
                 self._strikes = 0
-        if problem is None:
+        if failure is None:
             if attempt.probe:
                 self._probed()
             else:
                 self._again(attempt)
             return
         self._failures += 1
-        self.last_error = problem.message
-        status = problem.status
+        self.last_error = failure.message
+        status = failure.status
         # Of these two, browsers do not tell why they failed to open; a proxy may refuse them with any status. If the
         # server itself is the one that refuses, the poll that follows hears it as well.
         by_poll = attempt.transport not in ("websocket", "eventsource")
-        if status == TOO_MANY_REQUESTS or (by_poll and problem.retry_after):
-            self._retry(problem, max(self._asked(problem), LEAST_AFTER_429 if status == TOO_MANY_REQUESTS else 0.0))
+        if status == TOO_MANY_REQUESTS or (by_poll and failure.retry_after):
+            self._retry(failure, max(self._asked(failure), LEAST_AFTER_429 if status == TOO_MANY_REQUESTS else 0.0))
         elif by_poll and status is not None and 400 <= status < 500 and status not in _COME_AGAIN:
             self._refused = True
-            self._retry(problem, self._settings.max_poll_interval)
+            self._retry(failure, self._settings.max_poll_interval)
         elif proved:
-            self._retry(problem)
+            self._retry(failure)
         elif attempt.transport == "polling" or len(self.usable()) < 2:
             if not self._down:
-                logger.warning("no connection, trying until there is one: %s", problem.message)
+                logger.warning("no connection, trying until there is one: %s", failure.message)
             self._down = True
-            self._retry(problem)
+            self._retry(failure)
         else:
             # The transport, or the server? Only the first is a reason to use a lesser one.
             self._strikes += 1
-            self._set_state(self._trouble(), problem)
+            self._set_state(self._trouble(), failure)
             self._at_once(probe=True)
 
     def _probed(self) -> None:
@@ -241,17 +241,17 @@ class Plan:
         self._probe_next = probe
         self.next_at = self._clock()
 
-    def _retry(self, problem: Problem | None = None, at_least: float = 0.0) -> None:
+    def _retry(self, failure: Failure | None = None, at_least: float = 0.0) -> None:
         settings = self._settings
         grown = settings.min_poll_interval * 2 ** min(self._failures, 30)
         # Jitter: not all clients of a server that restarts shall come at once.
         delay = max(min(grown, settings.max_poll_interval) * (0.5 + self._dice() / 2), at_least)
         self.next_at = self._clock() + delay
-        self._set_state(self._trouble(), problem, delay)
+        self._set_state(self._trouble(), failure, delay)
 
-    def _asked(self, problem: Problem) -> float:
+    def _asked(self, failure: Failure) -> float:
         """Seconds that ``Retry-After`` asks to wait (RFC 9110, section 10.2.3: a number, or a date)."""
-        text = (problem.retry_after or "").strip()
+        text = (failure.retry_after or "").strip()
         if text.isascii() and text.isdigit():
             return float(text[:9])
         try:
@@ -283,12 +283,12 @@ class Plan:
 
     # --- the state ---
 
-    def _trouble(self) -> State:
+    def _trouble(self) -> ConnectionState:
         return "reconnecting" if self.transport else "connecting"
 
-    def _set_state(self, state: State, problem: Problem | None = None, delay: float | None = None) -> None:
+    def _set_state(self, state: ConnectionState, failure: Failure | None = None, delay: float | None = None) -> None:
         self.state = state
         before, self._told = self._told, (state, self.transport)
-        if self._told != before or problem is not None:
-            message, status = (problem.message, problem.status) if problem else (None, None)
+        if self._told != before or failure is not None:
+            message, status = (failure.message, failure.status) if failure else (None, None)
             self._notify(state, StateInfo(self.transport, message, status, delay))

@@ -95,7 +95,7 @@ class Waiter:
             raise Stopped
 
 
-class Wire:
+class ByteStream:
     """One connection; not safe to share between threads. Its methods raise OSError where it breaks."""
 
     def __init__(self, waiter: Waiter, address: Address, context: ssl.SSLContext | None, deadline: float) -> None:

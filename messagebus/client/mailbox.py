@@ -6,7 +6,7 @@ import math
 import threading
 from collections import deque
 
-from .values import ClientMessage
+from .types import ClientMessage
 
 
 class Mailbox:

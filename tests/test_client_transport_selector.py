@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from messagebus.client.plan import Attempt, Plan
 from messagebus.client.settings import Settings
-from messagebus.client.values import Problem, State, StateInfo
+from messagebus.client.transport_selector import Attempt, TransportSelector
+from messagebus.client.types import ConnectionState, Failure, StateInfo
 
 MINUTE = 60.0
-BROKEN = Problem("broken")
+BROKEN = Failure("broken")
 
 
 class World:
@@ -20,9 +20,9 @@ class World:
 
     def __init__(self, **settings: Any) -> None:
         self.now = 1000.0
-        self.told: list[tuple[State, StateInfo]] = []
+        self.told: list[tuple[ConnectionState, StateInfo]] = []
         self.blocked: set[str] = set()
-        self.plan = Plan(
+        self.plan = TransportSelector(
             Settings(**settings),
             notify=lambda state, info: self.told.append((state, info)),
             clock=lambda: self.now,
@@ -36,11 +36,11 @@ class World:
         self.now = max(self.now, self.plan.next_at)
         return self.plan.attempt()
 
-    def fail(self, problem: Problem = BROKEN, *, after: float = 0.0) -> Attempt:
+    def fail(self, failure: Failure = BROKEN, *, after: float = 0.0) -> Attempt:
         """An attempt that does not open."""
         attempt = self.next()
         self.now += after
-        self.plan.ended(attempt, problem)
+        self.plan.ended(attempt, failure)
         return attempt
 
     def answer(self, *, after: float = 0.0, carried: bool = False) -> Attempt:
@@ -269,7 +269,7 @@ def test_delays_double_up_to_the_longest_and_begin_again_after_a_message() -> No
 
 def test_delays_are_spread_over_a_half() -> None:
     for dice, delay in [(0.0, 0.1), (0.5, 0.15), (1.0, 0.2)]:
-        plan = Plan(Settings(transports=("polling",)), clock=lambda: 0.0, dice=lambda dice=dice: dice)  # type: ignore[misc]
+        plan = TransportSelector(Settings(transports=("polling",)), clock=lambda: 0.0, dice=lambda dice=dice: dice)  # type: ignore[misc]
         plan.start()
         plan.ended(plan.attempt(), BROKEN)
         assert plan.next_at == pytest.approx(delay)
@@ -281,32 +281,32 @@ def test_too_many_requests_wait_as_long_as_the_server_says_and_fifteen_seconds_a
     transport: str, asked: str | None, delay: float
 ) -> None:
     world = World(transports=(transport,))
-    world.fail(Problem("429", 429, asked))
+    world.fail(Failure("429", 429, asked))
     assert world.delay == pytest.approx(delay)
     assert world.next().transport == transport
 
 
 def test_an_unavailable_server_says_when_to_come_back_in_seconds_or_as_a_date() -> None:
     world = World(transports=("polling",))
-    world.fail(Problem("503", 503, "30"))
+    world.fail(Failure("503", 503, "30"))
     assert world.delay == pytest.approx(30.0)
-    world.fail(Problem("503", 503, "Sun, 09 Sep 2001 01:47:40 GMT"))  # a minute later
+    world.fail(Failure("503", 503, "Sun, 09 Sep 2001 01:47:40 GMT"))  # a minute later
     assert world.delay == pytest.approx(60.0)
-    world.fail(Problem("503", 503, "Sun, 09 Sep 2001 01:00:00 GMT"))
+    world.fail(Failure("503", 503, "Sun, 09 Sep 2001 01:00:00 GMT"))
     assert world.delay < 2.0
 
 
 def test_a_server_without_room_for_a_websocket_is_polled_meanwhile() -> None:
     world = World(transports=("websocket", "long-polling"))
-    world.fail(Problem("503", 503, "30"))
+    world.fail(Failure("503", 503, "30"))
     assert [world.answer().probe, world.next().transport] == [True, "long-polling"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413])
 def test_what_is_refused_is_asked_again_at_the_longest_interval_or_with_other_channels(status: int) -> None:
     world = World()
-    world.fail(Problem("no", status))  # a browser would not know the status of a WebSocket
-    world.fail(Problem("no", status))
+    world.fail(Failure("no", status))  # a browser would not know the status of a WebSocket
+    world.fail(Failure("no", status))
     assert world.delay == pytest.approx(180.0)
     assert world.plan.waits_for_channels
     assert world.told[-1] == ("connecting", StateInfo(None, "no", status, world.delay))
@@ -315,7 +315,7 @@ def test_what_is_refused_is_asked_again_at_the_longest_interval_or_with_other_ch
 @pytest.mark.parametrize("status", [404, 408, 425, 500, 502])
 def test_what_a_proxy_says_of_a_server_that_is_gone_is_tried_again_soon(status: int) -> None:
     world = World(transports=("polling",))
-    world.fail(Problem("gone", status))
+    world.fail(Failure("gone", status))
     assert world.delay < 1.0
     assert not world.plan.waits_for_channels
 
@@ -327,7 +327,7 @@ def test_states_and_problems_are_told_and_nothing_twice() -> None:
     world = World(transports=("polling",))
     world.answer()
     world.answer()
-    world.fail(Problem("broken", 500))
+    world.fail(Failure("broken", 500))
     world.answer()
     world.plan.stop()
     assert world.told == [
