@@ -6,9 +6,19 @@ from importlib import import_module
 
 from ..errors import InvalidOption
 from ..options import SCHEMES, Options
-from .base import Backlog, Feed, Listener, Publication, Store, StoreState
+from .base import Backlog, BacklogPage, BacklogQuery, Feed, Listener, Publication, Store, StoreState
 
-__all__ = ["Backlog", "Feed", "Listener", "Publication", "Store", "StoreState", "open_store"]
+__all__ = [
+    "Backlog",
+    "BacklogPage",
+    "BacklogQuery",
+    "Feed",
+    "Listener",
+    "Publication",
+    "Store",
+    "StoreState",
+    "open_store",
+]
 
 
 def open_store(options: Options) -> Store:

@@ -6,6 +6,7 @@ when it is first used, never when it is made: it may be made before ``gevent.mon
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -35,6 +36,31 @@ class Backlog(NamedTuple):
     """The channel's last message id, kept or not; 0 where there was never one."""
     first_id: int
     """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
+
+
+class BacklogQuery(NamedTuple):
+    """Which part of a channel's backlog is asked for."""
+
+    name: str
+    after: int
+    """``n >= 0``: the messages after message n. ``-k``: the newest k of them."""
+
+
+class BacklogPage(NamedTuple):
+    """A part of a channel's backlog without a hole, and where the channel stands, read at one moment."""
+
+    messages: list[Message]
+    """In the order of their ids."""
+    after: int
+    through: int
+    """Every kept message with ``after < message_id <= through`` is in ``messages``. Less than ``last_id`` where the
+    page was cut at its size."""
+    last_id: int
+    """The channel's last message id, kept or not; 0 where there was never one."""
+    first_id: int
+    """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
+    expires_in: float = math.inf
+    """Seconds, from the reading, for which everything that is kept stays so unless newer messages push it out."""
 
 
 class Publication(NamedTuple):
@@ -115,6 +141,13 @@ class Store(ABC):
     @abstractmethod
     def backlog(self, name: str, after: int = 0) -> Backlog:
         """The kept messages with ``message_id > after``, and where the channel stands, read as one."""
+
+    @abstractmethod
+    def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
+        """Parts of several backlogs in one round trip, in the order of the queries; each is read as one.
+
+        A page ends with the message whose envelope takes it to ``max_bytes`` or beyond, so that it is never empty while
+        there is something to read. Nothing is written: it also works where the store is full or read-only."""
 
     @abstractmethod
     def last_ids(self, names: Sequence[str]) -> list[int]:

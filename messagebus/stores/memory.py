@@ -7,6 +7,7 @@ times that. The global backlog holds pointers into the channels' backlogs: what 
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 import threading
 import time
@@ -17,7 +18,7 @@ from itertools import islice
 from ..errors import BusClosed
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backlog, Listener, Publication, Store, StoreState
+from .base import IDS_AGE_FACTOR, Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState
 
 
 class _Log:
@@ -157,6 +158,28 @@ class MemoryStore(Store):
             first_id = channel.last_id - len(channel.messages) + 1
             messages = list(islice(channel.messages, max(0, after - first_id + 1), None))
             return Backlog(messages, channel.last_id, first_id)
+
+    def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
+        with self._lock:
+            self._check_open()
+            now = self._clock()
+            return [self._page(self._live(query.name, now), query.after, max_bytes, now) for query in queries]
+
+    def _page(self, channel: _Log | None, after: int, max_bytes: int, now: float) -> BacklogPage:
+        if channel is None:
+            return BacklogPage([], max(after, 0), 0, 0, 1)
+        last_id, first_id = channel.last_id, channel.last_id - len(channel.messages) + 1
+        after = max(last_id + after, 0) if after < 0 else after
+        messages: list[Message] = []
+        size = 0
+        for message in islice(channel.messages, max(0, after - first_id + 1), None):
+            messages.append(message)
+            size += len(message.raw)
+            if size >= max_bytes:
+                break
+        through = messages[-1].message_id if messages else last_id
+        expires_in = channel.backlog_until - now if channel.messages else math.inf
+        return BacklogPage(messages, after, through, last_id, first_id, expires_in)
 
     def last_ids(self, names: Sequence[str]) -> list[int]:
         with self._lock:

@@ -12,6 +12,7 @@ again.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import threading
 from base64 import b64decode, b64encode
@@ -27,7 +28,7 @@ from ..codecs import Codec
 from ..errors import BackendUnavailable, BusClosed, InvalidData
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backlog, Listener, Publication, Store, StoreState
+from .base import IDS_AGE_FACTOR, Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState
 from .postgres_connection import PgConnection, Pool, connect, connection_arguments, describe
 from .postgres_feed import PostgresFeed
 from .sequencer import Entry, Unreadable
@@ -47,6 +48,21 @@ _BACKLOG = """
     FROM messagebus_channels AS channel LEFT JOIN messagebus_messages AS message
         ON message.name = channel.name AND backlog_until > now() AND message_id >= greatest(first_id, %s)
     WHERE channel.name = %s AND ids_until > now() ORDER BY message_id"""
+# The window counts the bytes of an ask's messages from the first on: a page ends with the one that passes the bound.
+_BACKLOGS = """
+    SELECT query.number, channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE channel.last_id + 1 END,
+        extract(epoch FROM backlog_until - now())::float8, message.size,
+        message.global_id, message.message_id, channel.name, message.envelope
+    FROM unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS query (name, after, number)
+    JOIN messagebus_channels AS channel ON channel.name = query.name AND ids_until > now()
+    LEFT JOIN LATERAL (
+        SELECT global_id, message_id, envelope,
+            sum(octet_length(envelope)) OVER (ORDER BY message_id)::bigint AS size
+        FROM messagebus_messages AS kept
+        WHERE kept.name = channel.name AND backlog_until > now() AND message_id >= greatest(
+            first_id, CASE WHEN query.after < 0 THEN channel.last_id + query.after ELSE query.after END + 1)
+    ) AS message ON message.size - octet_length(message.envelope) < %s
+    ORDER BY query.number, message.message_id"""
 _LAST_IDS = "SELECT name, last_id FROM messagebus_channels WHERE name = ANY(%s) AND ids_until > now()"
 _MESSAGES = """
     SELECT message.global_id, message_id, name, envelope
@@ -170,6 +186,29 @@ class PostgresStore(Store):
         last_id, first_id = rows[0][:2]
         entries = _entries([row[2:] for row in rows if row[2] is not None], self._codec)
         return Backlog([entry for entry in entries if isinstance(entry, Message)], last_id, first_id)
+
+    def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
+        names, positions = [query.name for query in queries], [query.after for query in queries]
+        found: dict[int, list[Row]] = {}
+        for row in self._read(_BACKLOGS, names, positions, max_bytes) if queries else ():
+            found.setdefault(row[0], []).append(row[1:])
+        return [self._page(query, found.get(number), max_bytes) for number, query in enumerate(queries, 1)]
+
+    def _page(self, query: BacklogQuery, rows: list[Row] | None, max_bytes: int) -> BacklogPage:
+        if rows is None:
+            return BacklogPage([], max(query.after, 0), 0, 0, 1)
+        last_id, first_id, expires_in = rows[0][:3]
+        after = query.after if query.after >= 0 else max(last_id + query.after, 0)
+        size, through = rows[-1][3], rows[-1][5]
+        entries = _entries([row[4:] for row in rows if row[4] is not None], self._codec)
+        return BacklogPage(
+            [entry for entry in entries if isinstance(entry, Message)],
+            after,
+            through if size is not None and size >= max_bytes else last_id,
+            last_id,
+            first_id,
+            expires_in if first_id <= last_id else math.inf,
+        )
 
     def last_ids(self, names: Sequence[str]) -> list[int]:
         if not names:

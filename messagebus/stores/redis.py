@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
@@ -27,7 +28,7 @@ from redis.retry import Retry
 from ..errors import BackendUnavailable, BusClosed, InvalidOption
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backlog, Listener, Publication, Store, StoreState
+from .base import IDS_AGE_FACTOR, Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState
 from .redis_feed import RedisFeed
 from .sequencer import Entry, Unreadable, decode_entry
 
@@ -44,8 +45,19 @@ MAX_CONNECTIONS = 32
 MAX_CHUNK, MAX_CHUNK_BYTES = 1000, 4 * 1024 * 1024
 """Messages, and about how many bytes of them, that are published by one call of the script: some milliseconds."""
 
-_PUBLISH = Path(__file__).with_name("publish.lua").read_bytes()
-_PUBLISH_SHA = hashlib.sha1(_PUBLISH, usedforsecurity=False).hexdigest()
+
+class _Script(NamedTuple):
+    text: bytes
+    sha: str
+
+    @classmethod
+    def load(cls, name: str) -> _Script:
+        text = Path(__file__).with_name(name).read_bytes()
+        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+_PUBLISH = _Script.load("publish.lua")
+_BACKLOGS = _Script.load("backlogs.lua")
 
 
 class RedisStore(Store):
@@ -140,16 +152,18 @@ class RedisStore(Store):
     def _run_publish(self, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         """Run ``publish.lua`` with the keys and arguments that every call has, and these."""
         epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
-        command = (
-            *(b"EVALSHA", _PUBLISH_SHA, 3 + len(keys), GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, *keys),
-            *(*self._arguments, epoch, *arguments),
-        )
+        all_keys = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, *keys)
+        return self._run(_PUBLISH, (len(all_keys), *all_keys, *self._arguments, epoch, *arguments))
+
+    def _run(self, script: _Script, arguments: Sequence[Any]) -> Any:
+        """Run a script with what EVALSHA takes after its name."""
         pool = self._client().connection_pool
+        command = (b"EVALSHA", script.sha, *arguments)
         try:
             try:
                 return _call(pool, command)
             except NoScriptError:  # a new server, or one that was told to forget
-                _call(pool, (b"SCRIPT", b"LOAD", _PUBLISH))
+                _call(pool, (b"SCRIPT", b"LOAD", script.text))
                 return _call(pool, command)
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
@@ -168,6 +182,20 @@ class RedisStore(Store):
             # Other programs let the id's key expire with the backlog; the one may go a moment before the other.
             last_id = max(last_id, messages[-1].message_id)
         return Backlog(messages, last_id, int(oldest[0][1]) if oldest else last_id + 1)
+
+    def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
+        if not queries:
+            return []
+        names = [query.name.encode() for query in queries]
+        keys = [key for name in names for key in (BACKLOG_ID + name, BACKLOG + name)]
+        answers = self._run(_BACKLOGS, (len(keys), *keys, max_bytes, *[query.after for query in queries]))
+        pages = []
+        for after, through, last_id, first_id, milliseconds, stored in answers:
+            entries = [decode_entry(each, self._options.transport_codec) for each in stored]
+            messages = [entry for entry in entries if isinstance(entry, Message)]
+            expires_in = milliseconds / 1000 if milliseconds >= 0 else math.inf
+            pages.append(BacklogPage(messages, after, through, last_id, first_id, expires_in))
+        return pages
 
     def last_ids(self, names: Sequence[str]) -> list[int]:
         if not names:

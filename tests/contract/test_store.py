@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from messagebus.errors import BackendUnavailable, BusClosed
 from messagebus.message import Ids, Message, encode_envelope
 from messagebus.options import Options
-from messagebus.stores import Publication, Store, StoreState, open_store
+from messagebus.stores import BacklogQuery, Publication, Store, StoreState, open_store
 from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.store_helpers import listen
@@ -115,6 +116,63 @@ def test_a_backlog_is_read_from_a_position_and_says_where_the_channel_stands(sto
     for after in (-1, 0, 5, 7, 100):
         assert store.backlog("/a", after)[1:] == (7, 3)
     assert store.backlog("/a", 7).messages == store.backlog("/a", 100).messages == []
+
+
+EVERYTHING = 1 << 30
+
+
+def test_several_backlogs_are_read_at_once_and_each_says_where_its_channel_stands(store: Store) -> None:
+    for number in range(1, 8):
+        publish(store, "/a", number, size=5)
+    publish(store, "/b", 1)
+    a, newest, beyond, b, nothing = store.backlogs(
+        [BacklogQuery(*query) for query in (("/a", 5), ("/a", -2), ("/a", 9), ("/b", 0), ("/c", -3))],
+        EVERYTHING,
+    )
+    assert [message.data for message in a.messages] == [6, 7]
+    assert a[1:5] == (5, 7, 7, 3)
+    assert [message.data for message in newest.messages] == [6, 7]
+    assert newest[1:5] == (5, 7, 7, 3)
+    assert beyond[:5] == ([], 9, 7, 7, 3)
+    assert [message.data for message in b.messages] == [1]
+    assert b[1:5] == (0, 1, 1, 1)
+    assert nothing == ([], 0, 0, 0, 1, math.inf)
+    assert store.backlogs([], EVERYTHING) == []
+
+
+def test_a_large_backlog_is_read_in_pages_that_follow_each_other_without_a_hole(store: Store) -> None:
+    texts = ["x" * (number % 7 * 1000 + 1) for number in range(250)]
+    for text in texts:
+        publish(store, "/a", text)
+    read: list[object] = []
+    pages = 0
+    through = 0
+    while through < 250:
+        page, other = store.backlogs([BacklogQuery("/a", through), BacklogQuery("/a", -1)], 10_000)
+        assert page.after == through < page.through
+        sizes = [len(message.raw) for message in page.messages]
+        assert sum(sizes[:-1]) < 10_000, "it ends with the message that takes it there"
+        assert other.messages[0].data == texts[-1]
+        read += [message.data for message in page.messages]
+        through = page.through
+        pages += 1
+    assert read == texts
+    assert 250 > pages > 50
+
+
+def test_a_page_says_how_long_what_is_kept_lasts(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    publish(store, "/a", 1, age=100)
+    publish(store, "/b", 1, age=1000)
+    publish(store, "/a", 2, age=10)
+    a, b, c = store.backlogs([BacklogQuery(name, 0) for name in ("/a", "/b", "/c")], EVERYTHING)
+    assert 5 < a.expires_in <= 10
+    assert 900 < b.expires_in <= 1000
+    assert c.expires_in == math.inf
+    publish(store, "/a", 3, age=1)
+    harness.pass_time(2)
+    [a] = store.backlogs([BacklogQuery("/a", 0)], EVERYTHING)
+    assert a == ([], 0, 3, 3, 4, math.inf)
 
 
 def test_ids_have_no_holes_under_eight_publishers_and_each_ones_order_is_kept(harness: StoreUnderTest) -> None:
