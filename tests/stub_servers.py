@@ -106,6 +106,14 @@ class StubServer:
         self._thread.join()
 
 
+def _number(text: str) -> int:
+    """As Ruby's ``to_i``: what is not a number is 0."""
+    try:
+        return int(text or -1)
+    except ValueError:
+        return 0
+
+
 class PollsOnly:
     """The polls of message_bus as its Ruby server has them: no other transport, no gaps, no epochs. Every key of a poll
     but ``__seq`` is a channel to it.
@@ -134,7 +142,7 @@ class PollsOnly:
         if not self._lenient and not (request.method == "POST" and request.path.endswith("/poll")):
             request.answer(404, b"Not Found")
             return
-        positions = {name: int(value or -1) for name, value in request.form.items() if name != "__seq"}
+        positions = {name: _number(value) for name, value in request.form.items() if name != "__seq"}
         if "dlp=t" in request.query:
             with self._news:
                 request.batch(*self._due(positions))

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from messagebus.client.channels import Channels, Following, encode_query
-from messagebus.client.types import ClientMessage, Gap
+from messagebus.client.types import ClientMessage, Gap, Refusal
 from messagebus.errors import InvalidChannel, InvalidPosition
 
 
@@ -37,10 +37,17 @@ class Reader:
         self.channels = Channels()
         for name, position in positions.items():
             self.channels.add(f"/{name}", note, position)
-        self.asked: Following = self.channels.followed()
+        self.asked: Following = self.channels.followed(0.0)
 
-    def read(self, *batch: dict[str, Any]) -> list[ClientMessage | Gap]:
-        return [delivery.value for item in batch for delivery in self.channels.accept(item, self.asked)]
+    def read(self, *batch: dict[str, Any]) -> list[ClientMessage | Gap | Refusal]:
+        """What the program is told; it deals with each message at once."""
+        told = []
+        for item in batch:
+            for channel, value in self.channels.accept(item, self.asked):
+                told.append(value)
+                if isinstance(value, ClientMessage):
+                    self.channels.move(channel, value.message_id)
+        return told
 
     @property
     def positions(self) -> dict[str, int | str]:
@@ -115,31 +122,88 @@ def test_what_comes_for_a_channel_that_was_left_reaches_nobody() -> None:
     assert reader.read(message(6), gap("/chat", 5, 9), status(chat=7)) == []
 
 
-def test_a_channel_that_is_followed_anew_takes_nothing_from_the_connection_of_before() -> None:
+def test_a_channel_that_is_left_and_followed_anew_at_once_goes_on_where_it_was() -> None:
     reader = Reader(chat=5)
     reader.channels.remove("/chat", note)
+    assert reader.channels.add("/chat", note, -1)
+    assert reader.positions == {"/chat": 5}
+    assert reader.channels.compare(reader.asked, 0.0) == ([], [])
+
+
+def test_a_channel_that_is_followed_anew_later_takes_nothing_from_the_connection_of_before() -> None:
+    reader = Reader(chat=5)
+    reader.channels.remove("/chat", note)
+    assert reader.channels.compare(reader.asked, 0.0) == ([], ["/chat"])
     reader.channels.add("/chat", note, -1)
     assert reader.read(message(6), status(chat=8)) == []
     assert reader.positions == {"/chat": -1}
-    assert reader.channels.compare(reader.asked) == (["/chat"], [])
+    assert reader.channels.compare(reader.asked, 0.0) == (["/chat"], [])
 
 
 def test_a_further_callback_joins_at_the_position() -> None:
     channels = Channels()
     assert channels.add("/chat", note, 5)
-    assert not channels.add("/chat", print, 1)
+    assert not channels.add("/chat", print, -1)
     assert channels.positions() == {"/chat": 5}
     assert channels.remove("/chat", note) == (True, False)
     assert channels.remove("/chat", note) == (False, False)
     assert channels.remove("/chat", None) == (True, True)
-    assert not channels
+    assert channels.followed(0.0) == {}
+
+
+def test_a_further_callback_that_begins_earlier_has_the_server_asked_again_and_the_others_get_nothing_twice() -> None:
+    channels = Channels()
+    channels.add("/chat", note, 5)
+    assert channels.add("/chat", print, 2)
+    assert channels.positions() == {"/chat": 2}
+    (channel,) = channels.followed(0.0).values()
+    assert channel is not None
+    assert [(follower.callback, follower.seen) for follower in channel.followers] == [(note, 5), (print, 2)]
+
+
+def test_a_further_callback_waits_for_the_position_of_one_that_began_with_new_messages() -> None:
+    reader = Reader(chat=-1)
+    assert not reader.channels.add("/chat", print, 2)
+    reader.read(status(chat=7))
+    assert reader.channels.join_waiting()
+    assert reader.positions == {"/chat": 2}
+    (channel,) = reader.channels.followed(0.0).values()
+    assert channel is not None
+    assert [(follower.callback, follower.seen) for follower in channel.followers] == [(note, 7), (print, 2)]
+
+
+def test_a_channel_that_is_refused_is_told_and_not_asked_for_until_its_time_has_come() -> None:
+    reader = Reader(chat=5, private=5, busy=5)
+    refusals = {
+        "/private": {"code": "forbidden", "message": "no", "retry": False},
+        "/busy": {"code": "unavailable", "message": "later", "retry": True, "retry_after": 2},
+    }
+    told = [delivery.value for delivery in reader.channels.refuse(refusals, reader.asked, 100.0)]
+    assert told == [
+        Refusal("/private", "forbidden", "no", False),
+        Refusal("/busy", "unavailable", "later", True, 2),
+    ]
+    assert set(reader.channels.followed(100.0)) == {"/chat"}
+    assert reader.channels.next_ask(100.0) == 102.0
+    assert set(reader.channels.followed(102.0)) == {"/chat", "/busy"}
+    reader.channels.ask_again()
+    assert set(reader.channels.followed(100.0)) == {"/chat", "/busy", "/private"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 5, {}, {"code": "forbidden"}, {"code": 1, "message": 2, "retry": True, "retry_after": "x"}]
+)
+def test_what_is_no_refusal_is_an_error(wrong: Any) -> None:
+    reader = Reader(chat=5)
+    with pytest.raises(ValueError):
+        reader.channels.refuse({"/chat": wrong}, reader.asked, 0.0)
 
 
 def test_a_star_removes_every_channel_that_begins_so() -> None:
     reader = Reader(room1=0, room2=0, other=0)
     assert reader.channels.remove("/room*", None) == (True, True)
     assert set(reader.positions) == {"/other"}
-    assert reader.channels.compare(reader.asked) == ([], ["/room1", "/room2"])
+    assert reader.channels.compare(reader.asked, 0.0) == ([], ["/room1", "/room2"])
 
 
 @pytest.mark.parametrize("name", ["chat", "", "/__status", "/a\n", 5])

@@ -3,8 +3,10 @@
 ::
 
     client              what programs call
-    mailbox             the queue behind a loop over messages
+    listening           a loop over messages
+    mailbox             the queue behind it
     runner              the client's thread: connections, one after the other, and callbacks
+    commands            publishes and subscribes on an open WebSocket
     links               a connection of each transport: from a request to batches
     http11              HTTP on a byte stream
     byte_stream         sockets, TLS and waiting
@@ -18,7 +20,8 @@
 from __future__ import annotations
 
 from .client import Client
+from .listening import Listening
 from .settings import Settings
-from .types import ClientMessage, Gap, PublishError, StateInfo, Stats
+from .types import ClientMessage, Gap, PublishError, Refusal, StateInfo, Stats
 
-__all__ = ["Client", "ClientMessage", "Gap", "PublishError", "Settings", "StateInfo", "Stats"]
+__all__ = ["Client", "ClientMessage", "Gap", "Listening", "PublishError", "Refusal", "Settings", "StateInfo", "Stats"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Iterable, Mapping
@@ -10,21 +11,46 @@ from urllib.parse import quote, urlencode
 
 from ..errors import InvalidPosition
 from ..message import GAP_CHANNEL, STATUS_CHANNEL, check_channel
-from .types import Callback, ClientMessage, Gap, Position
+from .types import Callback, ClientMessage, Gap, Position, Refusal
 
+NEW_ONLY = -1
 EPOCH_KEY = "__epoch"
 GRANTS_KEY = "__grants"
+RECONNECT_KEY = "__reconnect"
+REFUSALS_KEY = "__refusals"
+REFUSED_CHANNEL = "/__refused"
+ASK_AGAIN = 30.0
+"""Seconds after which a channel is asked for again that time will mend, where the server names no time."""
 _BY_GLOBAL_ID = re.compile(r"@[0-9]{1,18}", re.ASCII)
+
+
+class Follower:
+    """A callback on a channel, and up to where it has been given messages."""
+
+    __slots__ = ("callback", "seen")
+
+    def __init__(self, callback: Callback, seen: int) -> None:
+        self.callback = callback
+        self.seen = seen
 
 
 class FollowedChannel:
     """A channel from when it is followed until it is left; one that is followed anew is another object."""
 
-    __slots__ = ("callbacks", "position")
+    __slots__ = ("ask_at", "followers", "position", "waiting")
 
-    def __init__(self, position: Position, callback: Callback) -> None:
+    def __init__(self, position: Position, followers: list[Follower]) -> None:
         self.position = position
-        self.callbacks = [callback]
+        self.followers = followers
+        self.waiting: list[Follower] = []
+        """Followers that want older messages, from when it is known where the others stand."""
+        self.ask_at = -math.inf
+        """When the server may be asked for it; later than now where it has been refused."""
+
+    @property
+    def stands(self) -> int | None:
+        """Its position where that is a message's id; ``None`` where only the server knows what it stands for."""
+        return self.position if isinstance(self.position, int) and self.position >= 0 else None
 
 
 Following = dict[str, FollowedChannel | None]
@@ -32,10 +58,10 @@ Following = dict[str, FollowedChannel | None]
 
 
 class Delivery(NamedTuple):
-    """Something to tell the program: a message to the callbacks of its channel, or a gap."""
+    """Something to tell the program: a message to the callbacks of its channel, a gap, or a refusal."""
 
     channel: FollowedChannel
-    value: ClientMessage | Gap
+    value: ClientMessage | Gap | Refusal
 
 
 class Channels:
@@ -44,28 +70,64 @@ class Channels:
     def __init__(self, epoch: str | None = None) -> None:
         """``epoch``: that of the store which the positions are of."""
         self.epoch = epoch
-        self.grants: tuple[str, ...] = ()
-        """Tokens for channels that take one."""
         self.moves = 0
         """How often a position has moved."""
         self._channels: dict[str, FollowedChannel] = {}
+        self._left: dict[str, FollowedChannel] = {}
+        """Channels that were left a moment ago. One that is followed anew before the connection has been told goes on
+        where it was."""
         self._lock = threading.Lock()
 
     def add(self, name: str, callback: Callback, position: Position) -> bool:
-        """Follow a channel; whether it was not followed before. A further callback joins at the channel's position.
+        """Follow a channel; whether the server has to be asked for it. A further callback may begin at a message's id
+        of its own; with any other position it joins where the channel stands.
 
         Raises:
             InvalidChannel, InvalidPosition: It is not one.
         """
         check_channel(name)
         check_position(name, position)
+        wanted = position if isinstance(position, int) and position >= 0 else None
+        follower = Follower(callback, -1 if wanted is None else wanted)
         with self._lock:
             channel = self._channels.get(name)
             if channel is None:
-                self._channels[name] = FollowedChannel(position, callback)
+                left = self._left.pop(name, None)
+                if left is not None and position == NEW_ONLY:
+                    left.followers = [follower]
+                    self._channels[name] = left
+                else:
+                    self._channels[name] = FollowedChannel(position, [follower])
                 return True
-            channel.callbacks = [*channel.callbacks, callback]
+            if wanted is not None and channel.stands is None:
+                channel.waiting = [*channel.waiting, follower]
+                return False
+            if wanted is not None and wanted < (channel.stands or 0):
+                self._rewind(name, channel, [follower])
+                return True
+            channel.followers = [*channel.followers, follower]
             return False
+
+    def _rewind(self, name: str, channel: FollowedChannel, followers: Iterable[Follower]) -> None:
+        """Have the server asked again from where these followers begin. The others do not get again what they have."""
+        stands = channel.stands or 0
+        for follower in channel.followers:
+            follower.seen = max(follower.seen, stands)
+        new = list(followers)
+        again = FollowedChannel(min(stands, *(one.seen for one in new)), [*channel.followers, *new])
+        again.ask_at = channel.ask_at
+        self._channels[name] = again
+
+    def join_waiting(self) -> bool:
+        """Let those join that waited for their channel's position; whether the server has to be asked for more."""
+        rewound = False
+        with self._lock:
+            for name, channel in list(self._channels.items()):
+                if channel.waiting and channel.stands is not None:
+                    waiting, channel.waiting = channel.waiting, []
+                    self._rewind(name, channel, waiting)
+                    rewound = True
+        return rewound
 
     def remove(self, name: str, callback: Callback | None) -> tuple[bool, bool]:
         """Remove a callback, or all, from a channel, or with ``/name/*`` from all that begin so. Whether there was
@@ -76,39 +138,84 @@ class Channels:
             removed = left = False
             for one in names:
                 channel = self._channels[one]
-                kept = [c for c in channel.callbacks if callback is not None and c != callback]
-                removed = removed or len(kept) < len(channel.callbacks)
-                channel.callbacks = kept
-                if not kept:
-                    del self._channels[one]
+                before = len(channel.followers) + len(channel.waiting)
+                channel.followers = [f for f in channel.followers if callback is not None and f.callback != callback]
+                channel.waiting = [f for f in channel.waiting if callback is not None and f.callback != callback]
+                after = len(channel.followers) + len(channel.waiting)
+                removed = removed or after < before
+                if not after:
+                    self._left[one] = self._channels.pop(one)
                     left = True
             return removed, left
 
-    def __len__(self) -> int:
-        return len(self._channels)
-
-    def followed(self) -> Following:
-        """What is followed now."""
+    def followed(self, now: float) -> Following:
+        """What the server is to be asked for now: all channels but those that it has refused."""
         with self._lock:
-            return dict(self._channels)
+            return {name: channel for name, channel in self._channels.items() if channel.ask_at <= now}
 
-    def compare(self, asked: Mapping[str, FollowedChannel | None]) -> tuple[list[str], list[str]]:
+    def next_ask(self, now: float) -> float | None:
+        """When a channel that was refused may be asked for again; ``None`` where there is none."""
+        with self._lock:
+            later = [c.ask_at for c in self._channels.values() if now < c.ask_at < math.inf]
+            return min(later, default=None)
+
+    def compare(self, asked: Mapping[str, FollowedChannel | None], now: float) -> tuple[list[str], list[str]]:
         """The channels that a connection still has to be asked for, and those that it brings to nobody."""
         with self._lock:
-            added = [name for name, channel in self._channels.items() if asked.get(name) is not channel]
+            self._left.clear()
+            due = [(name, channel) for name, channel in self._channels.items() if channel.ask_at <= now]
+            added = [name for name, channel in due if asked.get(name) is not channel]
             removed = [name for name, channel in asked.items() if channel and name not in self._channels]
             return added, removed
+
+    def refuse(self, refusals: Mapping[str, Any], asked: Following, now: float) -> list[Delivery]:
+        """Note what the server has refused, and return whatever the program has to be told of it.
+
+        Raises:
+            ValueError: They are not refusals.
+        """
+        deliveries = []
+        with self._lock:
+            for name, refusal in refusals.items():
+                channel = self._followed(name, asked)
+                if channel is None:
+                    continue
+                try:
+                    code, message, retry = refusal["code"], refusal["message"], bool(refusal["retry"])
+                    after = refusal.get("retry_after", ASK_AGAIN) if retry else None
+                    channel.ask_at = math.inf if after is None else now + float(after)
+                except (TypeError, KeyError, AttributeError, ValueError) as error:
+                    raise ValueError(f"not a refusal: {type(error).__name__} {error}") from None
+                asked[name] = None
+                deliveries.append(Delivery(channel, Refusal(name, str(code), str(message), retry, after)))
+        return deliveries
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread may have held the lock."""
+        self._lock = threading.Lock()
+
+    def ask_again(self) -> None:
+        """Have the server asked for the channels that it has refused."""
+        with self._lock:
+            for channel in self._channels.values():
+                channel.ask_at = -math.inf
 
     def positions(self) -> dict[str, Position]:
         """Where each channel stands."""
         with self._lock:
             return {name: channel.position for name, channel in self._channels.items()}
 
+    def move(self, channel: FollowedChannel, message_id: int) -> None:
+        """The program has been given a message."""
+        with self._lock:
+            self._move(channel, message_id)
+
     # --- what the server sends ---
 
     def accept(self, message: Mapping[str, Any], asked: Following) -> list[Delivery]:
-        """Move on by one message of a batch, and return whatever the program has to be told of it: nothing for a
-        status, and for what it has already seen. ``asked``: what this connection follows.
+        """Take in one message of a batch, and return whatever the program has to be told of it: nothing for a status,
+        and for what it has already seen. A status and a gap move positions at once; for a message the caller calls
+        :meth:`move` when the program has been given it. ``asked``: what this connection follows.
 
         Raises:
             ValueError: It is not a message.
@@ -127,7 +234,6 @@ class Channels:
             channel = self._followed(name, asked)
             if channel is None or (isinstance(channel.position, int) and channel.position >= value.message_id):
                 return []  # it was left, or this is a duplicate
-            self._move(channel, value.message_id)
             return [Delivery(channel, value)]
 
     def _accept_status(self, data: Mapping[str, Any], asked: Following) -> None:
@@ -137,7 +243,7 @@ class Channels:
                     # A server that knows nothing of epochs takes the key for a channel, and gives its position.
                     if isinstance(position, str):
                         self.epoch = position
-                else:
+                elif not name.startswith("__"):
                     channel = self._followed(name, asked)
                     if channel is not None and channel.position != position:
                         self._move(channel, int(position))
@@ -149,6 +255,9 @@ class Channels:
                 channel = self._followed(name, asked)
                 if channel is not None:
                     value = Gap(name, gap["after"], int(gap["before"]))
+                    if value.after is None:  # ids have begun again
+                        for follower in (*channel.followers, *channel.waiting):
+                            follower.seen = min(follower.seen, value.before - 1)
                     # The next connection must not hear of it again, even if nothing follows.
                     self._move(channel, value.before - 1)
                     deliveries.append(Delivery(channel, value))
@@ -172,9 +281,11 @@ def check_position(channel: str, position: object) -> None:
         raise InvalidPosition(channel, position)
 
 
-def encode_query(positions: Mapping[str, Position], epoch: str | None, grants: Iterable[str] = (), **more: int) -> str:
+def encode_query(
+    positions: Mapping[str, Position], epoch: str | None, grants: Iterable[str] = (), **more: object
+) -> str:
     """Positions, epoch and grants as a query string or a form. ``epoch``: ``None`` to send none."""
-    pairs: dict[str, Position] = dict(positions)
+    pairs: dict[str, object] = dict(positions)
     if epoch is not None:
         pairs[EPOCH_KEY] = epoch
     if tokens := ",".join(grants):

@@ -5,6 +5,7 @@ h11 does the protocol. Redirects are not followed, nor is a proxy asked: the add
 
 from __future__ import annotations
 
+import json
 import ssl
 
 import h11
@@ -127,8 +128,19 @@ def header(response: h11.Response, name: bytes) -> str | None:
 
 def failure_of(response: h11.Response, body: bytes) -> Failure:
     """What an answer that is not the one asked for says."""
-    said = body[:SHOWN].decode(errors="replace").strip()
+    status, said = response.status_code, body[:SHOWN].decode(errors="replace").strip()
+    code, url = _code(body), None
     location = header(response, b"location")
-    if location is not None and 300 <= response.status_code < 400:
-        said = f"redirected to {location[:SHOWN]}; redirects are not followed, give the client that address"
-    return Failure(f"{response.status_code} {said}".strip(), response.status_code, header(response, b"retry-after"))
+    if location is not None and 300 <= status < 400:
+        code, url = "redirected", location[:SHOWN]
+        said = f"redirected to {url}; redirects are not followed, give the client that address"
+    return Failure(f"{status} {said}".strip(), status, header(response, b"retry-after"), code, url)
+
+
+def _code(body: bytes) -> str | None:
+    """The code of an error body of the bus."""
+    try:
+        code = json.loads(body)["error"]["code"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return code if isinstance(code, str) else None

@@ -25,6 +25,9 @@ from .types import Failure
 COMMAND_TIMEOUT = 10.0
 """Seconds that the server may take to receive a command, or a pong."""
 
+_SERVERS_WORD = (1001, 1012, 1013)
+"""Close codes with which the server says that it, and no proxy, ends the connection."""
+
 
 class TransportLink(ABC):
     """The contract of a transport's connection. Not safe to share between threads.
@@ -116,9 +119,15 @@ class _HttpLink(TransportLink):
         return self._response.status_code if self._response else 0
 
     @property
+    def _kind(self) -> str:
+        """The answer's content type, without its parameters."""
+        kind = header(self._response, b"content-type") if self._response else None
+        return (kind or "").partition(";")[0].strip().lower()
+
+    @property
+    @abstractmethod
     def _wanted(self) -> bool:
         """Whether the answer is the one that was asked for."""
-        return self._status == 200
 
     @abstractmethod
     def _ending(self) -> Failure | None:
@@ -150,9 +159,17 @@ class PollLink(_HttpLink):
     def open(self, deadline: float) -> None:
         self._connection.request("POST", self._target, self._headers, self._form, deadline)
 
+    @property
+    def _wanted(self) -> bool:
+        # A login page is no batch.
+        return self._status == 200 and self._kind in ("application/json", "text/plain", "")
+
     def _ending(self) -> Failure | None:
-        if not self._wanted:
+        if self._status != 200:
             return self._refusal()
+        if not self._wanted:
+            message = f"the answer is {self._kind}, not a batch: a login page, or another address?"
+            return Failure(message, self._status, code="not_a_batch")
         return None if self.begun else Failure("an empty answer")
 
 
@@ -170,8 +187,7 @@ class EventSourceLink(_HttpLink):
     @property
     def _wanted(self) -> bool:
         # Servers that know no EventSource may take the request for another.
-        kind = header(self._response, b"content-type") if self._response else None
-        return self._status == 200 and (kind or "").partition(";")[0].strip().lower() == "text/event-stream"
+        return self._status == 200 and self._kind == "text/event-stream"
 
     def _ending(self) -> Failure | None:
         if self._status != 200:
@@ -235,7 +251,10 @@ class WebSocketLink(TransportLink):
                 raise LinkEnded(self._refused)
             if self._protocol.state is CLOSED or self._protocol.close_expected():
                 close = self._protocol.close_rcvd
-                raise LinkEnded(Failure(f"closed: {close.code} {close.reason}" if close else "the connection broke"))
+                if close is None:
+                    raise LinkEnded(Failure("the connection broke"))
+                by_server = close.code in _SERVERS_WORD
+                raise LinkEnded(Failure(f"closed: {close.code} {close.reason}", by_server=by_server))
             data = self._stream.receive(deadline)
             if data is None:
                 return None

@@ -15,6 +15,7 @@ class Mailbox:
     def __init__(self, size: int) -> None:
         self._size = size
         self._messages: deque[ClientMessage] = deque()
+        self._taken: ClientMessage | None = None  # by the loop, which may still be at it
         self._closed = False
         self._condition = threading.Condition()
 
@@ -30,6 +31,7 @@ class Mailbox:
     def take(self, timeout: float) -> ClientMessage | None:
         """The next message; ``None`` where none comes for ``timeout`` seconds, or it is empty and closed."""
         with self._condition:
+            self._taken = None
             # An infinite timeout is none to a condition.
             there = self._condition.wait_for(
                 lambda: self._messages or self._closed, None if math.isinf(timeout) else timeout
@@ -37,7 +39,15 @@ class Mailbox:
             if not there or not self._messages:
                 return None
             self._condition.notify_all()
-            return self._messages.popleft()
+            self._taken = self._messages.popleft()
+            return self._taken
+
+    def first_unread(self, channel: str) -> int | None:
+        """The id of the oldest message of a channel that the loop has not dealt with; ``None`` where there is none. A
+        message has been dealt with when the next one is asked for."""
+        with self._condition:
+            messages = [*([self._taken] if self._taken else []), *self._messages]
+        return next((message.message_id for message in messages if message.channel == channel), None)
 
     def close(self) -> None:
         with self._condition:

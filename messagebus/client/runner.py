@@ -14,13 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..message import STATUS_CHANNEL
 from .byte_stream import Stopped, Waiter
-from .channels import Channels, Following, encode_query
+from .channels import RECONNECT_KEY, REFUSALS_KEY, REFUSED_CHANNEL, Channels, Delivery, Following, encode_query
+from .commands import Call, Commands
 from .http11 import HttpConnection, LinkEnded
 from .links import ERRORS, EventSourceLink, PollLink, TransportLink, WebSocketLink
 from .settings import Address, Settings
-from .transport_selector import PLAIN_TIMEOUT, Attempt, TransportSelector
-from .types import Callback, ClientMessage, Failure, Gap, OnGap, Position, PublishError
+from .transport_selector import Attempt, TransportSelector, needs_a_person
+from .types import Failure, Gap, OnGap, OnRefused, PublishError, Refusal
 
 logger = logging.getLogger("messagebus.client")
 
@@ -29,6 +31,8 @@ QUERY_LIMIT = 3000
 CHANGE_DELAY = 0.05
 """Seconds that changes of channels are gathered for: many subscribes in a row make one request, and no more commands
 than a server takes."""
+MAX_EARLY = 1000
+"""Batches that may wait while a callback publishes."""
 OWN_HEADERS = {"User-Agent": "messagebus-python", "X-SILENCE-LOGGER": "true"}
 
 
@@ -38,12 +42,23 @@ class Endpoint:
 
     address: Address
     client_id: str
-    headers: dict[str, str]
+    headers: Callable[[], dict[str, str]]
+    """Asked before each connection."""
+    grants: Callable[[], tuple[str, ...]]
+    """Asked before each connection."""
     context: ssl.SSLContext | None
 
     @property
     def base(self) -> str:
         return f"{self.address.path}{self.client_id}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Functions of the program; each is looked up when it is called."""
+
+    on_gap: Callable[[], OnGap | None]
+    on_refused: Callable[[], OnRefused | None]
 
 
 @dataclass(slots=True)
@@ -57,18 +72,23 @@ class Counters:
     """``__seq`` of the last poll: it must not fall while the client keeps its id."""
 
 
-@dataclass(eq=False)
-class Call:
-    """A publish that waits for its answer."""
+@dataclass(slots=True)
+class Open:
+    """A connection, and what it is to bring."""
 
-    command: dict[str, Any]
-    done: threading.Event = field(default_factory=threading.Event)
-    answer: Any = None
-    error: PublishError | None = None
+    link: TransportLink
+    attempt: Attempt
+    asked: Following
+    """What it brings. Not in it: channels whose subscribe the server has not answered, whose messages would still be
+    those of an earlier subscription."""
+    awaited: Following = field(default_factory=dict)
+    """What it was asked for besides, and the server has not answered."""
+    counted: int = 0
+    """Bytes that are in the counters already."""
 
-    def fail(self, code: str, message: str) -> None:
-        self.error = PublishError(code, message)
-        self.done.set()
+    @property
+    def asked_in_all(self) -> Following:
+        return {**self.asked, **self.awaited}
 
 
 class Runner:
@@ -78,29 +98,32 @@ class Runner:
         self,
         endpoint: Endpoint,
         settings: Settings,
-        plan: TransportSelector,
+        selector: TransportSelector,
         channels: Channels,
         counters: Counters,
-        on_gap: Callable[[], OnGap | None],
+        hooks: Hooks,
         before: Runner | None = None,
     ) -> None:
-        """``on_gap``: looked up at every use. ``before``: one that was stopped, and whose end is waited for."""
+        """``before``: one that was stopped, and whose end is waited for."""
         self._endpoint = endpoint
         self._settings = settings
-        self._selector = plan
+        self._selector = selector
         self._channels = channels
         self._counters = counters
-        self._on_gap = on_gap
+        self._hooks = hooks
         self._before = before
         self._waiter = Waiter()
         self._clock = self._waiter.clock
-        self._http = HttpConnection(self._waiter, endpoint.address, endpoint.context)
+        self._http = self._new_http()
+        self._headers: dict[str, str] = {}
+        self._grants: tuple[str, ...] = ()
+        self._open: Open | None = None
         self._changed = False
-        self._can_publish = False
-        self._calls: deque[Call] = deque()
-        self._unanswered: dict[int, Call] = {}
-        self._call_number = 0
-        self._counted = 0  # bytes of the link in use
+        self._retry = False
+        self._ask_at: float | None = None  # when a channel that was refused is asked for again
+        self._commands = Commands()
+        self._early: deque[bytes] = deque()  # what came while a callback published
+        self._broken: Exception | None = None  # why the connection ended meanwhile
         self.thread = threading.Thread(target=self._run, name="messagebus-client", daemon=True)
 
     # --- from any thread ---
@@ -116,23 +139,34 @@ class Runner:
     def stopping(self) -> bool:
         return self._waiter.stopping
 
+    @property
+    def running(self) -> bool:
+        return not self.stopping and self.thread.is_alive()
+
     def changed(self) -> None:
         """Channels have come or gone."""
         self._changed = True
         self._waiter.wake()
 
+    def retry(self) -> None:
+        """Try at once, and ask again for channels that were refused."""
+        self._retry = True
+        self.changed()
+
     def publish(self, channel: str, data: Any, timeout: float) -> Any:
         """What the server answers to a publish. Raises PublishError."""
         call = Call({"publish": {"channel": channel, "data": data}})
-        if not self._can_publish:
+        current = self._open
+        if current is None or not current.link.speaks or not current.attempt.opened or not self.thread.is_alive():
             raise PublishError("unsupported", "publishing needs an open WebSocket")
-        self._calls.append(call)
-        self._waiter.wake()
-        if not call.done.wait(timeout):
-            raise PublishError("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
-        if call.error is not None:
-            raise call.error
-        return call.answer
+        self._commands.put(call)
+        if threading.current_thread() is self.thread:
+            self._await_within_callback(current.link, call, timeout)
+        else:
+            self._waiter.wake()
+            if not call.done.wait(timeout):
+                call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
+        return call.result()
 
     # --- the thread ---
 
@@ -144,59 +178,64 @@ class Runner:
             self._selector.start()
             while True:
                 self._wait_for_turn()
-                self._follow(self._selector.attempt())
+                better_at = self._selector.better_at
+                better = self._try_better() if better_at is not None and self._clock() >= better_at else None
+                self._follow(better or self._selector.attempt())
         except Stopped:
             pass
         except BaseException:
             logger.exception("the client's thread failed; it has stopped")
             raise
         finally:
-            self._fail_calls()
+            self._commands.fail_all()
             self._http.close()
             self._waiter.close()
             self._selector.stop()
+
+    def _new_http(self) -> HttpConnection:
+        return HttpConnection(self._waiter, self._endpoint.address, self._endpoint.context)
 
     def _wait_for_turn(self) -> None:
         """Until the next attempt is due, and there is something to follow."""
         while True:
             self._waiter.check()
-            self._fail_calls()
+            self._commands.fail_all()
+            self._take_retry()
+            now = self._clock()
             deadline: float | None = self._selector.next_at
-            if not self._channels:
-                deadline = None
-            elif self._clock() >= self._selector.next_at:
-                if (better_at := self._selector.better_at) is not None and self._clock() >= better_at:
-                    self._selector.try_better()
+            if not self._channels.followed(now):
+                deadline = self._channels.next_ask(now)
+            elif now >= self._selector.next_at:
                 break
             elif self._changed and self._selector.waits_for_channels:
                 self._gather()
                 break
             self._waiter.wait(deadline)
         self._changed = False
-        query = encode_query(self._channels.positions(), self._channels.epoch, self._channels.grants)
-        self._selector.query_fits = len(query) <= QUERY_LIMIT
+
+    def _take_retry(self) -> None:
+        if self._retry:
+            self._retry = False
+            self._channels.ask_again()
+            self._selector.retry()
 
     def _gather(self) -> None:
         deadline = self._clock() + CHANGE_DELAY
         while self._clock() < deadline:
             self._waiter.wait(deadline)
 
-    def _follow(self, attempt: Attempt) -> None:
-        """Open a connection, and read it until it ends, other channels are wanted or a better one is due."""
-        asked = self._channels.followed()
-        link = self._make(attempt, asked)
+    def _follow(self, begin: Open | Attempt) -> None:
+        """Open a connection unless it is open, and read it until it ends or other channels are wanted. A better one may
+        take its place meanwhile."""
+        attempt = begin.attempt if isinstance(begin, Open) else begin
         failure: Failure | None
         try:
-            self._counters.requests += 1
-            self._counted = 0
-            link.open(attempt.since + self._first_timeout(attempt))
-            if link.speaks:
-                self._selector.opened(attempt)
-                self._can_publish = True
-                # A long list of channels has not all been asked for yet.
-                if not self._follows_all(link, attempt, asked):
+            better: Open | None = begin if isinstance(begin, Open) else self._connect(begin)
+            while better is not None:
+                attempt = better.attempt
+                if better.link.speaks and not self._follows_all(better):  # a long list has not all been asked for yet
                     return
-            self._read(link, attempt, asked)
+                better = self._read(better)
             return
         except LinkEnded as ended:
             failure = ended.failure
@@ -208,146 +247,222 @@ class Runner:
             logger.exception("following the channels failed; trying again")
             failure = Failure(f"{type(error).__name__}: {error}")
         finally:
-            self._can_publish = False
-            link.close()
-            self._count(link)
-            self._fail_calls()
+            self._close()
         if failure is not None:
             # What a WebSocket or an EventSource is told may be a proxy's; a poll follows, which hears the server
             # itself.
-            refused = failure.status in (401, 403) and attempt.transport not in ("websocket", "eventsource")
+            refused = needs_a_person(failure) and attempt.transport not in ("websocket", "eventsource")
             level = logging.WARNING if refused else logging.INFO
             logger.log(level, "%s to %s: %s", attempt.transport, self._endpoint.address.authority, failure.message)
         self._selector.ended(attempt, failure)
 
-    def _read(self, link: TransportLink, attempt: Attempt, asked: Following) -> None:
+    def _connect(self, attempt: Attempt) -> Open:
+        self._ask_who()
+        asked = self._channels.followed(self._clock())
+        positions = {name: channel.position for name, channel in asked.items() if channel}
+        query = encode_query(positions, self._channels.epoch, self._grants)
+        self._selector.query_fits = len(query) <= QUERY_LIMIT
+        link = self._make(attempt, asked, self._http)
+        current = self._open = Open(link, attempt, asked)
+        self._early.clear()
+        self._broken = None
+        self._counters.requests += 1
+        link.open(attempt.since + attempt.timeout)
+        return current
+
+    def _ask_who(self) -> None:
+        """Have the program say as whom to connect."""
+        try:
+            self._headers, self._grants = self._endpoint.headers(), self._endpoint.grants()
+        except Exception as error:
+            logger.exception("the program's headers or grants function failed")
+            raise LinkEnded(Failure(f"headers or grants: {type(error).__name__}: {error}")) from None
+
+    def _close(self) -> None:
+        current, self._open = self._open, None
+        if current is not None:
+            current.link.close()
+            self._count(current)
+        self._commands.fail_all()
+
+    def _read(self, current: Open) -> Open | None:
+        """Read until other channels are wanted (``None``), or a better connection has taken its place."""
+        link = current.link
         while True:
-            if self._changed:
+            self._take_retry()
+            if self._changed or (self._ask_at is not None and self._clock() >= self._ask_at):
                 self._gather()
                 self._changed = False
-                if not self._follows_all(link, attempt, asked):
-                    return
-            self._send_calls(link)
-            silent_at = self._silent_at(link, attempt)
+                if not self._follows_all(current):
+                    return None
+                self._ask_at = self._channels.next_ask(self._clock())
+            self._commands.send_waiting(link)
             better_at = self._selector.better_at
-            text = link.read(silent_at if better_at is None else min(silent_at, better_at))
-            self._count(link)
+            deadlines = [self._silent_at(current), *(at for at in (better_at, self._ask_at) if at is not None)]
+            text = self._next_text(link, min(deadlines))
+            self._count(current)
+            now = self._clock()
             if text is not None:
-                self._receive(text, attempt, asked)
-            elif self._clock() >= self._silent_at(link, attempt):
+                self._receive(text, current)
+            elif now >= self._silent_at(current):
                 raise LinkEnded(Failure("nothing came for too long"))
-            elif better_at is not None and self._clock() >= better_at:
-                self._selector.try_better()
-                return
+            elif better_at is not None and now >= better_at and (better := self._try_better()) is not None:
+                return better
 
-    def _first_timeout(self, attempt: Attempt) -> float:
-        """Seconds for the first batch, connecting included."""
-        if attempt.plain:
-            return PLAIN_TIMEOUT
-        if attempt.transport == "long-polling":
-            return self._settings.heartbeat_timeout
-        return self._settings.first_chunk_timeout
+    def _next_text(self, link: TransportLink, deadline: float) -> bytes | None:
+        if self._early:
+            return self._early.popleft()
+        if self._broken is not None:
+            raise self._broken
+        return link.read(deadline)
 
-    def _silent_at(self, link: TransportLink, attempt: Attempt) -> float:
+    def _try_better(self) -> Open | None:
+        """Try the best transport beside the one in use, which waits meanwhile; the change has happened where one is
+        returned."""
+        attempt = self._selector.better_attempt()
+        asked = self._channels.followed(self._clock())
+        http = self._new_http()
+        link: TransportLink | None = None
+        try:
+            self._ask_who()
+            self._counters.requests += 1
+            link = self._make(attempt, asked, http)
+            deadline = attempt.since + attempt.timeout
+            link.open(deadline)
+            while (text := link.read(deadline)) is None:
+                if self._clock() >= deadline:
+                    raise LinkEnded(Failure("nothing came for too long"))
+        except (LinkEnded, *ERRORS) as error:
+            failure = error.failure if isinstance(error, LinkEnded) else None
+            self._selector.kept(failure or Failure(f"{type(error).__name__}: {error}"))
+            if link is not None:
+                link.close()
+            http.close()
+            return None
+        except BaseException:
+            if link is not None:
+                link.close()
+            http.close()
+            raise
+        self._close()
+        self._http.close()
+        self._http = http
+        better = self._open = Open(link, attempt, asked)
+        self._selector.took_over(attempt)
+        self._early.append(text)
+        return better
+
+    def _silent_at(self, current: Open) -> float:
+        attempt, link = current.attempt, current.link
         if attempt.opened or link.begun:  # bytes get through, if slowly
             return link.heard + self._settings.heartbeat_timeout
-        return attempt.since + self._first_timeout(attempt)
+        return attempt.since + attempt.timeout
 
-    def _make(self, attempt: Attempt, asked: Following) -> TransportLink:
+    def _make(self, attempt: Attempt, asked: Following, http: HttpConnection) -> TransportLink:
         endpoint, name = self._endpoint, attempt.transport
         positions = {one: channel.position for one, channel in asked.items() if channel}
-        epoch, grants = self._channels.epoch, self._channels.grants
-        given = {name.lower() for name in endpoint.headers}
-        headers = {**endpoint.headers, **{own: value for own, value in OWN_HEADERS.items() if own.lower() not in given}}
+        epoch, grants = self._channels.epoch, self._grants
+        given = {header.lower() for header in self._headers}
+        own = {header: value for header, value in OWN_HEADERS.items() if header.lower() not in given}
+        headers = {**self._headers, **own}
+        knows = {REFUSALS_KEY: "t"}
         if name == "websocket":
-            self._fit(asked, positions)  # the rest follows when it is open
-            query = encode_query(positions, epoch, grants)
+            if len(encode_query(positions, epoch, grants, **knows)) > QUERY_LIMIT:
+                asked.clear()  # they follow in commands when it is open
+                positions, grants = {}, ()
+            query = encode_query(positions, epoch, grants, **knows)
             return WebSocketLink(self._waiter, endpoint.address, endpoint.context, endpoint.base, headers, query)
         if name == "eventsource":
-            return EventSourceLink(self._http, endpoint.base, headers, encode_query(positions, epoch, grants))
+            return EventSourceLink(http, endpoint.base, headers, encode_query(positions, epoch, grants, **knows))
         stream = name == "streaming"
         if epoch is None and (stream or attempt.plain):
             # Asks for it. Not on a poll that is held for one batch: a server that knows nothing of epochs takes the key
             # for a channel with news, and would answer each at once.
             epoch = ""
         self._counters.sequence += 1
-        form = encode_query(positions, epoch, grants, __seq=self._counters.sequence)
-        return PollLink(self._http, endpoint.base, headers, form, plain=attempt.plain, stream=stream)
-
-    def _fit(self, asked: Following, positions: dict[str, Position]) -> None:
-        """Leave out the channels that a request line has no room for."""
-        room = QUERY_LIMIT - len(encode_query({}, self._channels.epoch, self._channels.grants))
-        for name, position in list(positions.items()):
-            size = len(encode_query({name: position}, None)) + 1
-            if size > room:
-                del asked[name], positions[name]
-            else:
-                room -= size
+        form = encode_query(positions, epoch, grants, __seq=self._counters.sequence, **knows)
+        return PollLink(http, endpoint.base, headers, form, plain=attempt.plain, stream=stream)
 
     # --- channels and publishes, on an open connection ---
 
-    def _follows_all(self, link: TransportLink, attempt: Attempt, asked: Following) -> bool:
+    def _follows_all(self, current: Open) -> bool:
         """Have the connection follow what is wanted now; ``False`` where it has to be given up for that."""
-        added, removed = self._channels.compare(asked)
+        now = self._clock()
+        asked = current.asked_in_all
+        added, removed = self._channels.compare(asked, now)
         if not added and not removed:
             return True
-        # Left and followed anew: on one connection old and new messages could not be told apart.
-        if not self._channels or not link.speaks or any(name in asked for name in added):
-            self._selector.replace(attempt)
+        wanted = self._channels.followed(now)
+        if not wanted or not current.link.speaks:
+            self._selector.replace(current.attempt)
             return False
-        self._ask(link, asked, added, removed)
+        # Those that were left and are followed anew as well: they are other subscriptions.
+        removed += [name for name in added if asked.get(name)]
+        for name in removed:
+            current.asked.pop(name, None)
+            current.awaited.pop(name, None)
+        if removed:
+            current.link.send({"unsubscribe": removed})
+        new: Following = {name: wanted[name] for name in added if name in wanted}
+        if new:
+            self._ask_who()  # grants may have been renewed since the connection began
+            current.awaited.update(new)
+            grants = {"grants": list(self._grants)} if self._grants else {}
+            positions = {name: channel.position for name, channel in new.items() if channel}
+            self._commands.send(current.link, Call({"subscribe": positions, **grants}, new))
         return True
 
-    def _send_calls(self, link: TransportLink) -> None:
-        while self._calls and link.speaks:
-            call = self._calls.popleft()
-            self._call_number += 1
-            self._unanswered[self._call_number] = call
-            link.send({**call.command, "id": self._call_number})
+    def _await_within_callback(self, link: TransportLink, call: Call, timeout: float) -> None:
+        """Read on until the answer is there. Batches that come before it wait until the callback has returned."""
+        deadline = self._clock() + timeout
+        try:
+            self._commands.send_waiting(link)
+            while not call.done.is_set() and self._clock() < deadline and len(self._early) < MAX_EARLY:
+                text = link.read(deadline)
+                if text is not None and not self._take_answer(text):
+                    self._early.append(text)
+        except (LinkEnded, Stopped, *ERRORS) as error:
+            self._broken = error  # for the loop that called the callback
+            call.fail("disconnected", "no answer came; it may or may not have been published")
+        if not call.done.is_set():
+            call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
 
-    def _ask(self, link: TransportLink, asked: Following, added: list[str], removed: list[str]) -> None:
-        now = self._channels.followed()
-        asked.update(dict.fromkeys(removed))
-        wanted = {name: channel for name in added if (channel := now.get(name)) is not None}
-        asked.update(wanted)
-        if removed:
-            link.send({"unsubscribe": removed})
-        if wanted:
-            grants = {"grants": list(self._channels.grants)} if self._channels.grants else {}
-            link.send({"subscribe": {name: channel.position for name, channel in wanted.items()}, **grants})
+    def _take_answer(self, text: bytes) -> bool:
+        """Whether it was an answer to a command, and not a batch."""
+        if not text.startswith(b"{"):
+            return False
+        self._answered(json.loads(text))
+        return True
 
     def _answered(self, answer: dict[str, Any]) -> None:
-        number, error = answer.get("id"), answer.get("error")
-        call = self._unanswered.pop(number, None) if isinstance(number, int) else None
-        if isinstance(error, dict):
-            code, message = str(error.get("code")), str(error.get("message"))
-            if call is not None:
-                call.fail(code, message)
-            else:
-                self._selector.last_error = message
-                logger.warning("the server refused: %s %s", code, message)
-        elif call is not None:
-            call.answer = answer.get("ok")
-            call.done.set()
-
-    def _fail_calls(self) -> None:
-        for call in self._unanswered.values():
-            call.fail("disconnected", "no answer came; it may or may not have been published")
-        self._unanswered.clear()
-        while self._calls:
-            self._calls.popleft().fail("unsupported", "publishing needs an open WebSocket")
+        call, error = self._commands.answered(answer), answer.get("error")
+        if isinstance(error, dict) and (call is None or call.channels):
+            self._selector.last_error = str(error.get("message"))
+            logger.warning("the server refused: %s %s", error.get("code"), error.get("message"))
+        current = self._open
+        if call is None or not call.channels or current is None:
+            return
+        for name, channel in call.channels.items():
+            if current.awaited.get(name) is channel:
+                current.asked[name] = current.awaited.pop(name)
+        if isinstance(error, dict):  # a server that knows no refusals of single channels
+            retry = error.get("code") in ("unavailable", "internal")
+            refusals = {name: {**error, "retry": retry} for name in call.channels}
+        else:
+            refusals = call.answer.get("refused", {}) if isinstance(call.answer, dict) else {}
+        self._tell(self._channels.refuse(refusals, current.asked, self._clock()))
 
     # --- what the server sends ---
 
-    def _count(self, link: TransportLink) -> None:
-        self._counters.bytes += link.received - self._counted
-        self._counted = link.received
+    def _count(self, current: Open) -> None:
+        self._counters.bytes += current.link.received - current.counted
+        current.counted = current.link.received
 
-    def _receive(self, text: bytes, attempt: Attempt, asked: Following) -> None:
-        batch = json.loads(text)
-        if isinstance(batch, dict) and attempt.transport == "websocket":
-            self._answered(batch)
+    def _receive(self, text: bytes, current: Open) -> None:
+        attempt = current.attempt
+        if attempt.transport == "websocket" and self._take_answer(text):
             return
+        batch = json.loads(text)
         if not isinstance(batch, list):
             raise ValueError("the answer is not a batch")
         self._selector.opened(attempt)
@@ -355,20 +470,36 @@ class Runner:
             # A stop in between leaves the rest for the next start: its positions have not moved yet.
             self._waiter.check()
             before = self._channels.moves
-            deliveries = self._channels.accept(message, asked)
-            if self._channels.moves != before:
-                carried = any(isinstance(delivery.value, ClientMessage) for delivery in deliveries)
-                self._selector.moved(attempt, carried=carried)
-            for channel, value in deliveries:
-                if isinstance(value, Gap):
-                    self._guard(self._on_gap(), value, "on_gap")
-                    continue
-                self._counters.messages += 1
-                for callback in channel.callbacks:
-                    if callback in channel.callbacks:  # one that came before may have removed it
-                        self._guard(callback, value, f"a callback of {value.channel}")
+            if isinstance(message, dict) and message.get("channel") == REFUSED_CHANNEL:
+                self._tell(self._channels.refuse(message["data"], current.asked, self._clock()))
+                continue
+            self._tell(self._channels.accept(message, current.asked))
+            if isinstance(message["data"], dict) and message["channel"] == STATUS_CHANNEL:
+                wait = message["data"].get(RECONNECT_KEY)
+                if isinstance(wait, (int, float)) and wait >= 0:
+                    attempt.reconnect = wait / 1000
+            attempt.progress = attempt.progress or self._channels.moves != before
+        if self._channels.join_waiting():
+            self._changed = True
 
-    def _guard(self, function: OnGap | Callback | None, value: Any, what: str) -> None:
+    def _tell(self, deliveries: list[Delivery]) -> None:
+        for channel, value in deliveries:
+            if isinstance(value, Gap):
+                self._guard(self._hooks.on_gap(), value, "on_gap")
+            elif isinstance(value, Refusal):
+                logger.warning("the server refused %s: %s", value.channel, value.message)
+                self._ask_at = self._channels.next_ask(self._clock())
+                self._guard(self._hooks.on_refused(), value, "on_refused")
+            else:
+                self._counters.messages += 1
+                for follower in channel.followers:
+                    # One that came before may have removed it.
+                    if follower.seen < value.message_id and follower in channel.followers:
+                        self._guard(follower.callback, value, f"a callback of {value.channel}")
+                # Only now: what is given back as a position has been dealt with.
+                self._channels.move(channel, value.message_id)
+
+    def _guard(self, function: Callable[[Any], object] | None, value: Any, what: str) -> None:
         try:
             if function is not None:
                 function(value)

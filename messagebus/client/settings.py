@@ -29,7 +29,7 @@ class Settings:
     callback_interval: float = 15.0
     """Between two polls that brought nothing and were not held."""
     min_poll_interval: float = 0.1
-    """The least time between two polls, and where delays after failures begin; they double."""
+    """The least time between two polls. The first delay after a failure is up to five times as long."""
     max_poll_interval: float = 180.0
     """The longest delay after failures; also the delay after a request that the server refused."""
     enable_long_polling: bool = True
@@ -37,10 +37,11 @@ class Settings:
     enable_chunked_encoding: bool = True
     """``False`` rules out streaming."""
     first_chunk_timeout: float = 3.0
-    """How long a WebSocket, an EventSource or a stream may stay silent at its beginning, connecting included."""
+    """How long a WebSocket, an EventSource or a stream may stay silent at its beginning, connecting included; or twice
+    the time that the last plain poll took, if that is longer."""
     retry_chunked_after_requests: int = 30
     """Held polls after which streaming is tried again. A number of requests."""
-    heartbeat_timeout: float = 65.0
+    heartbeat_timeout: float = 40.0
     """Silence after which a connection counts as broken. Above the server's ``heartbeat_interval`` (25 s)."""
 
     def __post_init__(self) -> None:
@@ -110,6 +111,16 @@ def check_client_id(client_id: object) -> str:
     if not isinstance(client_id, str) or not _CLIENT_ID.fullmatch(client_id):
         raise InvalidOption("client_id", "expected 1 to 128 letters, digits, or any of _ . ~ -")
     return client_id
+
+
+def check_grants(grants: object) -> tuple[str, ...]:
+    """Raises InvalidOption where they are not a list of tokens. Tokens do not show in the error: they are secrets."""
+    if isinstance(grants, (str, bytes)) or not isinstance(grants, Iterable):
+        raise InvalidOption("grants", f"expected a list of tokens, not {type(grants).__name__}: [token]")
+    tokens = tuple(grants)
+    if not all(isinstance(token, str) and token and "," not in token for token in tokens):
+        raise InvalidOption("grants", "expected a list of tokens, as the server's grant(...) makes them")
+    return tokens
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -56,6 +56,27 @@ class StateInfo:
     """HTTP status of the answer that refused, such as 403 for a channel that one may not follow."""
     delay: float | None = None
     """Seconds until the next attempt."""
+    code: str | None = None
+    """What a program can tell it by: the code of the server's error body, ``redirected``, or ``not_a_batch``."""
+    url: str | None = None
+    """Where it was redirected to."""
+    retry: bool = True
+    """``False`` where waiting cannot mend it, and a person has to. The client asks again every ``max_poll_interval``,
+    and at once on :meth:`Client.retry`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A channel that the server refused. The other channels of the client go on."""
+
+    channel: str
+    code: str
+    """Such as ``forbidden``, ``too_many_channels`` or ``unavailable``; see docs/protocol.md."""
+    message: str
+    retry: bool
+    """``True``: time mends it, and the client asks for the channel again by itself. ``False``: a person has to."""
+    retry_after: float | None = None
+    """Seconds after which the client asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +106,10 @@ class Failure:
     status: int | None = None
     retry_after: str | None = None
     """The header, as it came."""
+    code: str | None = None
+    url: str | None = None
+    by_server: bool = False
+    """Whether the server said that it ends the connection, and why: a close with 1001, 1012 or 1013."""
 
 
 class PublishError(MessageBusError):
@@ -98,4 +123,5 @@ class PublishError(MessageBusError):
 
 Callback = Callable[[ClientMessage], object]
 OnGap = Callable[[Gap], object]
+OnRefused = Callable[[Refusal], object]
 OnStateChange = Callable[[ConnectionState, StateInfo], object]

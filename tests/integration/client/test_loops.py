@@ -136,24 +136,32 @@ def test_a_publish_whose_connection_breaks_is_told_so(server: Server, channel: s
 
         thread = threading.Thread(target=call)
         thread.start()
-        eventually(lambda: client._runner and client._runner._unanswered)
+        eventually(lambda: client._runner and client._runner._commands._unanswered)
         network.cut()
         thread.join(10.0)
         assert [error.code for error in errors] == ["disconnected"]
 
 
-def test_a_callback_cannot_wait_for_its_own_thread(server: Server, channel: str) -> None:
-    errors: list[BaseException] = []
+def test_a_callback_publishes_and_what_comes_meanwhile_is_delivered_afterwards(server: Server, channel: str) -> None:
+    answers: list[int | None] = []
+    got: list[object] = []
+    target = "/open-of-a-callback"
 
     def callback(message: ClientMessage) -> None:
-        with pytest.raises(RuntimeError) as failed:
-            client.publish("/open-1", 1)
-        errors.append(failed.value)
+        got.append(("begin", message.data))
+        answers.append(client.publish(target, {"answer": message.data}))
+        got.append(("end", message.data))
 
     publish(server, channel, 1)
+    publish(server, channel, 2)
     with Client(server.url) as client:
+        client.subscribe(target, lambda message: got.append(message.data["answer"]), 0)
         client.subscribe(channel, callback, 0)
-        eventually(lambda: errors)
+        eventually(lambda: len(answers) == 2)
+        eventually(lambda: 2 in got)
+    assert answers == [1, 2]
+    assert [one for one in got if isinstance(one, tuple)] == [("begin", 1), ("end", 1), ("begin", 2), ("end", 2)]
+    assert [one for one in got if isinstance(one, int)] == [1, 2]
 
 
 # --- nothing is left behind ---

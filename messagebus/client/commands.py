@@ -1,0 +1,77 @@
+"""Commands on an open WebSocket: publishes that wait for their answers, and subscribes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from .channels import Following
+from .links import TransportLink
+from .types import PublishError
+
+
+@dataclass(eq=False)
+class Call:
+    """A command that waits for its answer."""
+
+    command: dict[str, Any]
+    channels: Following = field(default_factory=dict)
+    """Those that it subscribes to; none where it is a publish."""
+    done: threading.Event = field(default_factory=threading.Event)
+    answer: Any = None
+    error: PublishError | None = None
+
+    def fail(self, code: str, message: str) -> None:
+        self.error = PublishError(code, message)
+        self.done.set()
+
+    def result(self) -> Any:
+        """What the server answered. Raises PublishError."""
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+class Commands:
+    """The commands of one client: those to be sent, and those whose answer is not here. :meth:`put` is safe from any
+    thread, the rest is for the client's."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Call] = deque()
+        self._unanswered: dict[int, Call] = {}
+        self._number = 0
+
+    def put(self, call: Call) -> None:
+        self._waiting.append(call)
+
+    def send_waiting(self, link: TransportLink) -> None:
+        while self._waiting and link.speaks:
+            self.send(link, self._waiting.popleft())
+
+    def send(self, link: TransportLink, call: Call) -> None:
+        self._number += 1
+        self._unanswered[self._number] = call
+        link.send({**call.command, "id": self._number})
+
+    def answered(self, answer: dict[str, Any]) -> Call | None:
+        """Give an answer to its call, and return that; ``None`` where it has none."""
+        number, error = answer.get("id"), answer.get("error")
+        call = self._unanswered.pop(number, None) if isinstance(number, int) else None
+        if call is None:
+            return None
+        if isinstance(error, dict):
+            call.fail(str(error.get("code")), str(error.get("message")))
+        else:
+            call.answer = answer.get("ok")
+            call.done.set()
+        return call
+
+    def fail_all(self) -> None:
+        """The connection is over."""
+        for call in self._unanswered.values():
+            call.fail("disconnected", "no answer came; it may or may not have been published")
+        self._unanswered.clear()
+        while self._waiting:
+            self._waiting.popleft().fail("unsupported", "publishing needs an open WebSocket")
