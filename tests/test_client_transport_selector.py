@@ -146,6 +146,17 @@ def test_connections_that_end_soon_after_they_have_opened_are_strikes_whatever_t
     assert names(seen) == ["websocket", "polling?"] * 3 + ["eventsource"]
 
 
+def test_a_connection_that_brings_nothing_after_its_first_batch_is_a_strike_however_long_it_lasts() -> None:
+    world = World()
+    seen: list[Attempt] = []
+    while not seen or seen[-1].transport != "eventsource":
+        seen.append(world.open())
+        seen[-1].batches = 1
+        if seen[-1].transport != "eventsource":
+            _end(world, seen[-1], after=0.0 if seen[-1].probe else 40.0, failure=Failure("silent", silence=True))
+    assert names(seen) == ["websocket", "polling?"] * 3 + ["eventsource"]
+
+
 def test_the_servers_word_that_it_ends_a_connection_is_no_strike() -> None:
     world = World()
     for _ in range(10):

@@ -305,7 +305,7 @@ class Runner:
             if text is not None:
                 self._receive(text, current)
             elif now >= self._silent_at(current):
-                raise LinkEnded(Failure("nothing came for too long"))
+                raise LinkEnded(Failure("nothing came for too long", silence=True))
             elif better_at is not None and now >= better_at and (better := self._try_better()) is not None:
                 return better
 
@@ -466,6 +466,7 @@ class Runner:
         if not isinstance(batch, list):
             raise ValueError("the answer is not a batch")
         self._selector.opened(attempt)
+        attempt.batches += 1
         for message in batch:
             # A stop in between leaves the rest for the next start: its positions have not moved yet.
             self._waiter.check()

@@ -54,6 +54,8 @@ class Attempt:
     """Seconds that it has until its first batch, connecting included."""
     opened_at: float | None = None
     """When the first batch came."""
+    batches: int = 0
+    """How many it has brought, empty ones included."""
     progress: bool = False
     """Whether a position has moved."""
     reconnect: float | None = None
@@ -205,7 +207,7 @@ class TransportSelector:
         """It has ended by itself: in good order (a poll was answered) or with a failure."""
         if attempt.plain and attempt.opened:
             self._plain_time = self._clock() - attempt.since
-        settled = self._settle(attempt) or failure is None
+        settled = self._settle(attempt, failure) or failure is None
         if settled:
             self._failures = 0
         if attempt.reconnect is not None:
@@ -243,9 +245,11 @@ class TransportSelector:
             self._set_state(self._trouble(), failure)
             self._at_once(probe=True)
 
-    def _settle(self, attempt: Attempt) -> bool:
+    def _settle(self, attempt: Attempt, failure: Failure | None = None) -> bool:
         """Whether an attempt that is over has proved its transport."""
         settled = attempt.opened_at is not None and self._clock() - attempt.opened_at >= SETTLED
+        if failure is not None and failure.silence and attempt.batches < 2:
+            settled = False  # a proxy that passes the first bytes and holds back the rest looks like that
         answered = attempt.opened and attempt.transport in ("long-polling", "polling") and not attempt.greeting
         if (settled or answered) and not attempt.probe:
             self._worked.add(attempt.transport)

@@ -108,6 +108,8 @@ class Failure:
     """The header, as it came."""
     code: str | None = None
     url: str | None = None
+    silence: bool = False
+    """Whether it ended since nothing came for too long."""
     by_server: bool = False
     """Whether the server said that it ends the connection, and why: a close with 1001, 1012 or 1013."""
 
