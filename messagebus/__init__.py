@@ -25,10 +25,11 @@ from .message import Message
 from .options import Options
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .client import AsyncClient, Client
     from .distributed_cache import DistributedCache
 
 __all__ = [
+    "AsyncClient",
     "BackendUnavailable",
     "Bus",
     "BusClosed",
@@ -53,10 +54,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # It brings ssl along, which must not be imported before an app has called gevent's patching.
-    if name == "Client":
-        from .client import Client
+    if name in ("AsyncClient", "Client"):
+        from . import client
 
-        return Client
+        return getattr(client, name)
     if name == "DistributedCache":
         from .distributed_cache import DistributedCache
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .channels import Following
 from .links import TransportLink
 from .types import PublishError
+
+
+class Done(Protocol):
+    """An event: a thread's, or an event loop's."""
+
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
 
 
 @dataclass(eq=False)
@@ -19,7 +26,7 @@ class Call:
     command: dict[str, Any]
     channels: Following = field(default_factory=dict)
     """Those that it subscribes to; none where it is a publish."""
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Done = field(default_factory=threading.Event)
     answer: Any = None
     error: PublishError | None = None
 
@@ -46,14 +53,14 @@ class Commands:
     def put(self, call: Call) -> None:
         self._waiting.append(call)
 
-    def send_waiting(self, link: TransportLink) -> None:
+    async def send_waiting(self, link: TransportLink) -> None:
         while self._waiting and link.speaks:
-            self.send(link, self._waiting.popleft())
+            await self.send(link, self._waiting.popleft())
 
-    def send(self, link: TransportLink, call: Call) -> None:
+    async def send(self, link: TransportLink, call: Call) -> None:
         self._number += 1
         self._unanswered[self._number] = call
-        link.send({**call.command, "id": self._number})
+        await link.send({**call.command, "id": self._number})
 
     def answered(self, answer: dict[str, Any]) -> Call | None:
         """Give an answer to its call, and return that; ``None`` where it has none."""

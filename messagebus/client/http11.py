@@ -10,9 +10,10 @@ import ssl
 
 import h11
 
-from .byte_stream import ByteStream, Waiter
+from .byte_stream import ByteStream
 from .settings import Address
 from .types import Failure
+from .waiting import Waiter
 
 MAX_HEAD = 65_536
 SHOWN = 300
@@ -49,7 +50,7 @@ class HttpConnection:
         """Bytes received so far, over all its wires."""
         return self._received + (self._stream.received if self._stream else 0)
 
-    def request(self, method: str, target: str, headers: dict[str, str], body: bytes, deadline: float) -> None:
+    async def request(self, method: str, target: str, headers: dict[str, str], body: bytes, deadline: float) -> None:
         """Send a request; the answer to the one before is thrown away, with its connection where it is not over."""
         all_headers = [("Host", self._address.authority), *headers.items()]
         if body:
@@ -58,39 +59,39 @@ class HttpConnection:
         if self._stream is not None:
             try:
                 self._h11.start_next_cycle()
-                self._send(request, body, deadline)
+                await self._send(request, body, deadline)
             except (OSError, h11.ProtocolError):
                 self.close()
             else:
                 # The server may be closing this connection right now: until its answer begins, it can be repeated.
                 self._request = (request, body)
                 return
-        self._open(request, body, deadline)
+        await self._open(request, body, deadline)
 
-    def _open(self, request: h11.Request, body: bytes, deadline: float) -> None:
+    async def _open(self, request: h11.Request, body: bytes, deadline: float) -> None:
         self._request = None
-        self._stream = ByteStream(self._waiter, self._address, self._context, deadline)
+        self._stream = await ByteStream.connect(self._waiter, self._address, self._context, deadline)
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        self._send(request, body, deadline)
+        await self._send(request, body, deadline)
 
-    def _send(self, request: h11.Request, body: bytes, deadline: float) -> None:
+    async def _send(self, request: h11.Request, body: bytes, deadline: float) -> None:
         assert self._stream is not None
         parts = [self._h11.send(request)]
         if body:
             parts.append(self._h11.send(h11.Data(data=body)))
         parts.append(self._h11.send(h11.EndOfMessage()))
-        self._stream.send(b"".join(part for part in parts if part), deadline)
+        await self._stream.send(b"".join(part for part in parts if part), deadline)
 
-    def read(self, deadline: float) -> h11.Response | h11.Data | h11.EndOfMessage | None:
+    async def read(self, deadline: float) -> h11.Response | h11.Data | h11.EndOfMessage | None:
         """The next part of the answer; ``None`` where it is not there by the deadline, or the wait was woken."""
         while True:
-            event = self._next_event(deadline)
+            event = await self._next_event(deadline)
             if event is None or isinstance(event, (h11.Response, h11.Data, h11.EndOfMessage)):
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise ConnectionError("the connection broke")
 
-    def _next_event(self, deadline: float) -> object:
+    async def _next_event(self, deadline: float) -> object:
         assert self._stream is not None
         while True:
             repeat = self._request
@@ -99,7 +100,7 @@ class HttpConnection:
                 if event is not h11.NEED_DATA:
                     self._request = None
                     return event
-                data = self._stream.receive(deadline)
+                data = await self._stream.receive(deadline)
                 if data is None:
                     return None
                 if data:
@@ -111,7 +112,7 @@ class HttpConnection:
                 if repeat is None or self._request is None:
                     raise
                 self.close()
-                self._open(*repeat, deadline)
+                await self._open(*repeat, deadline)
 
     def close(self) -> None:
         """It connects anew with the next request."""

@@ -16,11 +16,12 @@ from websockets.http11 import Response
 from websockets.protocol import CLOSED, State
 from websockets.uri import parse_uri
 
-from .byte_stream import ByteStream, Waiter
+from .byte_stream import ByteStream
 from .http11 import SHOWN, HttpConnection, LinkEnded, failure_of, header
 from .parsers import EventParser, StreamParser
 from .settings import Address
 from .types import Failure
+from .waiting import Waiter
 
 COMMAND_TIMEOUT = 10.0
 """Seconds that the server may take to receive a command, or a pong."""
@@ -51,14 +52,14 @@ class TransportLink(ABC):
         """Bytes received by it so far."""
 
     @abstractmethod
-    def open(self, deadline: float) -> None:
+    async def open(self, deadline: float) -> None:
         """Connect and send what asks for the channels. Raises TimeoutError as well."""
 
     @abstractmethod
-    def read(self, deadline: float) -> bytes | None:
+    async def read(self, deadline: float) -> bytes | None:
         """The next batch, as JSON; ``None`` where it is not there by the deadline, or the wait was woken."""
 
-    def send(self, command: dict[str, Any]) -> None:
+    async def send(self, command: dict[str, Any]) -> None:
         """Send a command; only where it ``speaks``."""
         raise TypeError(f"{type(self).__name__} takes no commands")
 
@@ -87,11 +88,11 @@ class _HttpLink(TransportLink):
     def received(self) -> int:
         return self._connection.received - self._before
 
-    def read(self, deadline: float) -> bytes | None:
+    async def read(self, deadline: float) -> bytes | None:
         while not self._batches:
             if self._over:
                 raise LinkEnded(self._ending())
-            event = self._connection.read(deadline)
+            event = await self._connection.read(deadline)
             if event is None:
                 return None
             if isinstance(event, h11.Response):
@@ -156,8 +157,8 @@ class PollLink(_HttpLink):
             self._headers["Dont-Chunk"] = "true"
         self._form = form.encode()
 
-    def open(self, deadline: float) -> None:
-        self._connection.request("POST", self._target, self._headers, self._form, deadline)
+    async def open(self, deadline: float) -> None:
+        await self._connection.request("POST", self._target, self._headers, self._form, deadline)
 
     @property
     def _wanted(self) -> bool:
@@ -181,8 +182,8 @@ class EventSourceLink(_HttpLink):
         self._target = f"{base}sse?{query}"
         self._headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", **headers}
 
-    def open(self, deadline: float) -> None:
-        self._connection.request("GET", self._target, self._headers, b"", deadline)
+    async def open(self, deadline: float) -> None:
+        await self._connection.request("GET", self._target, self._headers, b"", deadline)
 
     @property
     def _wanted(self) -> bool:
@@ -229,22 +230,22 @@ class WebSocketLink(TransportLink):
     def received(self) -> int:
         return self._stream.received if self._stream else 0
 
-    def open(self, deadline: float) -> None:
-        stream = self._stream = ByteStream(self._waiter, self._address, self._context, deadline)
+    async def open(self, deadline: float) -> None:
+        stream = self._stream = await ByteStream.connect(self._waiter, self._address, self._context, deadline)
         request = self._protocol.connect()
         for name, value in self._headers.items():
             request.headers[name] = value
         self._protocol.send_request(request)
-        stream.send(b"".join(self._protocol.data_to_send()), deadline)
+        await stream.send(b"".join(self._protocol.data_to_send()), deadline)
         while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
-            self._feed(stream.receive_through(deadline))
+            await self._feed(await stream.receive_through(deadline))
         error = self._protocol.handshake_exc
         if isinstance(error, InvalidStatus):
             raise LinkEnded(_failure_of(error.response))
         if error is not None:
             raise LinkEnded(Failure(f"no WebSocket: {error}"))
 
-    def read(self, deadline: float) -> bytes | None:
+    async def read(self, deadline: float) -> bytes | None:
         assert self._stream is not None
         while not self._texts:
             if self._refused:
@@ -255,13 +256,13 @@ class WebSocketLink(TransportLink):
                     raise LinkEnded(Failure("the connection broke"))
                 by_server = close.code in _SERVERS_WORD
                 raise LinkEnded(Failure(f"closed: {close.code} {close.reason}", by_server=by_server))
-            data = self._stream.receive(deadline)
+            data = await self._stream.receive(deadline)
             if data is None:
                 return None
-            self._feed(data)
+            await self._feed(data)
         return self._texts.popleft()
 
-    def _feed(self, data: bytes) -> None:
+    async def _feed(self, data: bytes) -> None:
         assert self._stream is not None
         if data:
             self._protocol.receive_data(data)
@@ -272,7 +273,7 @@ class WebSocketLink(TransportLink):
                 self._on_frame(event)
         answer = b"".join(self._protocol.data_to_send())  # pongs, and the answer to a close
         if answer:
-            self._stream.send(answer, self._waiter.clock() + COMMAND_TIMEOUT)
+            await self._stream.send(answer, self._waiter.clock() + COMMAND_TIMEOUT)
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
@@ -285,10 +286,10 @@ class WebSocketLink(TransportLink):
             self._fragments.clear()
             self.begun = True
 
-    def send(self, command: dict[str, Any]) -> None:
+    async def send(self, command: dict[str, Any]) -> None:
         assert self._stream is not None
         self._protocol.send_text(json.dumps(command, separators=(",", ":")).encode())
-        self._stream.send(b"".join(self._protocol.data_to_send()), self._waiter.clock() + COMMAND_TIMEOUT)
+        await self._stream.send(b"".join(self._protocol.data_to_send()), self._waiter.clock() + COMMAND_TIMEOUT)
 
     def close(self) -> None:
         if self._stream is None:

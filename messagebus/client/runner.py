@@ -1,6 +1,7 @@
-"""The thread of a client: one connection after the other, and the program's callbacks, in order.
+"""What a client does while it is started: one connection after the other, and the program's callbacks, in order.
 
-Everything here happens in that thread but for :meth:`Runner.changed`, :meth:`Runner.publish` and :meth:`Runner.stop`.
+It runs in the client's thread, or in a task of the event loop; :meth:`Runner.stop`, :meth:`Runner.changed`,
+:meth:`Runner.retry` and :meth:`Runner.put` may be called from elsewhere.
 """
 
 from __future__ import annotations
@@ -8,14 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import ssl
-import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import STATUS_CHANNEL
-from .byte_stream import Stopped, Waiter
 from .channels import RECONNECT_KEY, REFUSALS_KEY, REFUSED_CHANNEL, Channels, Delivery, Following, encode_query
 from .commands import Call, Commands
 from .http11 import HttpConnection, LinkEnded
@@ -23,6 +22,7 @@ from .links import ERRORS, EventSourceLink, PollLink, TransportLink, WebSocketLi
 from .settings import Address, Settings
 from .transport_selector import Attempt, TransportSelector, needs_a_person
 from .types import Failure, Gap, OnGap, OnRefused, PublishError, Refusal
+from .waiting import Stopped, Waiter
 
 logger = logging.getLogger("messagebus.client")
 
@@ -42,9 +42,9 @@ class Endpoint:
 
     address: Address
     client_id: str
-    headers: Callable[[], dict[str, str]]
+    headers: Callable[[], Awaitable[dict[str, str]]]
     """Asked before each connection."""
-    grants: Callable[[], tuple[str, ...]]
+    grants: Callable[[], Awaitable[tuple[str, ...]]]
     """Asked before each connection."""
     context: ssl.SSLContext | None
 
@@ -59,6 +59,8 @@ class Hooks:
 
     on_gap: Callable[[], OnGap | None]
     on_refused: Callable[[], OnRefused | None]
+    call: Callable[[Callable[[Any], object], Any], Awaitable[None]]
+    """Calls one of them, or a callback, with what it is told."""
 
 
 @dataclass(slots=True)
@@ -102,17 +104,15 @@ class Runner:
         channels: Channels,
         counters: Counters,
         hooks: Hooks,
-        before: Runner | None = None,
+        waiter: Waiter,
     ) -> None:
-        """``before``: one that was stopped, and whose end is waited for."""
         self._endpoint = endpoint
         self._settings = settings
         self._selector = selector
         self._channels = channels
         self._counters = counters
         self._hooks = hooks
-        self._before = before
-        self._waiter = Waiter()
+        self._waiter = waiter
         self._clock = self._waiter.clock
         self._http = self._new_http()
         self._headers: dict[str, str] = {}
@@ -124,12 +124,8 @@ class Runner:
         self._commands = Commands()
         self._early: deque[bytes] = deque()  # what came while a callback published
         self._broken: Exception | None = None  # why the connection ended meanwhile
-        self.thread = threading.Thread(target=self._run, name="messagebus-client", daemon=True)
 
     # --- from any thread ---
-
-    def start(self) -> None:
-        self.thread.start()
 
     def stop(self) -> None:
         """Have it end as soon as the callback under way returns; waits for nothing."""
@@ -138,10 +134,6 @@ class Runner:
     @property
     def stopping(self) -> bool:
         return self._waiter.stopping
-
-    @property
-    def running(self) -> bool:
-        return not self.stopping and self.thread.is_alive()
 
     def changed(self) -> None:
         """Channels have come or gone."""
@@ -153,40 +145,32 @@ class Runner:
         self._retry = True
         self.changed()
 
-    def publish(self, channel: str, data: Any, timeout: float) -> Any:
-        """What the server answers to a publish. Raises PublishError."""
-        call = Call({"publish": {"channel": channel, "data": data}})
+    def put(self, call: Call) -> None:
+        """Have a command sent. Raises PublishError where none can be."""
         current = self._open
-        if current is None or not current.link.speaks or not current.attempt.opened or not self.thread.is_alive():
+        if self.stopping or current is None or not current.link.speaks or not current.attempt.opened:
             raise PublishError("unsupported", "publishing needs an open WebSocket")
         self._commands.put(call)
-        if threading.current_thread() is self.thread:
-            self._await_within_callback(current.link, call, timeout)
-        else:
-            self._waiter.wake()
-            if not call.done.wait(timeout):
-                call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
-        return call.result()
+        self._waiter.wake()
 
-    # --- the thread ---
+    # --- the thread, or the task ---
 
-    def _run(self) -> None:
+    async def run(self) -> None:
+        """Until it is stopped. To be called once."""
         try:
-            if self._before is not None:
-                self._before.thread.join()
-                self._before = None
             self._selector.start()
             while True:
-                self._wait_for_turn()
+                await self._wait_for_turn()
                 better_at = self._selector.better_at
-                better = self._try_better() if better_at is not None and self._clock() >= better_at else None
-                self._follow(better or self._selector.attempt())
+                better = await self._try_better() if better_at is not None and self._clock() >= better_at else None
+                await self._follow(better or self._selector.attempt())
         except Stopped:
             pass
-        except BaseException:
-            logger.exception("the client's thread failed; it has stopped")
+        except Exception:
+            logger.exception("the client failed; it has stopped")
             raise
         finally:
+            self._waiter.stopping = True
             self._commands.fail_all()
             self._http.close()
             self._waiter.close()
@@ -195,7 +179,7 @@ class Runner:
     def _new_http(self) -> HttpConnection:
         return HttpConnection(self._waiter, self._endpoint.address, self._endpoint.context)
 
-    def _wait_for_turn(self) -> None:
+    async def _wait_for_turn(self) -> None:
         """Until the next attempt is due, and there is something to follow."""
         while True:
             self._waiter.check()
@@ -208,9 +192,9 @@ class Runner:
             elif now >= self._selector.next_at:
                 break
             elif self._changed and self._selector.waits_for_channels:
-                self._gather()
+                await self._gather()
                 break
-            self._waiter.wait(deadline)
+            await self._waiter.wait(deadline)
         self._changed = False
 
     def _take_retry(self) -> None:
@@ -219,23 +203,24 @@ class Runner:
             self._channels.ask_again()
             self._selector.retry()
 
-    def _gather(self) -> None:
+    async def _gather(self) -> None:
         deadline = self._clock() + CHANGE_DELAY
         while self._clock() < deadline:
-            self._waiter.wait(deadline)
+            await self._waiter.wait(deadline)
 
-    def _follow(self, begin: Open | Attempt) -> None:
+    async def _follow(self, begin: Open | Attempt) -> None:
         """Open a connection unless it is open, and read it until it ends or other channels are wanted. A better one may
         take its place meanwhile."""
         attempt = begin.attempt if isinstance(begin, Open) else begin
         failure: Failure | None
         try:
-            better: Open | None = begin if isinstance(begin, Open) else self._connect(begin)
+            better: Open | None = begin if isinstance(begin, Open) else await self._connect(begin)
             while better is not None:
                 attempt = better.attempt
-                if better.link.speaks and not self._follows_all(better):  # a long list has not all been asked for yet
+                # A long list of channels has not all been asked for yet.
+                if better.link.speaks and not await self._follows_all(better):
                     return
-                better = self._read(better)
+                better = await self._read(better)
             return
         except LinkEnded as ended:
             failure = ended.failure
@@ -256,8 +241,8 @@ class Runner:
             logger.log(level, "%s to %s: %s", attempt.transport, self._endpoint.address.authority, failure.message)
         self._selector.ended(attempt, failure)
 
-    def _connect(self, attempt: Attempt) -> Open:
-        self._ask_who()
+    async def _connect(self, attempt: Attempt) -> Open:
+        await self._ask_who()
         asked = self._channels.followed(self._clock())
         positions = {name: channel.position for name, channel in asked.items() if channel}
         query = encode_query(positions, self._channels.epoch, self._grants)
@@ -267,13 +252,13 @@ class Runner:
         self._early.clear()
         self._broken = None
         self._counters.requests += 1
-        link.open(attempt.since + attempt.timeout)
+        await link.open(attempt.since + attempt.timeout)
         return current
 
-    def _ask_who(self) -> None:
+    async def _ask_who(self) -> None:
         """Have the program say as whom to connect."""
         try:
-            self._headers, self._grants = self._endpoint.headers(), self._endpoint.grants()
+            self._headers, self._grants = await self._endpoint.headers(), await self._endpoint.grants()
         except Exception as error:
             logger.exception("the program's headers or grants function failed")
             raise LinkEnded(Failure(f"headers or grants: {type(error).__name__}: {error}")) from None
@@ -285,38 +270,38 @@ class Runner:
             self._count(current)
         self._commands.fail_all()
 
-    def _read(self, current: Open) -> Open | None:
+    async def _read(self, current: Open) -> Open | None:
         """Read until other channels are wanted (``None``), or a better connection has taken its place."""
         link = current.link
         while True:
             self._take_retry()
             if self._changed or (self._ask_at is not None and self._clock() >= self._ask_at):
-                self._gather()
+                await self._gather()
                 self._changed = False
-                if not self._follows_all(current):
+                if not await self._follows_all(current):
                     return None
                 self._ask_at = self._channels.next_ask(self._clock())
-            self._commands.send_waiting(link)
+            await self._commands.send_waiting(link)
             better_at = self._selector.better_at
             deadlines = [self._silent_at(current), *(at for at in (better_at, self._ask_at) if at is not None)]
-            text = self._next_text(link, min(deadlines))
+            text = await self._next_text(link, min(deadlines))
             self._count(current)
             now = self._clock()
             if text is not None:
-                self._receive(text, current)
+                await self._receive(text, current)
             elif now >= self._silent_at(current):
                 raise LinkEnded(Failure("nothing came for too long", silence=True))
-            elif better_at is not None and now >= better_at and (better := self._try_better()) is not None:
+            elif better_at is not None and now >= better_at and (better := await self._try_better()) is not None:
                 return better
 
-    def _next_text(self, link: TransportLink, deadline: float) -> bytes | None:
+    async def _next_text(self, link: TransportLink, deadline: float) -> bytes | None:
         if self._early:
             return self._early.popleft()
         if self._broken is not None:
             raise self._broken
-        return link.read(deadline)
+        return await link.read(deadline)
 
-    def _try_better(self) -> Open | None:
+    async def _try_better(self) -> Open | None:
         """Try the best transport beside the one in use, which waits meanwhile; the change has happened where one is
         returned."""
         attempt = self._selector.better_attempt()
@@ -324,12 +309,12 @@ class Runner:
         http = self._new_http()
         link: TransportLink | None = None
         try:
-            self._ask_who()
+            await self._ask_who()
             self._counters.requests += 1
             link = self._make(attempt, asked, http)
             deadline = attempt.since + attempt.timeout
-            link.open(deadline)
-            while (text := link.read(deadline)) is None:
+            await link.open(deadline)
+            while (text := await link.read(deadline)) is None:
                 if self._clock() >= deadline:
                     raise LinkEnded(Failure("nothing came for too long"))
         except (LinkEnded, *ERRORS) as error:
@@ -385,7 +370,7 @@ class Runner:
 
     # --- channels and publishes, on an open connection ---
 
-    def _follows_all(self, current: Open) -> bool:
+    async def _follows_all(self, current: Open) -> bool:
         """Have the connection follow what is wanted now; ``False`` where it has to be given up for that."""
         now = self._clock()
         asked = current.asked_in_all
@@ -402,24 +387,28 @@ class Runner:
             current.asked.pop(name, None)
             current.awaited.pop(name, None)
         if removed:
-            current.link.send({"unsubscribe": removed})
+            await current.link.send({"unsubscribe": removed})
         new: Following = {name: wanted[name] for name in added if name in wanted}
         if new:
-            self._ask_who()  # grants may have been renewed since the connection began
+            await self._ask_who()  # grants may have been renewed since the connection began
             current.awaited.update(new)
             grants = {"grants": list(self._grants)} if self._grants else {}
             positions = {name: channel.position for name, channel in new.items() if channel}
-            self._commands.send(current.link, Call({"subscribe": positions, **grants}, new))
+            await self._commands.send(current.link, Call({"subscribe": positions, **grants}, new))
         return True
 
-    def _await_within_callback(self, link: TransportLink, call: Call, timeout: float) -> None:
-        """Read on until the answer is there. Batches that come before it wait until the callback has returned."""
+    async def await_within_callback(self, call: Call, timeout: float) -> None:
+        """For a callback that waits for an answer: read on until it is there. Batches that come before it wait until
+        the callback has returned."""
         deadline = self._clock() + timeout
+        link = self._open.link if self._open is not None else None
         try:
-            self._commands.send_waiting(link)
+            if link is None:
+                raise LinkEnded(None)
+            await self._commands.send_waiting(link)
             while not call.done.is_set() and self._clock() < deadline and len(self._early) < MAX_EARLY:
-                text = link.read(deadline)
-                if text is not None and not self._take_answer(text):
+                text = await link.read(deadline)
+                if text is not None and not await self._take_answer(text):
                     self._early.append(text)
         except (LinkEnded, Stopped, *ERRORS) as error:
             self._broken = error  # for the loop that called the callback
@@ -427,14 +416,14 @@ class Runner:
         if not call.done.is_set():
             call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
 
-    def _take_answer(self, text: bytes) -> bool:
+    async def _take_answer(self, text: bytes) -> bool:
         """Whether it was an answer to a command, and not a batch."""
         if not text.startswith(b"{"):
             return False
-        self._answered(json.loads(text))
+        await self._answered(json.loads(text))
         return True
 
-    def _answered(self, answer: dict[str, Any]) -> None:
+    async def _answered(self, answer: dict[str, Any]) -> None:
         call, error = self._commands.answered(answer), answer.get("error")
         if isinstance(error, dict) and (call is None or call.channels):
             self._selector.last_error = str(error.get("message"))
@@ -450,7 +439,7 @@ class Runner:
             refusals = {name: {**error, "retry": retry} for name in call.channels}
         else:
             refusals = call.answer.get("refused", {}) if isinstance(call.answer, dict) else {}
-        self._tell(self._channels.refuse(refusals, current.asked, self._clock()))
+        await self._tell(self._channels.refuse(refusals, current.asked, self._clock()))
 
     # --- what the server sends ---
 
@@ -458,9 +447,9 @@ class Runner:
         self._counters.bytes += current.link.received - current.counted
         current.counted = current.link.received
 
-    def _receive(self, text: bytes, current: Open) -> None:
+    async def _receive(self, text: bytes, current: Open) -> None:
         attempt = current.attempt
-        if attempt.transport == "websocket" and self._take_answer(text):
+        if attempt.transport == "websocket" and await self._take_answer(text):
             return
         batch = json.loads(text)
         if not isinstance(batch, list):
@@ -472,9 +461,9 @@ class Runner:
             self._waiter.check()
             before = self._channels.moves
             if isinstance(message, dict) and message.get("channel") == REFUSED_CHANNEL:
-                self._tell(self._channels.refuse(message["data"], current.asked, self._clock()))
+                await self._tell(self._channels.refuse(message["data"], current.asked, self._clock()))
                 continue
-            self._tell(self._channels.accept(message, current.asked))
+            await self._tell(self._channels.accept(message, current.asked))
             if isinstance(message["data"], dict) and message["channel"] == STATUS_CHANNEL:
                 wait = message["data"].get(RECONNECT_KEY)
                 if isinstance(wait, (int, float)) and wait >= 0:
@@ -483,26 +472,26 @@ class Runner:
         if self._channels.join_waiting():
             self._changed = True
 
-    def _tell(self, deliveries: list[Delivery]) -> None:
+    async def _tell(self, deliveries: list[Delivery]) -> None:
         for channel, value in deliveries:
             if isinstance(value, Gap):
-                self._guard(self._hooks.on_gap(), value, "on_gap")
+                await self._guard(self._hooks.on_gap(), value, "on_gap")
             elif isinstance(value, Refusal):
                 logger.warning("the server refused %s: %s", value.channel, value.message)
                 self._ask_at = self._channels.next_ask(self._clock())
-                self._guard(self._hooks.on_refused(), value, "on_refused")
+                await self._guard(self._hooks.on_refused(), value, "on_refused")
             else:
                 self._counters.messages += 1
                 for follower in channel.followers:
                     # One that came before may have removed it.
                     if follower.seen < value.message_id and follower in channel.followers:
-                        self._guard(follower.callback, value, f"a callback of {value.channel}")
+                        await self._guard(follower.callback, value, f"a callback of {value.channel}")
                 # Only now: what is given back as a position has been dealt with.
                 self._channels.move(channel, value.message_id)
 
-    def _guard(self, function: Callable[[Any], object] | None, value: Any, what: str) -> None:
+    async def _guard(self, function: Callable[[Any], object] | None, value: Any, what: str) -> None:
         try:
             if function is not None:
-                function(value)
+                await self._hooks.call(function, value)
         except Exception:
             logger.exception("%s failed", what)

@@ -1,0 +1,218 @@
+"""The client for asyncio. Its work is done by :class:`~messagebus.client.runner.Runner`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from ..message import check_channel, encode_data
+from .async_waiting import AsyncWaiter
+from .base import BaseClient, Unread
+from .channels import check_position
+from .commands import Call
+from .types import ClientMessage, Position, PublishError
+
+
+class AsyncClient(BaseClient):
+    """:class:`Client` for asyncio: the same transports, rules and settings, in a task instead of a thread.
+
+    To be used in one event loop, which has to be able to watch sockets (on Windows: ``SelectorEventLoop``). Callbacks,
+    ``on_gap``, ``on_refused``, ``headers`` and ``grants`` may be coroutine functions; while one runs nothing is read.
+    ``on_state_change`` is a plain function. ``async with`` starts and stops it.
+    """
+
+    _task: asyncio.Task[None] | None = None
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._mailboxes: set[AsyncMailbox] = set()
+        self._connected = asyncio.Event()
+
+    def _unread(self) -> Sequence[Unread]:
+        return list(self._mailboxes)
+
+    def _note_connected(self, connected: bool) -> None:
+        (self._connected.set if connected else self._connected.clear)()
+
+    async def _call(self, function: Callable[[Any], object], value: Any) -> None:
+        result = function(value)
+        if inspect.isawaitable(result):
+            await result
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Connect, once there is a channel; waits for nothing. On a client that is started it does what :meth:`retry`
+        does. To be called in the event loop."""
+        self._started_to_listen = False
+        if not self._start():
+            self.retry()
+
+    @property
+    def _running(self) -> bool:
+        return self._runner is not None and not self._runner.stopping and self._task is not None
+
+    def _start(self) -> bool:
+        if self._running:
+            return False
+        before, self._runner = self._task, self._make_runner(AsyncWaiter())
+        runner = self._runner
+
+        async def run() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await runner.run()
+
+        self._task = asyncio.get_running_loop().create_task(run(), name="messagebus-client")
+        return True
+
+    async def wait_connected(self, timeout: float | None = None) -> bool:
+        """Wait until the client is connected, up to ``timeout`` seconds. Returns whether it is."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._connected.wait(), timeout)
+        return self._connected.is_set()
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """End the connection and the task. Channels and positions stay: :meth:`start` goes on where this left off.
+
+        Waits up to ``timeout`` seconds, which only a callback that is still running can take; not where it is called
+        from a callback. May be repeated.
+        """
+        runner, task = self._runner, self._task
+        if runner is None or task is None:
+            return
+        runner.stop()
+        for mailbox in list(self._mailboxes):
+            mailbox.close()
+        if asyncio.current_task() is not task:
+            await asyncio.wait([task], timeout=timeout)
+
+    async def __aenter__(self) -> AsyncClient:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # --- channels ---
+
+    def listen(
+        self, *channels: str, last_id: Position = -1, timeout: float | None = None, max_waiting: int = 1000
+    ) -> AsyncIterator[ClientMessage]:
+        """Iterate over the messages of channels as they come: ``async for message in client.listen("/chat"):``. See
+        :meth:`Client.listen`; here the channels are followed when the first message is asked for. Leave a loop that is
+        not awaited to its end with ``contextlib.aclosing``, so that its subscriptions end at once.
+
+        Raises:
+            InvalidChannel, InvalidPosition: They are not ones.
+        """
+        if not channels:
+            raise TypeError("listen() needs a channel")
+        for channel in channels:
+            check_channel(channel)
+            check_position(channel, last_id)
+        if max_waiting < 1:
+            raise ValueError("max_waiting: expected at least 1")
+        return self._listen(channels, last_id, math.inf if timeout is None else timeout, max_waiting)
+
+    async def _listen(
+        self, channels: Sequence[str], last_id: Position, timeout: float, max_waiting: int
+    ) -> AsyncIterator[ClientMessage]:
+        mailbox = AsyncMailbox(max_waiting)
+        self._mailboxes.add(mailbox)
+        try:
+            for channel in channels:
+                self.subscribe(channel, mailbox.put, last_id)
+            self._started_to_listen = self._start() or self._started_to_listen
+            while (message := await mailbox.take(timeout)) is not None:
+                yield message
+        finally:
+            mailbox.close()
+            for channel in channels:
+                self.unsubscribe(channel, mailbox.put)
+            self._mailboxes.discard(mailbox)
+            if self._started_to_listen and not self._mailboxes:
+                await self.stop()
+
+    async def publish(self, channel: str, data: Any, timeout: float = 10.0) -> int | None:
+        """Publish, where the server lets clients do so. See :meth:`Client.publish`.
+
+        Raises:
+            PublishError: Its ``code`` says why; see there.
+            InvalidChannel, InvalidData: It is not a channel, or data that JSON cannot express.
+        """
+        check_channel(channel)
+        encode_data(data, 1 << 62)
+        runner = self._runner
+        if runner is None or not self._running:
+            raise PublishError("unsupported", "the client is not started")
+        done = asyncio.Event()
+        call = Call({"publish": {"channel": channel, "data": data}}, done=done)
+        runner.put(call)
+        if asyncio.current_task() is self._task:
+            await runner.await_within_callback(call, timeout)
+        else:
+            try:
+                await asyncio.wait_for(done.wait(), timeout)
+            except asyncio.TimeoutError:
+                call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
+        answer = call.result()
+        return answer.get("message_id") if isinstance(answer, dict) else None
+
+
+class AsyncMailbox:
+    """Between a client and a loop over its messages: a bounded queue that makes the client wait."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._messages: deque[ClientMessage] = deque()
+        self._taken: ClientMessage | None = None
+        self._closed = False
+        self._changed = asyncio.Condition()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def put(self, message: ClientMessage) -> None:
+        """Add a message, as soon as there is room; one that comes when it is closed is thrown away."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._messages) < self._size or self._closed)
+            if not self._closed:
+                self._messages.append(message)
+                self._changed.notify_all()
+
+    async def take(self, timeout: float) -> ClientMessage | None:
+        """The next message; ``None`` where none comes for ``timeout`` seconds, or it is empty and closed."""
+        self._taken = None
+        async with self._changed:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    self._changed.wait_for(lambda: bool(self._messages) or self._closed),
+                    None if math.isinf(timeout) else timeout,
+                )
+            if not self._messages:
+                return None
+            self._changed.notify_all()
+            self._taken = self._messages.popleft()
+            return self._taken
+
+    def first_unread(self, channel: str) -> int | None:
+        """See :meth:`Mailbox.first_unread`."""
+        messages = [*([self._taken] if self._taken else []), *self._messages]
+        return next((message.message_id for message in messages if message.channel == channel), None)
+
+    def close(self) -> None:
+        self._closed = True
+        task = asyncio.get_running_loop().create_task(self._wake())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
