@@ -1,6 +1,8 @@
 """The chat's server: pages, a route to post to, a route for what was said earlier. All else the bus does.
 
-A room is a channel: what is said in /r/lobby is published on /chat/lobby.
+A room is a channel: what is said in /r/lobby is published on /chat/lobby. The bus is in four places: the blueprint is
+registered; ``room`` hands the page its position; ``messages_before`` reads the backlog; ``post`` publishes. The rest is
+a Flask app that checks what it is given.
 """
 
 from __future__ import annotations
@@ -28,6 +30,15 @@ PAGE = 50  # messages on a page, and in each answer to "load 50 earlier"
 KEPT = 1000  # messages of a room that are kept
 MAX_TEXT = 2000  # characters
 MAX_NAME = 40
+
+TRANSPORTS = (
+    ("automatic", "Automatic", "the best that gets through"),
+    ("websocket", "WebSocket", "both ways, one connection"),
+    ("eventsource", "EventSource", "one long answer, events"),
+    ("streaming", "Streaming", "one long answer, chunks"),
+    ("long-polling", "Long-polling", "a request waits for news"),
+    ("polling", "Polling", "asks every 2 seconds"),
+)
 
 ROOM = re.compile(r"[\w-]{1,40}")
 KEY = re.compile(r"[0-9a-f]{16,32}", re.ASCII)
@@ -65,6 +76,8 @@ def room(name: str) -> str:
         messages=messages,
         more=more,
         now=milliseconds(),
+        transports=TRANSPORTS,
+        survives=not MessageBus.options.url.startswith("memory:"),
         limits={"text": MAX_TEXT, "name": MAX_NAME, "kept": KEPT},
     )
 
@@ -86,11 +99,12 @@ def post(name: str) -> ResponseReturnValue:
     check_rate(may_post)
     channel, given = channel_of(name), request.get_json()
     if not isinstance(given, dict):
-        abort(400, "expected a JSON object with author, key, name and text")
+        abort(400, "expected a JSON object with name and text")
     said = {
         # Chosen by the browser. Nobody logs in here, so a name is what somebody says it is.
         "author": checked_key(given, "author"),
-        # Tells the sender's page which of its messages this is, also if it had to send it twice.
+        # Tells the sender's page which of its messages this is, also if it had to send it twice. Other programs send
+        # neither.
         "key": checked_key(given, "key"),
         "name": checked_text(given, "name", MAX_NAME),
         "text": checked_text(given, "text", MAX_TEXT),
@@ -145,8 +159,8 @@ def checked_text(given: dict[str, Any], field: str, most: int) -> str:
 
 
 def checked_key(given: dict[str, Any], field: str) -> str:
-    key = given.get(field)
-    if not (isinstance(key, str) and KEY.fullmatch(key)):
+    key: object = given.get(field, "")
+    if not isinstance(key, str) or (key and not KEY.fullmatch(key)):
         abort(400, f"{field}: expected 16 to 32 hexadecimal digits")
     return key
 

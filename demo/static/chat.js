@@ -1,7 +1,9 @@
-// The room: follows its channel, and says what becomes of the connection. MessageBus is set by the script of the page's head.
+// The room: follows its channel, and says what becomes of the connection. What the bus does is in the first lines;
+// MessageBus is set by the script of the page's head.
 import "./composer.js";
 import "./page.js";
-import { roundTrip } from "./composer.js";
+import { resend, roundTrip } from "./composer.js";
+import { isLate, noteState } from "./late.js";
 import * as log from "./log.js";
 import { bindNickname, me, recall, remember } from "./me.js";
 
@@ -11,40 +13,43 @@ const LABELS = {
 const STATES = {
   connecting: "Connecting", connected: "Connected", reconnecting: "Reconnecting", offline: "Offline", stopped: "Disconnected",
 };
-const { room, channel, messages, now, limits } = document.body.dataset;
-const UNSURE = 250; // milliseconds; no better is known how the two clocks differ
+const { room, channel, messages, limits } = document.body.dataset;
 const $ = (id) => document.getElementById(id);
+
+MessageBus.subscribe(channel, (data, globalId, messageId) => show(readable(data), globalId, messageId));
+MessageBus.onGap = (_, gap) => showGap(gap);
+MessageBus.onStateChange = showState;
+
+const forced = () => (recall("transport") in LABELS ? recall("transport") : null);
+const start = () =>
+  MessageBus.start({ transports: forced() ? [forced()] : Object.keys(LABELS), callbackInterval: 2000 });
 
 /* ---- messages ---- */
 
 let delivered = 0;
 let unread = 0;
-let away = 0; // when the connection broke, by the server's clock; 0 while there is one
-let backAt = 0; // when it stood again
 let lateLine = null, lateCount = 0;
-// How far this clock is ahead of the server's, and the time the page took to get here. Messages that come faster correct it.
-const [navigation] = performance.getEntriesByType("navigation");
-let ahead = performance.timeOrigin + navigation.responseStart - Number(now);
-const serverTime = () => Date.now() - ahead;
 
-MessageBus.subscribe(channel, (data, globalId, messageId) => {
-  // Other programs may publish here as well, and whatever they like.
+/* Other programs may publish here as well, and whatever they like. */
+function readable(data) {
   const said = data && typeof data === "object" ? data : { text: data };
-  const at = said.at > 0 && said.at < 1e14 ? Number(said.at) : null;
-  if (at) ahead = Math.min(ahead, Date.now() - at);
   const text = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
+  return {
+    author: text(said.author ?? ""), key: text(said.key ?? ""), name: text(said.name || "somebody"), text: text(said.text),
+    at: said.at > 0 && said.at < 1e14 ? Number(said.at) : null,
+  };
+}
+
+function show(said, globalId, messageId) {
   const own = said.author === me.author;
-  // While the connection is down, the client asks now and then, and may get them by that.
-  const late = !own && (away > 0 || (at !== null && at < backAt + UNSURE));
+  const late = isLate(said.at) && !own;
   delivered++;
   if (late) countLate();
-  log.add({
-    author: text(said.author ?? ""), key: text(said.key ?? ""), name: text(said.name || "somebody"), text: text(said.text),
-    at, id: messageId, global_id: globalId,
-  }, { late });
+  log.add({ ...said, id: messageId, global_id: globalId }, { late });
+  if ($("earlier").hidden && $("beginning").hidden) showMore(false);
   if (document.hidden && !own) showUnread(unread + 1);
   showStats(own ? roundTrip(said.key) : undefined);
-});
+}
 
 function countLate() {
   lateCount++;
@@ -52,7 +57,7 @@ function countLate() {
   lateLine.firstChild.textContent = `Caught up: ${lateCount} message${lateCount === 1 ? "" : "s"} from while you were away`;
 }
 
-MessageBus.onGap = (_, { after, before }) => {
+function showGap({ after, before }) {
   if (after === null) {
     log.makeOld();
     log.note("The server's store began anew. What stands above is kept by this page alone; new messages count from 1.", "gap");
@@ -62,7 +67,7 @@ MessageBus.onGap = (_, { after, before }) => {
     const which = lost === 1 ? `Message #${after + 1} is` : `Messages #${after + 1} to #${before - 1} are`;
     log.note(`${which} gone: the room keeps its newest ${JSON.parse(limits).kept}.`, "gap");
   }
-};
+}
 
 function showUnread(count) {
   unread = count;
@@ -102,35 +107,37 @@ $("earlier").addEventListener("click", async () => {
 
 /* ---- the connection ---- */
 
-MessageBus.onStateChange = (state, { transport, message, delay }) => {
-  if (state === "connected" && away) {
-    backAt = serverTime();
-    away = 0;
-  } else if (!away && ["reconnecting", "offline", "stopped"].includes(state)) {
-    away = serverTime();
+let countdown = 0;
+
+function showState(state, { transport, message, delay }) {
+  if (noteState(state)) {
     lateCount = 0;
     lateLine = null;
   }
+  if (state === "connected") resend();
   $("pill").dataset.state = state;
-  // Only where it changes, or screen readers would say it at each attempt.
-  if ($("state").textContent !== STATES[state]) $("state").textContent = STATES[state];
-  const via = state === "connected" ? LABELS[transport] : "";
-  if ($("via").textContent !== via) $("via").textContent = via;
+  $("via").textContent = state === "connected" ? LABELS[transport] : "";
   $("switch").textContent = state === "stopped" ? "Connect" : "Disconnect";
-  const seconds = Math.max(1, Math.round((delay ?? 0) / 1000));
-  const told = {
-    reconnecting: `The connection is lost${delay ? `; next try in ${seconds} s` : ""}. What is said meanwhile will arrive late.`,
-    offline: "This device has no network. What is said meanwhile will arrive late.",
-    stopped: "You have disconnected. What is said meanwhile will arrive when you connect.",
-    connecting: message ? "The server cannot be reached yet." : "",
-  }[state];
-  $("notice").hidden = !told;
-  $("notice").textContent = told ?? "";
-};
-
-const forced = () => (recall("transport") in LABELS ? recall("transport") : null);
-const start = () =>
-  MessageBus.start({ transports: forced() ? [forced()] : Object.keys(LABELS), callbackInterval: 2000 });
+  if ($("state").textContent !== STATES[state]) {
+    $("state").textContent = STATES[state];
+    $("spoken").textContent = STATES[state]; // once for each state, and not at each attempt
+  }
+  clearInterval(countdown);
+  const nextTry = performance.now() + (delay ?? 0);
+  const tell = () => {
+    const seconds = Math.ceil((nextTry - performance.now()) / 1000);
+    const told = {
+      reconnecting: `The connection is lost${seconds > 0 ? `; next try in ${seconds} s` : ""}. What is said meanwhile will arrive late.`,
+      offline: "This device has no network. What is said meanwhile will arrive late.",
+      stopped: "You have disconnected. What is said meanwhile will arrive when you connect.",
+      connecting: message ? "The server cannot be reached yet." : "",
+    }[state];
+    $("notice").hidden = !told;
+    $("notice").textContent = told ?? "";
+  };
+  tell();
+  if (state === "reconnecting") countdown = setInterval(tell, 1000);
+}
 
 function choose(transport) {
   remember("transport", transport);

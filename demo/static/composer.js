@@ -8,6 +8,7 @@ const form = document.getElementById("composer");
 const box = document.getElementById("text");
 const url = document.body.dataset.messages;
 const sentAt = new Map(); // key -> when it was sent, for those on their way
+const unsent = new Map(); // element -> what it says, for those that did not reach the server
 let last = Promise.resolve(); // the end of what is being sent
 
 /* Milliseconds from sending to now, for a message that has come back; undefined where it is not one of ours. */
@@ -17,8 +18,14 @@ export function roundTrip(key) {
   return since === undefined ? undefined : performance.now() - since;
 }
 
+/* There is a connection again: send what did not get through. */
+export function resend() {
+  for (const [element, said] of [...unsent]) send(element, said);
+}
+
 /* One after another: of two requests that are under way at once, the second may be served first. */
 function send(element, said) {
+  unsent.delete(element);
   element.classList.add("pending");
   element.classList.remove("failed", "waiting");
   element.querySelector(".trouble")?.remove();
@@ -40,7 +47,9 @@ async function post(element, said) {
     log.confirm(element, answer.message_id);
   } catch (error) {
     // It may have arrived all the same. Then the bus brings it, and sending it again shows nothing twice.
-    failed(element, said, error.name === "TimeoutError" ? "no answer came" : "the server cannot be reached");
+    unsent.set(element, said);
+    const reason = error.name === "TimeoutError" ? "no answer came" : "the server cannot be reached";
+    failed(element, said, `${reason}. It is sent again when there is a connection`);
   }
 }
 
@@ -59,7 +68,7 @@ function wait(element) {
 }
 
 function failed(element, said, reason) {
-  if (element.dataset.id) return;
+  if (element.dataset.id) return void unsent.delete(element); // it had arrived
   sentAt.delete(said.key);
   element.classList.remove("pending");
   element.classList.add("failed");
@@ -68,6 +77,7 @@ function failed(element, said, reason) {
     `Not sent: ${reason}. `,
     button("Retry", () => send(element, said)),
     button("Remove", () => {
+      unsent.delete(element);
       log.remove(element);
       box.focus();
     }),

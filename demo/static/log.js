@@ -23,6 +23,18 @@ const messages = () => list.querySelectorAll(".message");
 
 /* ---- one message ---- */
 
+/* Addresses become links; the rest stays text. */
+function link(paragraph) {
+  const parts = paragraph.textContent.split(/(https?:\/\/[^\s<>"]+[^\s<>".,:;!?)\]}'])/);
+  if (parts.length < 2) return;
+  paragraph.replaceChildren(...parts.map((part, index) => {
+    if (index % 2 === 0) return part;
+    const anchor = document.createElement("a");
+    Object.assign(anchor, { href: part, textContent: part, target: "_blank", rel: "noopener noreferrer nofollow" });
+    return anchor;
+  }));
+}
+
 function dress(element) {
   const { author = "", at } = element.dataset;
   const name = element.querySelector(".name").textContent;
@@ -39,6 +51,7 @@ function dress(element) {
     clock.textContent = (date.toDateString() === new Date().toDateString() ? time : dayAndTime).format(date);
     clock.title = whole.format(date);
   }
+  link(element.querySelector(".text"));
   if (element.dataset.key) byKey.set(identity(author, element.dataset.key), element);
 }
 
@@ -143,7 +156,7 @@ export function remove(element) {
 /* Earlier ones, in order, above all others. The reader goes on looking at what is being read. */
 export function addEarlier(earlier) {
   const first = list.firstElementChild, from = scroller.scrollHeight - scroller.scrollTop;
-  list.setAttribute("aria-live", "off"); // nobody wants fifty old messages read out
+  list.parentElement.setAttribute("aria-live", "off"); // nobody wants fifty old messages read out
   for (const said of earlier) {
     const known = said.key ? byKey.get(identity(said.author, said.key)) : undefined;
     if (known?.dataset.id) continue;
@@ -154,7 +167,7 @@ export function addEarlier(earlier) {
     group(element);
   }
   scroller.scrollTop = scroller.scrollHeight - from;
-  setTimeout(() => list.removeAttribute("aria-live"), 1000);
+  setTimeout(() => list.parentElement.removeAttribute("aria-live"), 1000);
 }
 
 /* A line across the list. */

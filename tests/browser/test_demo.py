@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from messagebus import Bus
 from tests.chromium import PageErrors
+from tests.clients import request
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.servers import Server
@@ -25,6 +28,7 @@ LABELS = {
     "polling": "Polling",
 }
 BROKEN = r"ERR_|WebSocket connection"
+AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 AUTHOR = "0123456789abcdef" * 2
 
 Visit = Callable[..., Page]
@@ -169,8 +173,7 @@ def test_what_was_said_while_the_server_was_down_is_caught_up(
     expect_state(page, "connected")
     expect_texts(page, "before", "number 1", "number 2", "into the void")
     expect(page.get_by_text("Caught up: 2 messages")).to_be_visible()
-    page.get_by_role("button", name="Retry").click()
-    expect(page.locator(".own .local")).to_have_text(["#1", "#4"])
+    expect(page.locator(".own .local")).to_have_text(["#1", "#4"])  # it was sent again by itself
 
 
 def test_a_store_that_began_anew_is_told(
@@ -228,6 +231,66 @@ def test_a_narrow_phone_does_not_scroll_sideways(serve_chat: Callable[..., Serve
         assert overflowing == []
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         page.keyboard.press("Escape")
+
+
+def test_a_message_that_a_program_posts_without_an_author_arrives(
+    serve_chat: Callable[..., Server], visit: Visit
+) -> None:
+    server = serve_chat()
+    page = visit(server)
+    body = json.dumps({"name": "curl", "text": "hello"})
+    with request(server.url, "POST", "/r/lobby/messages", body, {"Content-Type": "application/json"}) as response:
+        assert response.status == 201
+    expect_texts(page, "hello")
+    expect(page.get_by_text("This is where #lobby begins")).to_be_visible()
+
+
+def test_addresses_in_a_message_are_links(serve_chat: Callable[..., Server], visit: Visit) -> None:
+    page = visit(serve_chat())
+    say(page, "see https://example.com/a?b=1, and javascript:alert(1)")
+    link = page.locator(".text a")
+    expect(link).to_have_attribute("href", "https://example.com/a?b=1")
+    expect(link).to_have_count(1)
+    expect_texts(page, "see https://example.com/a?b=1, and javascript:alert(1)")
+    page.reload()
+    expect(link).to_have_count(1)
+
+
+def test_the_page_says_what_survives_a_restart(serve_chat: Callable[..., Server], visit: Visit, redis_url: str) -> None:
+    expect(visit(serve_chat()).get_by_text("in its own memory")).to_be_visible()
+    expect(visit(serve_chat(redis_url)).get_by_text("stop the server and start it again")).to_be_visible()
+
+
+def test_what_is_clicked_is_large_enough(serve_chat: Callable[..., Server], visit: Visit) -> None:
+    page = visit(serve_chat(), viewport={"width": 390, "height": 844})
+    say(page, "hello")
+    expect(page.locator(".own .local")).to_have_text(["#1"])
+    for opener in (None, ".menu", "#pill"):
+        if opener:
+            page.click(opener)
+        small = page.evaluate(
+            """() => [...document.querySelectorAll("a, button, input, textarea, summary")]
+                .filter(e => e.checkVisibility() && !e.matches(".skip, .text a"))
+                .filter(e => { const box = e.getBoundingClientRect(); return box.width < 24 || box.height < 24; })
+                .map(e => e.outerHTML.slice(0, 80))"""
+        )
+        assert small == []
+        page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_keeps_people_out(serve_chat: Callable[..., Server], visit: Visit, scheme: str, width: int) -> None:
+    page = visit(serve_chat(), viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
+    say(page, "one")
+    say(page, "two, see https://example.com/")
+    expect(page.locator(".own .local")).to_have_text(["#1", "#2"])
+    page.add_script_tag(content=AXE.read_text())
+    for opener in (None, "#pill"):
+        if opener:
+            page.click(opener)
+        found = page.evaluate("axe.run()")["violations"]
+        assert [(one["id"], [node["html"][:80] for node in one["nodes"]]) for one in found] == []
 
 
 def test_markup_in_a_message_is_shown_as_text(serve_chat: Callable[..., Server], visit: Visit) -> None:
