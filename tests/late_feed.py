@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from messagebus.hub.callbacks import Callbacks
-from messagebus.hub.joining import join_when_ready
-from messagebus.hub.node import Node, SubscriptionPlan
+from messagebus.hub.joining import take_in
+from messagebus.hub.node import Node
 from messagebus.hub.permissions import Access
 from messagebus.hub.recovery import Cursor
+from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import Message, encode_envelope
 from messagebus.options import Options
 from messagebus.publishing.publisher import Publisher
 from messagebus.stores import StoreState
 from messagebus.transports import Transport
+
+from .planning import StubPlanner, request_for
 
 NAME = "/chat"
 
@@ -115,20 +118,23 @@ class LateFeed:
 
     def subscribe(self, want: Cursor, between: str) -> Paper:
         """A subscriber; ``between`` happens after what it needs was read, and before it is let in."""
-        prepared = self.read(want)
+        plan = self.plan(want)
         self.do(between)
-        return self.open(prepared, lambda: self.read(want))
+        return self.open(plan)
 
-    def read(self, want: Cursor) -> SubscriptionPlan:
-        return self.node.prepare(lambda _: [want])
+    def plan(self, *wants: Cursor) -> SubscriptionPlan:
+        return self.node.plan(request_for(*wants))
 
-    def open(self, prepared: SubscriptionPlan, read: Callable[[], SubscriptionPlan]) -> Paper:
-        """A subscriber that is let in with what was read for it."""
+    def open(self, plan: SubscriptionPlan, plan_anew: Callable[[], SubscriptionPlan] | None = None) -> Paper:
+        """A subscriber that is let in with what was read for it; ``plan_anew``: what it gets where that no longer
+        suffices."""
         paper = Paper()
         subscriber = Subscriber(self.node.hub, Plain(), Identity("c"), b"", None)
         subscriber.outlet = paper
         # In the loop, after whatever the reading has handed over to it.
-        self.node.reactor.call_soon(join_when_ready, self.node.hub, subscriber, prepared, read, lambda: False)
+        self.node.reactor.call_soon(
+            take_in, StubPlanner(self.node.hub, plan_anew) if plan_anew else self.node, subscriber, plan
+        )
         self.settle()
         return paper
 

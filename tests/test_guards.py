@@ -23,10 +23,10 @@ import messagebus.stores.redis
 from messagebus import Bus
 from messagebus.http.routes import Answer, answer
 from messagebus.hub.hub import Hub
-from messagebus.hub.joining import join_when_ready
-from messagebus.hub.node import SubscriptionPlan
+from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
 from messagebus.hub.recovery import Cursor
+from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber, id_key
 from messagebus.hub.window import BacklogSnapshot
 from messagebus.loop.outbound import Outbound as AnyOutlet
@@ -41,6 +41,7 @@ from .crowd import Crowd, message_ids
 from .eventually import eventually
 from .fixtures_servers import ServeApp
 from .outlet import Outbound
+from .planning import StubPlanner, request_for
 from .redis_server import RedisServer
 
 CHANNEL = "/chat"
@@ -74,8 +75,9 @@ class World:
         subscriber.outlet = connect(subscriber)
         messages = backlog or []
         reading = BacklogSnapshot(self.hub.enter(CHANNEL), 0, Backlog(messages, len(messages), 1))
-        prepared = SubscriptionPlan([Cursor(CHANNEL, CHANNEL, 0)], {CHANNEL: reading}, 0)
-        join_when_ready(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
+        cursor = Cursor(CHANNEL, CHANNEL, 0)
+        plan = SubscriptionPlan(request_for(cursor, epoch="epoch"), [cursor], {CHANNEL: reading}, 0)
+        take_in(StubPlanner(self.hub, lambda: plan), subscriber, plan)
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ def test_what_is_held_keeps_no_request(transport: str) -> None:
         request = Request(environ)
         answered = answer(bus._running_node(), request, f"somebody/{transport}")
         assert isinstance(answered, Answer)
-        assert answered.hold
+        assert answered.held
         kept = weakref.ref(request)
         del request, environ
         gc.collect()

@@ -15,7 +15,9 @@ PACKAGE = Path(messagebus.__file__).parent
 # door, stands behind all that it opens, and messagebus/__main__.py last. What only the type checker imports does not
 # count: who is handed its owner has to name its type.
 LAYERS = [
+    "_compat",
     "errors",
+    "wire",
     "codecs",
     "options",
     "message",

@@ -14,15 +14,12 @@ import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from werkzeug.wrappers import Request
 
 from messagebus.errors import FEED_LOST, BackendUnavailable
-from messagebus.http.context import RequestContext, plain_context
-from messagebus.http.parsing import SubscribeParams
 from messagebus.hub.hub import Hub
-from messagebus.hub.node import SubscriptionPlan
 from messagebus.hub.permissions import Access
 from messagebus.hub.recovery import CatchUp, Cursor, HistoryView, add_due, covers, read_after
+from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.hub.window import ChannelWindow
 from messagebus.loop.reactor import Reactor
@@ -31,6 +28,7 @@ from messagebus.options import Options
 from messagebus.stores import Backlog, StoreState
 
 from .late_feed import NAME, Paper, Plain, late_feed
+from .planning import request_for
 
 actions = st.text(alphabet="ppoddt", max_size=14)
 sizes = st.sampled_from([1, 2, 3, 8, 1000])
@@ -163,9 +161,9 @@ def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
 def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> None:
     with late_feed(kept=8, window=8) as feed:
         feed.do("ppdd")
-        prepared = feed.read(Cursor(NAME, NAME, 0))
+        plan = feed.plan(Cursor(NAME, NAME, 0))
         feed.node.hub.lost(StoreState(0, "another life"))
-        assert feed.open(prepared, lambda: prepared).finished
+        assert feed.open(plan, lambda: plan).finished
         view = feed.node.hub.enter(NAME).view()
         assert view is None, "what was read of the former life is nothing that is known of this one"
 
@@ -174,7 +172,7 @@ def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again(
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
         want = Cursor(NAME, NAME, 1)
-        assert feed.node.knows([want]), "nothing is read for it"
+        assert feed.node.plan_at_once(request_for(want)), "nothing is read for it"
         paper = feed.subscribe(want, "ppppdddd")
         assert paper.ids == [2, 3, 4, 5, 6, 7, 8]
         feed.do("pd")
@@ -188,9 +186,9 @@ def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: BaseExc
 
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
-        prepared = feed.read(Cursor(NAME, NAME, 1))
+        plan = feed.plan(Cursor(NAME, NAME, 1))
         feed.do("ppppdddd")
-        paper = feed.open(prepared, fail)
+        paper = feed.open(plan, fail)
         assert paper.finished
         assert not feed.node.hub.subscribers
 
@@ -198,28 +196,24 @@ def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: BaseExc
 def test_a_subscriber_is_sent_back_where_the_window_moves_on_each_time() -> None:
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
-        prepared = feed.read(Cursor(NAME, NAME, 1))
+        plan = feed.plan(Cursor(NAME, NAME, 1))
         feed.do("ppppdddd")
-        readings: list[None] = []
+        plans: list[None] = []
 
-        def read_the_same() -> SubscriptionPlan:
-            readings.append(None)
-            return prepared
+        def plan_the_same() -> SubscriptionPlan:
+            plans.append(None)
+            return plan
 
-        assert feed.open(prepared, read_the_same).finished
-        assert 1 < len(readings) < 10
+        assert feed.open(plan, plan_the_same).finished
+        assert 1 < len(plans) < 10
 
 
 @pytest.mark.parametrize(("known", "unasked", "told"), [("old", False, True), (None, False, False), (None, True, True)])
-def test_a_client_is_told_the_epoch_as_it_is_when_it_is_taken_in(known: str | None, unasked: bool, told: bool) -> None:
-    with late_feed(kept=8, window=8) as feed:
-        exchange = RequestContext(feed.node, Request({}), "c", plain_context)
-        feed.node.hub.epoch = known or "old"
-        exchange.asked = SubscribeParams({}, None, known)
-        has_to_be_told = exchange.epoch_teller(unasked)
-        assert has_to_be_told() is unasked
-        feed.node.hub.epoch = "new"
-        assert has_to_be_told() is told
+def test_a_client_is_told_the_epoch_that_it_does_not_know(known: str | None, unasked: bool, told: bool) -> None:
+    request = SubscribeRequest(Identity("c"), None, SubscribeParams({}, known))
+    assert request.lacks_epoch("new", unasked) is told
+    assert not request.lacks_epoch(None, unasked), "there is none"
+    assert request.lacks_epoch("old", unasked) is unasked
 
 
 def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None:
@@ -240,10 +234,10 @@ def test_who_is_ahead_of_this_process_is_never_told_without_the_store() -> None:
         feed.do("pd")
         feed.subscribe(Cursor(NAME, NAME, 0), "")
         feed.node.store.shared = True
-        assert feed.node.knows([Cursor(NAME, NAME, after=1)])
-        assert not feed.node.knows([Cursor(NAME, NAME, after=2)])
+        assert feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=1)))
+        assert not feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=2)))
         feed.node.hub.epoch = None
-        assert not feed.node.knows([Cursor(NAME, NAME, after=1)])
+        assert not feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=1)))
 
 
 def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from messagebus.errors import InvalidChannel
 from messagebus.hub.hub import Hub
-from messagebus.hub.joining import join_when_ready
-from messagebus.hub.node import SubscriptionPlan
+from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
 from messagebus.hub.recovery import Cursor
+from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber, id_key
 from messagebus.hub.window import BacklogSnapshot
 from messagebus.loop.reactor import Reactor
@@ -22,6 +22,7 @@ from messagebus.stores import Backlog, StoreState
 from messagebus.transports import EVENT_SOURCE
 
 from .outlet import Outbound
+from .planning import StubPlanner, request_for
 
 
 class World:
@@ -36,8 +37,9 @@ class World:
         subscriber = Subscriber(self.hub, EVENT_SOURCE, identity, b"", None)
         outlet = subscriber.outlet = Outbound()
         reading = BacklogSnapshot(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
-        prepared = SubscriptionPlan([Cursor(channel, channel, 0)], {channel: reading}, 0)
-        join_when_ready(self.hub, subscriber, prepared, lambda: prepared, lambda: False)
+        cursor = Cursor(channel, channel, 0)
+        plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: reading}, 0)
+        take_in(StubPlanner(self.hub, lambda: plan), subscriber, plan)
         return outlet
 
     def close(self) -> None:

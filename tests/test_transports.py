@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from messagebus.errors import SLOW
+from messagebus.errors import SLOW, Close
 from messagebus.message import Message, encode_data
 from messagebus.transports import (
     EVENT_SOURCE,
@@ -73,7 +73,8 @@ def read_frames(data: bytes) -> list[Frame]:
 @given(values, st.booleans())
 def test_a_long_poll_is_a_response_of_one_batch(value: Any, blanks: bool) -> None:
     batch = make([value, value], blanks)
-    assert data_of(read_http(b"", LONG_POLLING.encode(batch, 7))) == [value, value]
+    data = LONG_POLLING.encode(batch, 7)
+    assert data_of(read_http(LONG_POLLING.fields(len(data)) + b"\r\n", data)) == [value, value]
     assert LONG_POLLING_WSGI.encode(batch, 7) == batch
 
 
@@ -82,7 +83,7 @@ def test_a_stream_is_batches_followed_by_separators(contents: list[list[Any]], b
     encoded = [make(content, blanks) for content in contents]
     chunked = b"".join(STREAMING.encode(batch, 7) for batch in encoded) + STREAMING.end(SLOW)
     plain = b"".join(STREAMING_WSGI.encode(batch, 7) for batch in encoded) + STREAMING_WSGI.end(SLOW)
-    body = read_http(b"Transfer-Encoding: chunked\r\n\r\n", chunked)
+    body = read_http(STREAMING.fields(0) + b"\r\n", chunked)
     assert body == plain
     *parts, rest = body.split(b"\r\n|\r\n")
     assert rest == b""
@@ -120,6 +121,15 @@ def test_a_pong_returns_the_payload() -> None:
     assert (frame.opcode, frame.data) == (Opcode.PONG, b"hello")
 
 
+@given(st.text(max_size=200))
+def test_a_reason_is_cut_to_what_a_close_frame_holds_and_never_within_a_character(reason: str) -> None:
+    [frame] = read_frames(WEBSOCKET.end(Close(1008, reason)))
+    assert len(frame.data) <= 125
+    said = CloseFrame.parse(frame.data).reason
+    assert reason.startswith(said)
+    assert len(reason[: len(said) + 1].encode()) > 123 or said == reason
+
+
 def test_a_websocket_ends_with_a_code_and_a_reason() -> None:
     [frame] = read_frames(WEBSOCKET.end(SLOW))
     assert frame.opcode is Opcode.CLOSE
@@ -128,7 +138,7 @@ def test_a_websocket_ends_with_a_code_and_a_reason() -> None:
 
 
 def test_a_long_poll_that_ends_without_news_is_an_empty_batch() -> None:
-    assert read_http(b"", LONG_POLLING.end(SLOW)) == b"[]"
+    assert read_http(LONG_POLLING.fields(2) + b"\r\n", LONG_POLLING.end(SLOW)) == b"[]"
     assert LONG_POLLING_WSGI.end(SLOW) == b"[]"
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from websockets.frames import Frame, Opcode
-from websockets.streams import StreamReader
 
+from messagebus.http.frame_reader import FrameReader
 from messagebus.http.websocket_session import WebSocketSubscriber
-from messagebus.hub.joining import join_when_ready
+from messagebus.hub.joining import take_in
 from messagebus.hub.recovery import Cursor
-from messagebus.hub.subscriber import Identity
 
 from .late_feed import NAME, LateFeed, Paper, late_feed
 
@@ -27,12 +26,10 @@ class Frames(Paper):
         self.codes: list[int] = []
 
     def put(self, data: bytes) -> None:
-        reader = StreamReader()
-        reader.feed_data(data)
-        parser = Frame.parse(reader.read_exact, mask=False)
-        with pytest.raises(StopIteration) as parsed:
-            next(parser)
-        frame: Frame = parsed.value.value
+        reader = FrameReader(None, mask=False)
+        reader.feed(data)
+        frame = reader.take()
+        assert frame is not None
         if frame.opcode is Opcode.CLOSE:
             self.codes.append(int.from_bytes(frame.data[:2], "big"))
             return
@@ -46,10 +43,10 @@ class Talk:
     def __init__(self, feed: LateFeed, *wants: Cursor) -> None:
         self.feed = feed
         self.frames = Frames()
-        self.subscriber = WebSocketSubscriber(feed.node, Identity("c"), b"", None, None)
+        plan = feed.plan(*wants)
+        self.subscriber = WebSocketSubscriber(feed.node, plan.request, b"", None)
         self.subscriber.outlet = self.frames
-        prepared = feed.node.prepare(lambda _: list(wants))
-        join_when_ready(feed.node.hub, self.subscriber, prepared, lambda: prepared, lambda: True)
+        take_in(feed.node, self.subscriber, plan)
 
     def say(self, **command: Any) -> None:
         frame = Frame(Opcode.TEXT, json.dumps(command).encode())

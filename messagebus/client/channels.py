@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,9 +10,9 @@ from urllib.parse import quote, urlencode
 
 from ..errors import InvalidPosition
 from ..message import GAP_CHANNEL, STATUS_CHANNEL, check_channel
+from ..wire import NEW_ONLY, parse_position
 from .types import Callback, ClientMessage, Gap, Position, Refusal
 
-NEW_ONLY = -1
 EPOCH_KEY = "__epoch"
 GRANTS_KEY = "__grants"
 RECONNECT_KEY = "__reconnect"
@@ -21,7 +20,6 @@ REFUSALS_KEY = "__refusals"
 REFUSED_CHANNEL = "/__refused"
 ASK_AGAIN = 30.0
 """Seconds after which a channel is asked for again that time will mend, where the server names no time."""
-_BY_GLOBAL_ID = re.compile(r"@[0-9]{1,18}", re.ASCII)
 
 
 class Follower:
@@ -275,10 +273,9 @@ class Channels:
 
 def check_position(channel: str, position: object) -> None:
     """Raises InvalidPosition."""
-    if isinstance(position, int) and not isinstance(position, bool) and abs(position) < 10**18:
-        return
-    if not (isinstance(position, str) and _BY_GLOBAL_ID.fullmatch(position)):
-        raise InvalidPosition(channel, position)
+    if isinstance(position, str) and not position.startswith("@"):
+        raise InvalidPosition(channel, position)  # to a program, a number is no text
+    parse_position(channel, position)
 
 
 def encode_query(

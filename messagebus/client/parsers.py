@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-SEPARATOR = b"\r\n|\r\n"
-ESCAPED_SEPARATOR = b"\r\n||\r\n"
+from ..wire import ESCAPED_SEPARATOR, SEPARATOR
 
 
 class StreamParser:

@@ -8,11 +8,9 @@ from dataclasses import dataclass, fields
 from urllib.parse import quote, urlsplit
 
 from ..errors import InvalidOption
+from ..wire import CLIENT_ID, ROOT
 from .types import TRANSPORTS, Transport
 
-BASE = "/message-bus/"
-
-_CLIENT_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?|")
 _NOT_YOURS = {"host", "connection", "upgrade", "content-length", "content-type", "transfer-encoding", "dont-chunk"}
@@ -100,15 +98,15 @@ def parse_url(url: object) -> Address:
     if re.search(r"[\x00-\x20\x7f]", url) or port == 0:
         raise InvalidOption("url", "blanks, control characters and port 0 are not allowed")
     path = parts.path.rstrip("/")
-    if not path.endswith(BASE.rstrip("/")):
-        path += BASE.rstrip("/")
+    if not path.endswith(ROOT.rstrip("/")):
+        path += ROOT.rstrip("/")
     secure = parts.scheme == "https"
     return Address(secure, host, port or (443 if secure else 80), quote(path, safe="/%:@!$&'()*+,;=~-._") + "/")
 
 
 def check_client_id(client_id: object) -> str:
     """Raises InvalidOption where a server would not accept it."""
-    if not isinstance(client_id, str) or not _CLIENT_ID.fullmatch(client_id):
+    if not isinstance(client_id, str) or not CLIENT_ID.fullmatch(client_id):
         raise InvalidOption("client_id", "expected 1 to 128 letters, digits, or any of _ . ~ -")
     return client_id
 

@@ -10,39 +10,40 @@ from typing import Any, NamedTuple
 from wsgiref.handlers import format_date_time
 
 from ..errors import Close
-from ..hub.joining import Read, join_when_ready
-from ..hub.node import Node, SubscriptionPlan
+from ..hub.joining import take_in
+from ..hub.node import Node
+from ..hub.subscribe_request import SubscriptionPlan
 from ..hub.subscriber import Subscriber
 from ..loop.outbound import BlockingWriter, SocketWriter
 from ..options import Environ
 from ..transports import WEBSOCKET, Transport
 from ..transports.base import EMPTY_BATCH
 from . import hijack
+from .authorization import Handshake
+from .websocket_session import WebSocketSubscriber
 
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
-MakeSubscriber = Callable[[Transport, bytes], Subscriber]
 
 
 class HeldResponse(NamedTuple):
     """A response that is going to be held, and everything that was read for it."""
 
     node: Node
+    plan: SubscriptionPlan
     taken: Transport
     """The transport on a taken socket."""
     blocking: Transport | None
     """The one where the server keeps the socket; ``None``: there is none."""
-    make_subscriber: MakeSubscriber
-    prepared: SubscriptionPlan
-    read: Read
-    says_epoch: Callable[[], bool]
+    handshake: Handshake | None
+    """Of a WebSocket: what to ask by who may subscribe to what; ``None``: everybody may."""
 
     def respond(
         self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
     ) -> Iterable[bytes]:
         """As a WSGI application would: what the server shall send by itself."""
         # Before the socket is taken: from then on nobody could answer for an error.
-        head = b"" if hijack.upgraded(environ) else _head(self.taken, status, headers)
+        head = b"" if hijack.upgraded(environ) else _head(status, headers)
         sock = hijack.take(environ)
         if sock is None:
             return self._block(start_response, status, headers)
@@ -50,24 +51,27 @@ class HeldResponse(NamedTuple):
         return _hung_up(start_response)
 
     def _adopt(self, sock: RawSocket, head: bytes) -> None:
-        subscriber = self.make_subscriber(self.taken, head)
+        subscriber = self._make_subscriber(self.taken, head)
         reactor, limit = self.node.reactor, self.node.options.max_outbox
         subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
-        self._open(subscriber)
+        take_in(self.node, subscriber, self.plan)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
         assert self.blocking is not None, "a transport that needs the socket is refused before"
-        subscriber = self.make_subscriber(self.blocking, b"")
+        subscriber = self._make_subscriber(self.blocking, b"")
         connection = BlockingWriter(self.node.reactor, subscriber, self.node.options.max_outbox)
         subscriber.outlet = connection
-        self.node.reactor.call_soon(self._open, subscriber)
+        self.node.reactor.call_soon(take_in, self.node, subscriber, self.plan)
         if self.blocking.one_batch:
             return _whole(connection, start_response, status, headers)
         start_response(status, headers)
         return connection
 
-    def _open(self, subscriber: Subscriber) -> None:
-        join_when_ready(self.node.hub, subscriber, self.prepared, self.read, self.says_epoch)
+    def _make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
+        request = self.plan.request
+        if transport is WEBSOCKET:
+            return WebSocketSubscriber(self.node, request, head, self.handshake)
+        return Subscriber(self.node.hub, transport, request.identity, head, request.params.sequence)
 
 
 def _whole(
@@ -98,16 +102,11 @@ def _hung_up(start_response: StartResponse) -> Iterable[bytes]:
     return []
 
 
-def _head(transport: Transport, status: str, headers: Headers) -> bytes:
-    """The response's head on a taken socket. That of a long poll is left open for the length."""
+def _head(status: str, headers: Headers) -> bytes:
+    """The lines of a response's head on a taken socket; its transport adds how the body is framed."""
     lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers if name.lower() != "content-length"]
-    if transport is not WEBSOCKET:
-        lines.append("Connection: close")
-    if transport.name == "streaming":
-        lines.append("Transfer-Encoding: chunked")
-    lines.append("" if transport.one_batch else "\r\n")
-    return "\r\n".join(lines).encode("latin-1")
+    return "\r\n".join([*lines, ""]).encode("latin-1")
 
 
 @lru_cache(maxsize=1)

@@ -1,70 +1,30 @@
-"""Reads and checks what a request asks for. Everything malformed ends here, as an :class:`HTTPRefusal`, and changes
+"""Reads and checks what a request asks for. What is malformed ends here, as an :class:`HTTPRefusal`, and changes
 nothing."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from ..errors import InvalidChannel, InvalidPosition
-from ..hub.recovery import Cursor
+from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity, id_key
-from ..message import check_site
+from ..message import check_channel, check_site
 from ..options import Options
+from ..wire import CLIENT_ID, Position, parse_position
 from .origins import is_allowed, is_same
-from .positions import parse_wants
+from .refusals import HTTPRefusal
 
-CLIENT_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}", re.ASCII)
 NO_GROUPS: frozenset[bytes] = frozenset()
 """One for all: Python makes a new one each time, and 15,000 subscribers would keep as many."""
 OWN_KEYS = 32
 """Keys that start with ``__``, of which a request may have some beside its channels."""
-
-
-class HTTPRefusal(Exception):
-    """A request that is not served: an HTTP status, and what to say of it. ``field`` names the part that is wrong."""
-
-    def __init__(self, status: HTTPStatus, code: str, message: str, field: str | None = None, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.field = field
-        self.headers = [(name.replace("_", "-"), value) for name, value in headers.items()]
-
-    def body(self) -> bytes:
-        error = {"code": self.code, "message": str(self)}
-        if self.field is not None:
-            error["field"] = self.field
-        return json.dumps({"error": error}).encode()
-
-
-class SubscribeParams(NamedTuple):
-    """What a well-formed request asks for."""
-
-    positions: dict[str, object]
-    sequence: int | None
-    epoch: str | None
-    """The client's; empty where it has none yet, ``None`` where it knows of none."""
-    after: int | None = None
-    grants: tuple[str, ...] = ()
-
-    def wants(self, site_id: str | None, store_epoch: str | None) -> list[Cursor]:
-        """Raises Refusal where a channel or a position is malformed."""
-        try:
-            return parse_wants(
-                self.positions, site_id=site_id, after=self.after, client_epoch=self.epoch, store_epoch=store_epoch
-            )
-        except InvalidChannel as error:
-            raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), str(error.channel)[:100]) from None
-        except InvalidPosition as error:
-            raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_position", str(error), error.channel) from None
 
 
 def check_method(request: Request, *allowed: str) -> None:
@@ -91,9 +51,9 @@ def read_poll(request: Request, options: Options) -> SubscribeParams:
     """A poll's body, a form or JSON."""
     kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _asked(_json_pairs(_read_body(request, options)), options)
+        return _read_params(_json_pairs(_read_body(request, options)), options)
     if kind in ("application/x-www-form-urlencoded", ""):
-        return _asked(_form_pairs(request, options), options)
+        return _read_params(_form_pairs(request, options), options)
     raise HTTPRefusal(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
@@ -104,15 +64,17 @@ def read_poll(request: Request, options: Options) -> SubscribeParams:
 
 def read_query(request: Request, options: Options) -> SubscribeParams:
     """The channels of an EventSource or WebSocket request."""
-    asked = _asked(_query_pairs(request.environ.get("QUERY_STRING", "").encode("latin-1"), options, "query"), options)
+    query = request.environ.get("QUERY_STRING", "").encode("latin-1")
+    params = _read_params(_query_pairs(query, options, "query"), options)
     last_event_id = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not last_event_id:
-        return asked
+        return params
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 18):
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID"
         )
-    return asked._replace(after=int(last_event_id))
+    seen = int(last_event_id)
+    return params._replace(positions={name: at.resumed_at(seen) for name, at in params.positions.items()})
 
 
 def check_origin(request: Request, options: Options) -> None:
@@ -161,9 +123,9 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
     )
 
 
-def _asked(pairs: Mapping[str, object], options: Options) -> SubscribeParams:
-    positions = {key: value for key, value in pairs.items() if not key.startswith("__")}
-    if len(positions) > options.max_channels:
+def _read_params(pairs: Mapping[str, object], options: Options) -> SubscribeParams:
+    asked = {key: value for key, value in pairs.items() if not key.startswith("__")}
+    if len(asked) > options.max_channels:
         raise _too_many(options)
     sequence, epoch = pairs.get("__seq"), pairs.get("__epoch")
     if sequence is not None:
@@ -181,7 +143,16 @@ def _asked(pairs: Mapping[str, object], options: Options) -> SubscribeParams:
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "malformed", "__grants: expected tokens, separated by commas", "__grants"
         )
-    return SubscribeParams(positions, sequence, epoch, grants=tuple(token for token in tokens if token))
+    return SubscribeParams(_read_positions(asked), epoch, sequence, tuple(token for token in tokens if token))
+
+
+def _read_positions(asked: Mapping[str, object]) -> dict[str, Position]:
+    try:
+        return {check_channel(channel): parse_position(channel, value) for channel, value in asked.items()}
+    except InvalidChannel as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), str(error.channel)[:100]) from None
+    except InvalidPosition as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_position", str(error), error.channel) from None
 
 
 def _too_many(options: Options) -> HTTPRefusal:

@@ -16,8 +16,8 @@ from werkzeug.wrappers import Request, Response
 
 from ..errors import BackendUnavailable, Close
 from ..hub.node import Node
-from ..hub.subscriber import Subscriber
-from ..options import Environ
+from ..hub.subscribe_request import SubscriptionPlan
+from ..options import Environ, Options
 from ..transports import (
     EVENT_SOURCE,
     LONG_POLLING,
@@ -28,16 +28,13 @@ from ..transports import (
     Transport,
     join_batch,
 )
-from . import hijack, static_files
-from . import parsing as requests
-from .context import Context, RequestContext, plain_context, unavailable
-from .held_response import Headers, HeldResponse, MakeSubscriber, StartResponse, refuse_upgraded
-from .parsing import HTTPRefusal
-from .websocket_session import WebSocketSubscriber
+from . import hijack, parsing, static_files
+from .authorization import Handshake, HookContext, plain_context
+from .context import RequestContext
+from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded
+from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, unavailable
 
 SUBPROTOCOL = "messagebus.v1"
-NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
-JSON = ("Content-Type", "application/json; charset=utf-8")
 STREAM = [
     ("Content-Type", "text/plain; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
@@ -56,7 +53,7 @@ class Answer(NamedTuple):
     status: HTTPStatus
     headers: Headers
     body: bytes = b""
-    hold: HeldResponse | None = None
+    held: HeldResponse | None = None
     upgraded: Close | None = None
     """How to close a WebSocket that the server has already opened."""
 
@@ -68,23 +65,19 @@ class Answer(NamedTuple):
         status = f"{self.status.value} {self.status.phrase}"
         if self.upgraded is not None:
             return refuse_upgraded(environ, start_response, self.upgraded)
-        if self.hold is not None:
-            return self.hold.respond(environ, start_response, status, headers)
+        if self.held is not None:
+            return self.held.respond(environ, start_response, status, headers)
         start_response(status, [*headers, ("Content-Length", str(len(self.body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.body]
 
 
-def answer(node: Node, request: Request, path: str, context: Context = plain_context) -> Answer | Response:
+def answer(node: Node, request: Request, path: str, context: HookContext = plain_context) -> Answer | Response:
     """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups
     raise."""
     try:
         answered = _route(node, request, path, context)
     except HTTPRefusal as refusal:
-        upgraded = None
-        if hijack.upgraded(request.environ):
-            upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal)[:100])
-        headers = [JSON, *NO_CACHE, *refusal.headers, *requests.cors_headers(request, node.options)]
-        answered = Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
+        answered = refuse(request, node.options, refusal)
     lookup = node.options.extra_response_headers_lookup
     if lookup is not None and isinstance(answered, Answer):
         extra = dict(lookup(request.environ) or {})
@@ -94,94 +87,96 @@ def answer(node: Node, request: Request, path: str, context: Context = plain_con
     return answered
 
 
-def _route(node: Node, request: Request, path: str, context: Context) -> Answer | Response:
+def refuse(request: Request, options: Options, refusal: HTTPRefusal) -> Answer:
+    """The answer to a request that is not served."""
+    upgraded = None
+    if hijack.upgraded(request.environ):
+        upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal))
+    headers = [*refusal.headers, *parsing.cors_headers(request, options)]
+    return Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
+
+
+def _route(node: Node, request: Request, path: str, context: HookContext) -> Answer | Response:
     first, _, rest = path.partition("/")
     if first == "static":
-        requests.check_method(request, "GET", "HEAD")
+        parsing.check_method(request, "GET", "HEAD")
         return static_files.respond(request, rest)
     serve = ENDPOINTS.get(rest)
     if serve is None:
         raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
-    requests.check_client_id(first)
+    parsing.check_client_id(first)
     try:
         return serve(RequestContext(node, request, first, context))
     except BackendUnavailable:
         raise unavailable("the store is unavailable, come back") from None
 
 
-def _poll(exchange: RequestContext) -> Answer:
-    request, options = exchange.request, exchange.options
-    requests.check_method(request, "POST", "OPTIONS")
-    cors = requests.cors_headers(request, options)
+def _poll(context: RequestContext) -> Answer:
+    request, options = context.request, context.options
+    parsing.check_method(request, "POST", "OPTIONS")
+    cors = parsing.cors_headers(request, options)
     if request.method == "OPTIONS":
-        return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors])
-    exchange.prepare(requests.read_poll(request, options))
-    hub = exchange.node.hub
+        return Answer(HTTPStatus.OK, [*JSON_HEADERS, *cors])
+    plan = context.plan(context.admit(parsing.read_poll(request, options)))
+    hub = context.node.hub
     environ = request.environ
     # Nearly always there is no query, and nothing to parse.
     short = "dlp" in environ.get("QUERY_STRING", "") and request.args.get("dlp") == "t"
-    held = options.long_polling_enabled and not short and not hub.is_full()
+    may_be_held = options.long_polling_enabled and not short and not hub.is_full()
     streamed = (
         options.chunked_encoding_enabled
         and environ.get("HTTP_DONT_CHUNK", "").lower() != "true"
         and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     )
-    if held and streamed:
-        return _hold(exchange, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI)
-    batch = exchange.due_now()
-    if held and not batch:
-        return _hold(exchange, [JSON, *NO_CACHE], LONG_POLLING, LONG_POLLING_WSGI)
-    if exchange.asked.sequence is not None:
-        exchange.node.reactor.call_soon(hub.replace, exchange.client_id, exchange.asked.sequence)
-    return Answer(HTTPStatus.OK, [JSON, *NO_CACHE, *cors], join_batch(batch))
+    if may_be_held and streamed:
+        return _held(context, plan, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI)
+    batch = context.due_now(plan)
+    if may_be_held and not batch:
+        return _held(context, plan, JSON_HEADERS, LONG_POLLING, LONG_POLLING_WSGI)
+    sequence = plan.request.params.sequence
+    if sequence is not None:
+        context.node.reactor.call_soon(hub.replace, context.client_id, sequence)
+    return Answer(HTTPStatus.OK, [*JSON_HEADERS, *cors], join_batch(batch))
 
 
-def _hold(
-    exchange: RequestContext,
-    headers: Headers,
-    taken: Transport,
-    blocking: Transport | None,
-    make: MakeSubscriber | None = None,
-) -> Answer:
-    headers = [*headers, *requests.cors_headers(exchange.request, exchange.options)]
-    make = make or exchange.subscriber_maker()
-    # Whoever comes by these is a client of ours, and is told the epoch when it begins.
-    says_epoch = exchange.epoch_teller(unasked=taken in (EVENT_SOURCE, WEBSOCKET))
-    hold = HeldResponse(exchange.node, taken, blocking, make, exchange.prepared, exchange.reader(), says_epoch)
-    return Answer(HTTPStatus.OK, headers, hold=hold)
+def _event_source(context: RequestContext) -> Answer:
+    parsing.check_method(context.request, "GET")
+    plan = context.plan(context.admit(parsing.read_query(context.request, context.options)))
+    _check_room(context)
+    return _held(context, plan, EVENTS, EVENT_SOURCE, EVENT_SOURCE)
 
 
-def _event_source(exchange: RequestContext) -> Answer:
-    requests.check_method(exchange.request, "GET")
-    exchange.prepare(requests.read_query(exchange.request, exchange.options))
-    _check_room(exchange)
-    return _hold(exchange, EVENTS, EVENT_SOURCE, EVENT_SOURCE)
-
-
-def _websocket(exchange: RequestContext) -> Answer:
-    request, node = exchange.request, exchange.node
-    requests.check_method(request, "GET")
-    upgraded = hijack.upgraded(request.environ)
-    handshake = [] if upgraded else _shake_hands(request)
-    requests.check_origin(request, exchange.options)
-    asked = requests.read_query(request, exchange.options)
+def _websocket(context: RequestContext) -> Answer:
+    request = context.request
+    parsing.check_method(request, "GET")
+    headers = [] if hijack.upgraded(request.environ) else _shake_hands(request)
+    parsing.check_origin(request, context.options)
+    params = parsing.read_query(request, context.options)
     if not hijack.can_take(request.environ):
         raise HTTPRefusal(
             HTTPStatus.NOT_IMPLEMENTED, "no_websocket", "this server keeps its sockets to itself; use another transport"
         )
-    exchange.prepare(asked)
-    _check_room(exchange)
-    identity, site_id, refused = exchange.identity, exchange.site_id, exchange.refused_later()
-
-    def make(transport: Transport, head: bytes) -> Subscriber:
-        return WebSocketSubscriber(node, identity, head, site_id, refused)
-
-    held = _hold(exchange, handshake, WEBSOCKET, None, make)
-    return Answer(HTTPStatus.SWITCHING_PROTOCOLS, held.headers, hold=held.hold)
+    plan = context.plan(context.admit(params))
+    _check_room(context)
+    answer = _held(context, plan, headers, WEBSOCKET, None, context.handshake(params))
+    return answer._replace(status=HTTPStatus.SWITCHING_PROTOCOLS)
 
 
-def _check_room(exchange: RequestContext) -> None:
-    if exchange.node.hub.is_full():
+def _held(
+    context: RequestContext,
+    plan: SubscriptionPlan,
+    headers: Headers,
+    taken: Transport,
+    blocking: Transport | None,
+    handshake: Handshake | None = None,
+) -> Answer:
+    headers = [*headers, *parsing.cors_headers(context.request, context.options)]
+    held = HeldResponse(context.node, plan, taken, blocking, handshake)
+    return Answer(HTTPStatus.OK, headers, held=held)
+
+
+def _check_room(context: RequestContext) -> None:
+    if context.node.hub.is_full():
         raise unavailable("max_active_clients are connected; poll, or come back")
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from werkzeug.wrappers import Request, Response
 
-from .parsing import HTTPRefusal
+from .refusals import HTTPRefusal
 
 try:
     import brotli

@@ -1,87 +1,106 @@
 """How a subscriber comes to be live on channels, on every transport: wait for the feed where needed, join, be given
 what is due.
 
-In the reactor's loop; what has to be read from the store was read before (``Node.prepare``), and is read again where
-that may block."""
+In the reactor's loop; what has to be read from the store was read before (``Node.plan``), and is read again where that
+may block."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from ..errors import FEED_LOST, BackendUnavailable, BusClosed
 from ..transports import join_batch
 from .hub import Hub
-from .node import SubscriptionPlan
 from .recovery import CatchUp
+from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .subscriber import Phase, Subscriber
 
 logger = logging.getLogger("messagebus.hub")
 
-READINGS = 3
-"""How often it is read again what one subscriber is due, where the window has moved on meanwhile, before it is sent
-back."""
-
-Read = Callable[[], SubscriptionPlan]
-"""Reads again what is due now. May block; raises ``BackendUnavailable``, or ``BusClosed`` where the hub is ending."""
+MAX_PLANS = 4
+"""Plans of one subscription, where the window has moved on each time before it was carried out; then the subscriber is
+sent back."""
 
 
-def join_when_ready(
-    hub: Hub, subscriber: Subscriber, prepared: SubscriptionPlan, read: Read, says_epoch: Callable[[], bool]
-) -> None:
-    """Take a subscriber in and make it live. ``says_epoch``: whether to tell it the store's epoch in any case."""
+class Planner(Protocol):
+    """A node, as far as subscriptions need one."""
+
+    @property
+    def hub(self) -> Hub: ...
+
+    def plan(self, request: SubscribeRequest) -> SubscriptionPlan:
+        """Read what it takes to tell what is due now. May block; raises ``BackendUnavailable``, or ``BusClosed`` where
+        the hub is ending."""
+
+
+class Join:
+    """A subscriber on its way into the channels of a plan. It is sent back where the feed does not come as far as it
+    has seen, or too much happens meanwhile."""
+
+    __slots__ = ("_joined", "_node", "_plan", "_plans", "_subscriber")
+
+    def __init__(
+        self, node: Planner, subscriber: Subscriber, plan: SubscriptionPlan, joined: Callable[[CatchUp], None]
+    ) -> None:
+        """``joined``: called when it is live on them, with what it is due, in the same turn."""
+        self._node = node
+        self._subscriber = subscriber
+        self._plan = plan
+        self._joined = joined
+        self._plans = 1
+
+    def start(self) -> None:
+        self._node.hub.when_reached(self._plan.global_id, self._subscriber, self._reached)
+
+    def _reached(self, _: Subscriber) -> None:
+        hub, plan = self._node.hub, self._plan
+        ahead = plan.global_id > hub.global_id
+        due = None if ahead else hub.join(self._subscriber, plan.cursors, plan.snapshots)
+        if due is not None:
+            self._joined(due)
+        elif ahead or self._plans == MAX_PLANS:
+            self._subscriber.end(FEED_LOST)
+        else:
+            self._plans += 1
+            hub.reactor.spawn(self._plan_anew)
+
+    def _plan_anew(self) -> None:
+        hub = self._node.hub
+        if self._subscriber not in hub.subscribers:
+            return  # it has gone while others were read for
+        try:
+            hub.reactor.call_soon(self._start_anew, self._node.plan(self._plan.request))
+        except BaseException as error:  # gevent's timeouts are no Exception
+            if not isinstance(error, (BackendUnavailable, BusClosed)):
+                logger.exception("what a subscriber is due cannot be read")
+            hub.reactor.call_soon(self._subscriber.end, FEED_LOST)
+
+    def _start_anew(self, plan: SubscriptionPlan) -> None:
+        if self._subscriber in self._node.hub.subscribers:
+            self._plan = plan
+            self.start()
+
+
+def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> None:
+    """Count a new subscriber in, and make it live on what its request asked for."""
+    hub = node.hub
 
     def go_live(due: CatchUp) -> None:
-        put_due(hub, subscriber, due, says_epoch())
+        tells_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
+        put_due(hub, subscriber, due, tells_epoch)
         if subscriber.state is Phase.OPENING:
             hub.set_live(subscriber)
             subscriber.on_live()
 
     if hub.add(subscriber):
-        join(hub, subscriber, prepared, read, go_live)
+        Join(node, subscriber, plan, go_live).start()
 
 
-def join(
-    hub: Hub,
-    subscriber: Subscriber,
-    prepared: SubscriptionPlan,
-    read: Read,
-    joined: Callable[[CatchUp], None],
-    readings: int = READINGS,
-) -> None:
-    """Make a subscriber live on what was prepared, and call ``joined`` with what it is due, in the same turn. It is
-    sent back where the feed does not come as far as it has seen, or too much happens meanwhile."""
-
-    def reached(_: Subscriber) -> None:
-        ahead = prepared.global_id > hub.global_id
-        due = None if ahead else hub.join(subscriber, prepared.wants, prepared.readings)
-        if due is not None:
-            joined(due)
-        elif ahead or not readings:
-            subscriber.end(FEED_LOST)
-        else:
-            hub.reactor.spawn(read_again)
-
-    def read_again() -> None:
-        if subscriber not in hub.subscribers:
-            return  # it has gone while others were read for
-        try:
-            hub.reactor.call_soon(join_again, read())
-        except BaseException as error:  # gevent's timeouts are no Exception
-            if not isinstance(error, (BackendUnavailable, BusClosed)):
-                logger.exception("what a subscriber is due cannot be read")
-            hub.reactor.call_soon(subscriber.end, FEED_LOST)
-
-    def join_again(reread: SubscriptionPlan) -> None:
-        if subscriber in hub.subscribers:
-            join(hub, subscriber, reread, read, joined, readings - 1)
-
-    hub.when_reached(prepared.global_id, subscriber, reached)
-
-
-def put_due(hub: Hub, subscriber: Subscriber, due: CatchUp, say_epoch: bool) -> None:
+def put_due(hub: Hub, subscriber: Subscriber, due: CatchUp, tells_epoch: bool) -> None:
     """Put out what is due, as the first batch where the transport wants one."""
-    batch = due.batch(hub.epoch, say_epoch)
+    batch = due.batch(hub.epoch, tells_epoch)
     if batch or (subscriber.transport.begins and subscriber.state is Phase.OPENING):
         data = subscriber.transport.encode(join_batch(batch), hub.global_id)
         # The bound is for those who do not read, not for those who were away: what they asked for comes on top.

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from ..errors import SHUTDOWN, BackendUnavailable
+from ..errors import SHUTDOWN, BackendUnavailable, BusClosed
 from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
@@ -22,21 +21,13 @@ from .callbacks import Callbacks
 from .hub import Hub
 from .permissions import Access
 from .recovery import Cursor
+from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .window import BacklogSnapshot
 
 logger = logging.getLogger("messagebus.hub")
 
 FILES_LEFT_TO_THE_APP = 100
 """Open files that subscribers may not use up: the server's, the application's, the store's."""
-
-
-class SubscriptionPlan(NamedTuple):
-    """What had to be read before a subscriber can be told what it is due."""
-
-    wants: Sequence[Cursor]
-    readings: dict[str, BacklogSnapshot]
-    global_id: int
-    """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
 
 
 class Node:
@@ -126,22 +117,23 @@ class Node:
 
     # --- requests ---
 
-    def wait_until_ready(self) -> None:
-        """Wait until the feed stands; at once but for the first use.
+    def plan(self, request: SubscribeRequest) -> SubscriptionPlan:
+        """Read from the store whatever it takes to tell what is due. Blocks: for the store, for the feed at the first
+        use, and until the loop has dispatched what the feed has received.
 
         Raises:
-            BackendUnavailable: It does not within ``store_timeout``.
+            BackendUnavailable: The store gave no answer.
+            BusClosed: The hub is ending.
         """
-        ready = self.hub.ready
-        if not ready.is_set() and not ready.wait(self.options.store_timeout):  # to wait takes a lock in any case
-            raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
+        self._wait_until_ready()
+        if self.hub.ending:
+            raise BusClosed("the server is shutting down, come back")
+        self._wait_for_dispatch()
+        return self._read(request)
 
-    def knows(self, wants: Sequence[Cursor]) -> bool:
-        """Whether :meth:`prepare` would not have to ask a store on the network. Never blocks."""
-        if not self.store.shared:
-            return True
-        ahead = any(want.after is not None and want.after > self.hub.global_id for want in wants)
-        return self.hub.epoch is not None and not ahead and all(map(self.hub.knows, wants))
+    def plan_at_once(self, request: SubscribeRequest) -> SubscriptionPlan | None:
+        """The plan, where nothing has to be asked on the network; otherwise ``None``. Never blocks."""
+        return self._read(request) if self._knows(request) else None
 
     def has_started(self) -> bool:
         """Whether the feed stands, having waited for it a moment the first time."""
@@ -150,39 +142,48 @@ class Node:
             self._waited = True
         return self.hub.ready.is_set()
 
-    def prepare(self, ask: Callable[[str | None], list[Cursor]]) -> SubscriptionPlan:
-        """Read from the store whatever it takes to tell what is due. ``ask``: the store's epoch -> what is wanted.
+    def _wait_until_ready(self) -> None:
+        ready = self.hub.ready
+        if not ready.is_set() and not ready.wait(self.options.store_timeout):  # to wait takes a lock in any case
+            raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
 
-        Raises:
-            BackendUnavailable: The store gave no answer.
-        """
-        if self.hub.epoch is None:
-            self._learn_epoch()
-        wants = ask(self.hub.epoch)
-        if any(want.after is not None and want.after > self.hub.global_id for want in wants):
-            # Another process is ahead of this one, or the store has begun anew.
-            newest = self.store.state().global_id
-            wants = [w._replace(stale=True) if w.after is not None and w.after > newest else w for w in wants]
-        readings: dict[str, BacklogSnapshot] = {}
-        global_id = 0
-        for want in wants:
-            reading = self.hub.read(want, self._read_last_id, self.store.backlog)
-            if reading is not None:
-                readings[want.name] = reading
-                # Its own newest message where the store still has that, the one after it otherwise.
-                seen = (m.global_id for m in reading.backlog.messages if 0 < want.position <= m.message_id)
-                global_id = max(global_id, next(seen, 0))
-            if want.after is not None and not want.stale:
-                global_id = max(global_id, want.after)
-        return SubscriptionPlan(wants, readings, global_id)
-
-    def catch_up(self) -> None:
-        """Wait until the loop has dispatched what the feed has received: a poll sees what its own process published."""
-        received = self.seen_id
-        if self.hub.global_id < received:
+    def _wait_for_dispatch(self) -> None:
+        """A poll sees what its own process has published."""
+        if self.hub.global_id < self.seen_id:
             done = threading.Event()
             self.reactor.call_soon(done.set)
             done.wait(1.0)
+
+    def _knows(self, request: SubscribeRequest) -> bool:
+        if not self.store.shared:
+            return True
+        hub = self.hub
+        cursors = request.cursors(hub.epoch)
+        return hub.epoch is not None and not self._is_behind(cursors) and all(map(hub.knows, cursors))
+
+    def _is_behind(self, cursors: Sequence[Cursor]) -> bool:
+        return any(cursor.after is not None and cursor.after > self.hub.global_id for cursor in cursors)
+
+    def _read(self, request: SubscribeRequest) -> SubscriptionPlan:
+        if self.hub.epoch is None:
+            self._learn_epoch()
+        cursors = request.cursors(self.hub.epoch)
+        if self._is_behind(cursors):
+            # Another process is ahead of this one, or the store has begun anew.
+            newest = self.store.state().global_id
+            cursors = [c._replace(stale=True) if c.after is not None and c.after > newest else c for c in cursors]
+        snapshots: dict[str, BacklogSnapshot] = {}
+        global_id = 0
+        for cursor in cursors:
+            snapshot = self.hub.read(cursor, self._read_last_id, self.store.backlog)
+            if snapshot is not None:
+                snapshots[cursor.name] = snapshot
+                # Its own newest message where the store still has that, the one after it otherwise.
+                seen = (m.global_id for m in snapshot.backlog.messages if 0 < cursor.position <= m.message_id)
+                global_id = max(global_id, next(seen, 0))
+            if cursor.after is not None and not cursor.stale:
+                global_id = max(global_id, cursor.after)
+        return SubscriptionPlan(request, cursors, snapshots, global_id)
 
     def _learn_epoch(self) -> None:
         # An empty store has none: the first publish makes it, unheard by the feed. Nor has a store that only other

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from ..message import Message, gap_message, status_message
 from ..stores import Backlog
-
-NEW_ONLY = -1
+from ..wire import NEW_ONLY
 
 _by_message_id = attrgetter("message_id")
 

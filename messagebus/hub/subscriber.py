@@ -62,7 +62,8 @@ class Subscriber:
     __slots__ = ("channels", "head", "hub", "identity", "outlet", "sequence", "state", "transport")
 
     def __init__(self, hub: Hub, transport: Transport, identity: Identity, head: bytes, sequence: int | None) -> None:
-        """``head``: what goes before its first bytes. ``sequence``: the ``__seq`` of a poll."""
+        """``head``: the lines of the response's head that are known, on a taken socket. ``sequence``: the ``__seq`` of
+        a poll."""
         self.hub = hub
         self.transport = transport
         self.identity = identity
@@ -75,8 +76,7 @@ class Subscriber:
     def put(self, data: bytes) -> None:
         """Send what its transport has encoded, and end if that was all it came for."""
         if self.head:
-            self.outlet.put(self.head)
-            self.head = b""
+            self._put_head(len(data))
         self.outlet.put(data)
         if self.transport.one_batch:
             self._close()
@@ -86,11 +86,15 @@ class Subscriber:
         if self.state in (Phase.OPENING, Phase.LIVE):
             data = self.transport.end(close)
             if self.head:
-                self.outlet.put(self.head)
-                self.head = b""
+                self._put_head(len(data))
             if data:
                 self.outlet.put(data)
             self._close()
+
+    def _put_head(self, size: int) -> None:
+        """Begin the response; ``size``: bytes of what comes first."""
+        self.outlet.put(b"%b%b\r\n" % (self.head, self.transport.fields(size)))
+        self.head = b""
 
     def _close(self) -> None:
         self.state = Phase.CLOSING

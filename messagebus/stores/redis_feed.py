@@ -14,11 +14,14 @@ from typing import Any
 import hiredis
 import redis
 
+from .. import _compat
 from ..codecs import Codec
 from ..errors import BackendUnavailable
 from .base import Listener
 from .feed_thread import FeedThread
 from .sequencer import Source, decode_entry
+
+_compat.check("redis")
 
 BULK = 64 * 1024
 """Bytes asked of the socket at once: some three hundred messages, which are still in the processor's cache when they

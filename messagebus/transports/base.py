@@ -31,8 +31,16 @@ class Transport(ABC):
     """Whether it is held for ``long_polling_interval`` only; the others live on, with heartbeats."""
     begins: ClassVar[bool] = False
     """Whether a first batch is due at once, whatever is in it: a buffering proxy shows by keeping it back."""
+    tells_epoch: ClassVar[bool] = False
+    """Whether a client is told the store's epoch when it begins, though it has not asked: only clients of ours come by
+    this transport."""
     heartbeat: ClassVar[bytes] = b""
     """An empty batch, as bytes on the wire."""
+
+    def fields(self, size: int) -> bytes:
+        """The lines of a response's head that say where its body ends, on a taken socket. ``size``: bytes of what comes
+        first."""
+        return b"Connection: close\r\n"
 
     @abstractmethod
     def encode(self, batch: bytes, global_id: int) -> bytes:

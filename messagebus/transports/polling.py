@@ -17,14 +17,14 @@ class _LongPollingWSGI(Transport):
         return batch
 
     def end(self, close: Close) -> bytes:
-        return self.encode(EMPTY_BATCH, 0)
+        return EMPTY_BATCH
 
 
 class _LongPolling(_LongPollingWSGI):
-    """On a taken socket. The header is left open until the length is known: it is put before these bytes."""
+    """On a taken socket."""
 
-    def encode(self, batch: bytes, global_id: int) -> bytes:
-        return b"Content-Length: %d\r\n\r\n%b" % (len(batch), batch)
+    def fields(self, size: int) -> bytes:
+        return b"Connection: close\r\nContent-Length: %d\r\n" % size
 
 
 LONG_POLLING = _LongPolling()

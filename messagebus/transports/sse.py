@@ -9,6 +9,7 @@ from .base import EMPTY_BATCH, Transport
 class _EventSource(Transport):
     name = "eventsource"
     begins = True
+    tells_epoch = True
     # No id, which would be taken for a position; and no comment, which a page's script would never see.
     heartbeat = b"data: %b\n\n" % EMPTY_BATCH
 

@@ -8,10 +8,8 @@ written.
 from __future__ import annotations
 
 from ..errors import Close
+from ..wire import ESCAPED_SEPARATOR, SEPARATOR
 from .base import EMPTY_BATCH, Transport
-
-SEPARATOR = b"\r\n|\r\n"
-ESCAPED_SEPARATOR = b"\r\n||\r\n"
 
 
 class _StreamingWSGI(Transport):
@@ -33,6 +31,9 @@ class _Streaming(_StreamingWSGI):
     """On a taken socket: ``Transfer-Encoding: chunked`` (RFC 9112, section 7.1)."""
 
     heartbeat = b"%x\r\n%b\r\n" % (len(_StreamingWSGI.heartbeat), _StreamingWSGI.heartbeat)
+
+    def fields(self, size: int) -> bytes:
+        return b"Connection: close\r\nTransfer-Encoding: chunked\r\n"
 
     def encode(self, batch: bytes, global_id: int) -> bytes:
         part = super().encode(batch, global_id)

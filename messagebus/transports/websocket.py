@@ -37,13 +37,19 @@ def _frame(first_byte: int, payload: bytes) -> bytes:
 class _WebSocket(Transport):
     name = "websocket"
     begins = True
+    tells_epoch = True
     heartbeat = _frame(_TEXT, EMPTY_BATCH)
+
+    def fields(self, size: int) -> bytes:
+        return b""
 
     def encode(self, batch: bytes, global_id: int) -> bytes:
         return _frame(_TEXT, batch)
 
     def end(self, close: Close) -> bytes:
-        return _frame(_CLOSE, struct.pack("!H", close.code) + close.reason.encode())
+        # A control frame has 125 bytes at most, two of which are the code; a character is not cut in two.
+        reason = close.reason.encode()[:123].decode(errors="ignore").encode()
+        return _frame(_CLOSE, struct.pack("!H", close.code) + reason)
 
 
 WEBSOCKET = _WebSocket()

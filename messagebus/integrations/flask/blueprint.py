@@ -14,16 +14,17 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ...errors import BusClosed, InvalidChannel
 from ...http import static_files
-from ...http.routes import Answer, answer
+from ...http.refusals import unavailable
+from ...http.routes import Answer, answer, refuse
 from ...message import check_channel
 from ...options import Environ
 from ...stores import StoreState
+from ...wire import ROOT
 from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
 
 if TYPE_CHECKING:
     from ...bus import Bus
 
-ROOT = "/message-bus"
 # All of them, so that it is the endpoint that says which one it takes.
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
 
@@ -39,19 +40,19 @@ def make_blueprint(bus: Bus) -> Blueprint:
         _register(state, bus)
         prefix = (state.url_prefix or "").rstrip("/")
         if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
-            app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}/")  # type: ignore[method-assign]
+            app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}")  # type: ignore[method-assign]
 
-    @blueprint.route(f"{ROOT}/<path:path>", methods=METHODS, provide_automatic_options=False)
+    @blueprint.route(f"{ROOT}<path:path>", methods=METHODS, provide_automatic_options=False)
     def serve(path: str) -> WerkzeugResponse:
         try:
             node = bus._running_node()
         except BusClosed:  # the server is shutting down, and the client had kept its connection
-            return Response(status=503, headers={"Retry-After": "2"})
+            return _to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
         answered = answer(node, request, path, partial(in_context, _this_app()))
         return _to_flask(answered) if isinstance(answered, Answer) else answered
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
-    blueprint.add_url_rule(f"{ROOT}/<path:path>", "serve_websocket", serve, websocket=True)
+    blueprint.add_url_rule(f"{ROOT}<path:path>", "serve_websocket", serve, websocket=True)
     return blueprint
 
 
@@ -97,7 +98,7 @@ def script_tag(
     source = url_for(endpoint, path=file)
     attributes: dict[str, str] = {
         "src": source,
-        "data-base-url": source.removesuffix(f"message-bus/{file}"),
+        "data-base-url": source.removesuffix(f"{ROOT[1:]}{file}"),
         "data-channels": json.dumps(positions),
     }
     if seen is not None and seen.epoch is not None:
@@ -133,7 +134,7 @@ def _this_app() -> Flask:
 
 
 def _to_flask(answered: Answer) -> Response:
-    complete = answered.hold is None and answered.upgraded is None
+    complete = answered.held is None and answered.upgraded is None
     response_class = current_app.response_class if complete else _held_class(current_app.response_class)  # type: ignore[arg-type]
     response = response_class(answered.body, answered.status.value)
     response.headers.clear()

@@ -1,0 +1,44 @@
+"""Undocumented parts of other packages that the bus stands on, all in one table.
+
+A module that uses one calls :func:`check` behind its imports, so that a release that has changed it is named when the
+module is imported, and not by an AttributeError in the middle of the night.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import version
+from inspect import unwrap
+
+PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    # There is no public way to the socket of a connection, which the feed reads in bulk and shuts down to be woken.
+    "redis": {"redis.connection:AbstractConnection": ("_sock",)},
+}
+"""Distribution -> ``module:class`` -> members of it, be they methods or what ``__init__`` sets."""
+
+
+def check(distribution: str, private: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    """Check that every part of a distribution that we need is there.
+
+    Raises:
+        ImportError: One is not; says which, and the version.
+    """
+    for place, names in (PRIVATE[distribution] if private is None else private).items():
+        module, _, cls = place.partition(":")
+        owner: type = getattr(import_module(module), cls, type(None))
+        known = {*dir(owner), *_set_by_init(owner)}
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ImportError(
+                f"{distribution} {version(distribution)} has no {place}.{missing[0]}, which messagebus needs: "
+                f"install another version of {distribution}, or a newer flask-messagebus",
+                name=distribution,
+            )
+
+
+def _set_by_init(owner: type) -> Iterator[str]:
+    for cls in owner.__mro__:
+        begin = vars(cls).get("__init__")
+        if begin is not None:
+            yield from getattr(getattr(unwrap(begin), "__code__", None), "co_names", ())

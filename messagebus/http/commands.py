@@ -1,0 +1,253 @@
+"""What clients may ask for beside messages: a registry of commands, whatever they come by. No frames, no sockets.
+
+A command is checked when it is made, performed where it may block, and completed in the reactor's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from ..errors import BackendUnavailable, InvalidChannel, InvalidData, InvalidPosition
+from ..hub.joining import Join, put_due
+from ..hub.node import Node
+from ..hub.permissions import matches
+from ..hub.recovery import CatchUp
+from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
+from ..hub.subscriber import Identity, Phase, Subscriber
+from ..message import check_channel, store_name
+from ..wire import parse_position
+from .authorization import Handshake
+
+logger = logging.getLogger("messagebus.http")
+
+MAX_UNANSWERED = 100
+"""Commands of one client that may wait for the store or the feed."""
+_CODES: dict[type[Exception], str] = {
+    InvalidChannel: "invalid_channel",
+    InvalidPosition: "invalid_position",
+    BackendUnavailable: "unavailable",
+}
+
+
+class CommandError(Exception):
+    """A command that is not carried out; ``code`` is for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @classmethod
+    def of(cls, error: BaseException) -> CommandError:
+        """What a client is told of an error; one of ours goes into the log."""
+        if isinstance(error, CommandError):
+            return error
+        for kind in type(error).__mro__:
+            if kind in _CODES:
+                return CommandError(_CODES[kind], str(error))
+        if isinstance(error, InvalidData):
+            return CommandError("invalid_data", str(error))
+        logger.error("a command failed", exc_info=error)
+        return CommandError("internal", type(error).__name__)
+
+
+class Caller(NamedTuple):
+    """Who gives a command."""
+
+    node: Node
+    identity: Identity
+    site_id: str | None
+    subscriber: Subscriber | None = None
+    """The open connection that the command came by, where it is one."""
+    handshake: Handshake | None = None
+    """``None``: it may subscribe to everything."""
+
+
+class Command(ABC):
+    """One command of a client."""
+
+    verb: ClassVar[str]
+    needs_subscriber: ClassVar[bool] = False
+
+    @abstractmethod
+    def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
+        """Check it; changes nothing. ``value``: what stands at the verb; ``command``: all of it.
+
+        Raises:
+            CommandError, InvalidChannel, InvalidPosition: It is not carried out.
+        """
+
+    def perform_at_once(self) -> Any:
+        """The result, where it takes no waiting; otherwise ``None``. Never blocks."""
+        return None
+
+    @abstractmethod
+    def perform(self) -> Any:
+        """The result. May block, and raises what may go wrong."""
+
+    def complete(self, result: Any, answer: Callable[[dict[str, Any]], None], done: Callable[[], None]) -> None:
+        """In the loop: give the ``answer``, and say when the client's next command may follow."""
+        answer(result)
+        done()
+
+
+class Subscribe(Command):
+    verb = "subscribe"
+    needs_subscriber = True
+
+    def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
+        if not isinstance(value, dict):
+            raise CommandError("bad_request", "subscribe: expected an object of channels and positions")
+        assert caller.subscriber is not None
+        positions = {check_channel(channel): parse_position(channel, position) for channel, position in value.items()}
+        names = {channel.name for channel in caller.subscriber.channels}
+        names |= {store_name(channel, caller.site_id) for channel in positions}
+        limit = caller.node.options.max_channels
+        if len(names) > limit:
+            raise CommandError("too_many_channels", f"{len(names)} channels; max_channels allows {limit}")
+        grants = command.get("grants", [])
+        if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
+            raise CommandError("bad_request", "grants: expected a list of tokens")
+        self._caller = caller
+        self._subscriber = caller.subscriber
+        # Whoever is connected was told the epoch, so that a position beyond the last id means nothing.
+        params = SubscribeParams(positions, caller.node.hub.epoch, grants=tuple(grants))
+        self._request = SubscribeRequest(caller.identity, caller.site_id, params)
+
+    def perform_at_once(self) -> SubscriptionPlan | None:
+        return self._caller.node.plan_at_once(self._request) if self._caller.handshake is None else None
+
+    def perform(self) -> SubscriptionPlan:
+        caller = self._caller
+        for channel in caller.handshake.forbidden(caller.node, self._request) if caller.handshake else ():
+            raise CommandError("forbidden", f"{channel}: this client may not subscribe to it")
+        return caller.node.plan(self._request)
+
+    def complete(
+        self, result: SubscriptionPlan, answer: Callable[[dict[str, Any]], None], done: Callable[[], None]
+    ) -> None:
+        subscriber, hub = self._subscriber, self._caller.node.hub
+
+        def joined(due: CatchUp) -> None:
+            answer({})
+            put_due(hub, subscriber, due, tells_epoch=False)
+            if subscriber.state is Phase.LIVE:
+                hub.set_live(subscriber)
+            done()
+
+        Join(self._caller.node, subscriber, result, joined).start()
+
+
+class Unsubscribe(Command):
+    verb = "unsubscribe"
+    needs_subscriber = True
+
+    def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
+        if not isinstance(value, list):
+            raise CommandError("bad_request", "unsubscribe: expected a list of channels")
+        assert caller.subscriber is not None
+        self._subscriber = caller.subscriber
+        self._names = {store_name(check_channel(channel), caller.site_id) for channel in value}
+
+    def perform_at_once(self) -> dict[str, Any]:
+        return self.perform()
+
+    def perform(self) -> dict[str, Any]:
+        subscriber = self._subscriber
+        for channel in list(subscriber.channels):
+            if channel.name in self._names:
+                subscriber.hub.drop(subscriber, channel)
+        return {}
+
+
+class Publish(Command):
+    verb = "publish"
+
+    def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
+        if not isinstance(value, dict) or set(value) != {"channel", "data"}:
+            raise CommandError("bad_request", "publish: expected an object of channel and data")
+        channel = check_channel(value["channel"])
+        if not any(matches(pattern, channel) for pattern in caller.node.options.client_publish):
+            raise CommandError("forbidden", f"clients may not publish to {channel}")
+        self._node = caller.node
+        self._name = store_name(channel, caller.site_id)
+        self._data = value["data"]
+
+    def perform_at_once(self) -> dict[str, Any] | None:
+        return None if self._node.store.shared else self.perform()
+
+    def perform(self) -> dict[str, Any]:
+        ids = self._node.publish(self._name, self._data)
+        return {"message_id": ids and ids.message_id}
+
+
+class Ping(Command):
+    verb = "ping"
+
+    def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
+        self._value = value
+
+    def perform_at_once(self) -> dict[str, Any]:
+        return self.perform()
+
+    def perform(self) -> dict[str, Any]:
+        return {"pong": self._value}
+
+
+COMMANDS: dict[str, type[Command]] = {kind.verb: kind for kind in (Subscribe, Unsubscribe, Publish, Ping)}
+
+
+def read_command(caller: Caller, command: object) -> Command:
+    """The command in a JSON value.
+
+    Raises:
+        CommandError, InvalidChannel, InvalidPosition: There is none, or it is malformed.
+    """
+    if not isinstance(command, dict):
+        raise CommandError("bad_request", "a command is a JSON object")
+    known = [verb for verb, kind in COMMANDS.items() if caller.subscriber is not None or not kind.needs_subscriber]
+    verbs = [key for key in command if key not in ("id", "grants")]
+    if len(verbs) != 1 or verbs[0] not in known:
+        raise CommandError("bad_request", f"expected one of {', '.join(known)}; not {', '.join(verbs)[:100]}")
+    return COMMANDS[verbs[0]](caller, command[verbs[0]], command)
+
+
+class CommandQueue:
+    """The commands of one client, which are carried out in their order, each when the one before it is done."""
+
+    __slots__ = ("_is_running", "_waiting", "idle")
+
+    def __init__(self, idle: bool) -> None:
+        """``idle``: whether the first one may be carried out when it comes; otherwise after ``done``."""
+        self.idle = idle
+        self._waiting: deque[Any] | None = None
+        self._is_running = False
+
+    def push(self, command: Any, carry_out: Callable[[Any], None]) -> bool:
+        """Have a command carried out, now or in its turn. ``False``: too many wait already, and it is not taken."""
+        if self._waiting is None:
+            self._waiting = deque()  # most clients never send one
+        if len(self._waiting) >= MAX_UNANSWERED:
+            return False
+        self._waiting.append(command)
+        self._run(carry_out)
+        return True
+
+    def done(self, carry_out: Callable[[Any], None]) -> None:
+        """The one that was being carried out is done."""
+        self.idle = True
+        self._run(carry_out)
+
+    def _run(self, carry_out: Callable[[Any], None]) -> None:
+        if self._is_running:
+            return  # called from within `carry_out`: the loop below goes on when that has returned
+        self._is_running = True
+        try:
+            while self._waiting and self.idle:
+                self.idle = False
+                carry_out(self._waiting.popleft())
+        finally:
+            self._is_running = False

@@ -1,0 +1,38 @@
+"""Requests that are not served: an HTTP status and the one form that every error has, on every surface."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
+JSON_HEADERS = [
+    ("Content-Type", "application/json; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    *NO_CACHE,
+]
+RETRY_SECONDS = 2
+
+
+def error_object(code: str, message: str, field: str | None = None) -> dict[str, str]:
+    """What programs and people are told of an error. ``field`` names the part that is wrong, where it is one."""
+    error = {"code": code, "message": message}
+    return error if field is None else {**error, "field": field}
+
+
+class HTTPRefusal(Exception):
+    """A request that is not served. ``headers``: more of the answer's, with underscores for hyphens."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, field: str | None = None, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+        self.headers = [*JSON_HEADERS, *((name.replace("_", "-"), value) for name, value in headers.items())]
+
+    def body(self) -> bytes:
+        return json.dumps({"error": error_object(self.code, str(self), self.field)}).encode()
+
+
+def unavailable(message: str) -> HTTPRefusal:
+    return HTTPRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, Retry_After=str(RETRY_SECONDS))

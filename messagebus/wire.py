@@ -1,0 +1,55 @@
+"""What both ends of the wire agree on: paths, client ids, positions, the mark between streamed batches. Pure; see
+docs/protocol.md."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .errors import InvalidPosition
+
+ROOT = "/message-bus/"
+"""What the paths of a bus begin with, behind the prefix that it is mounted under."""
+CLIENT_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}", re.ASCII)
+SEPARATOR = b"\r\n|\r\n"
+"""Behind each batch of a streamed poll."""
+ESCAPED_SEPARATOR = b"\r\n||\r\n"
+"""How it is written where it stands in a batch."""
+NEW_ONLY = -1
+"""The position of who wants new messages only."""
+
+# 18 digits hold every id a store can give, and no more than a machine word.
+_MESSAGE_ID = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_GLOBAL_ID = re.compile(r"@([0-9]{1,18})", re.ASCII)
+
+
+class Position(NamedTuple):
+    """Where a client stands on a channel, as it says."""
+
+    message_id: int = NEW_ONLY
+    """``n >= 0``: after message n. ``-1``: new messages only. ``-k``: the last k-1 messages, then new ones."""
+    global_id: int | None = None
+    """Also, or with a negative message id only: after this global id."""
+
+    def resumed_at(self, global_id: int) -> Position:
+        """The later of this position and of a global id up to which the client has seen everything
+        (``Last-Event-ID``)."""
+        return Position(max(self.message_id, NEW_ONLY), max(global_id, self.global_id or 0))
+
+
+def parse_position(channel: str, value: object) -> Position:
+    """A position as it is written: ``"12"``, ``12``, ``""`` (as -1), ``"@345"``.
+
+    Raises:
+        InvalidPosition: It is none of these.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
+        return Position(value)
+    if value == "":
+        return Position()
+    if isinstance(value, str):
+        if _MESSAGE_ID.fullmatch(value):
+            return Position(int(value))
+        if by_global_id := _GLOBAL_ID.fullmatch(value):
+            return Position(NEW_ONLY, int(by_global_id[1]))
+    raise InvalidPosition(channel, value)

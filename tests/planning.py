@@ -1,0 +1,35 @@
+"""Subscriptions without an HTTP request: what a client asks for, as cursors; and what was read for it, as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from messagebus.hub.hub import Hub
+from messagebus.hub.recovery import Cursor
+from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
+from messagebus.hub.subscriber import Identity
+
+
+class _CursorRequest(SubscribeRequest):
+    wants: list[Cursor]
+
+    def cursors(self, store_epoch: str | None) -> list[Cursor]:
+        return self.wants
+
+
+def request_for(*wants: Cursor, epoch: str | None = None) -> SubscribeRequest:
+    """A request that asks for exactly these."""
+    request = _CursorRequest(Identity("c"), None, SubscribeParams({}, epoch))
+    request.wants = list(wants)
+    return request
+
+
+class StubPlanner:
+    """In a node's place, where the plan is known."""
+
+    def __init__(self, hub: Hub, plan: Callable[[], SubscriptionPlan]) -> None:
+        self.hub = hub
+        self._plan = plan
+
+    def plan(self, request: SubscribeRequest) -> SubscriptionPlan:
+        return self._plan()
