@@ -6,12 +6,14 @@ import itertools
 import json
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from playwright.sync_api import Error, Page
 
 from tests.servers import Server
+
+from .other_browsers import RemotePage
 
 APP = "tests.apps.browser:app"
 HELD = ("websocket", "eventsource", "streaming", "long-polling")
@@ -47,8 +49,8 @@ def publish(server: Server, channel: str, data: Sequence[object]) -> list[int | 
 class Tab:
     """A page that follows channels. To be used in the thread that runs Playwright."""
 
-    def __init__(self, page: Page, url: str, *channels: str) -> None:
-        self.page = page
+    def __init__(self, page: Page | RemotePage, url: str, *channels: str) -> None:
+        self.page = cast(Page, page)  # which has less of it, and what a tab needs
         self.url = url
         self.channels = channels
 
