@@ -17,7 +17,7 @@ from . import machine
 
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
-_processes: list[Process] = []
+_running_node: list[Process] = []
 
 
 class Process:
@@ -36,7 +36,7 @@ class Process:
             start_new_session=True,
             preexec_fn=lambda: machine.pin(core),
         )
-        _processes.append(self)
+        _running_node.append(self)
 
     def pids(self) -> list[int]:
         """It and its descendants."""
@@ -111,8 +111,8 @@ class Process:
             self.stop()
 
     def stop(self) -> None:
-        if self in _processes:
-            _processes.remove(self)
+        if self in _running_node:
+            _running_node.remove(self)
         for number, seconds in ((signal.SIGTERM, 8.0), (signal.SIGKILL, 8.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -123,7 +123,7 @@ class Process:
 
 
 def stop_all() -> None:
-    for process in reversed(list(_processes)):
+    for process in reversed(list(_running_node)):
         process.stop()
 
 

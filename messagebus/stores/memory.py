@@ -59,7 +59,7 @@ class MemoryStore(Store):
         # no greenlet ever finds it taken. Reentrant, so that a signal handler may close the bus at any point.
         self._lock = threading.RLock()
         self._feeds: tuple[MemoryFeed, ...] = ()
-        self._publishing = False
+        self._publisher_now = False
         self._closed = False
         self._forget()
 
@@ -77,9 +77,9 @@ class MemoryStore(Store):
     def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
         with self._lock:
             self._check_open()
-            if self._publishing:
+            if self._publisher_now:
                 raise RuntimeError("a listener, or a signal handler that cut into a publish, must not publish")
-            self._publishing = True
+            self._publisher_now = True
             kept: list[Message] = []
             try:
                 for message in messages:
@@ -91,7 +91,7 @@ class MemoryStore(Store):
                         for feed in self._feeds:
                             feed.listener.received(kept)
                 finally:
-                    self._publishing = False
+                    self._publisher_now = False
             return [Ids(message.message_id, message.global_id) for message in kept]
 
     def _keep(self, name: str, envelope: bytes, size: int, age: int) -> Message:
@@ -250,7 +250,7 @@ class MemoryStore(Store):
     def after_fork(self) -> None:
         # Another thread may have held the lock at the fork, in the middle of a publish; no one will release it here.
         self._lock = threading.RLock()
-        self._publishing = False
+        self._publisher_now = False
         self._feeds = ()
 
     def _check_open(self) -> None:

@@ -4,13 +4,15 @@
 export type Transport = "websocket" | "eventsource" | "streaming" | "long-polling" | "polling";
 
 /**
- * - `connecting`: started, never yet connected
- * - `connected`: messages come in; between two polls as well
- * - `reconnecting`: was connected, and tries to be again
- * - `offline`: the browser says that there is no network; tried only every `backgroundCallbackInterval`
  * - `stopped`: before `start()` and after `stop()`
+ * - `idle`: started, and nothing to do: no channel is followed, or the bus is paused and keeps as much as it may
+ * - `connecting`: tries to connect, and was not connected since `start()`
+ * - `connected`: the bus has spoken on the connection in use; between two polls as well
+ * - `reconnecting`: tries to connect, and was connected before
+ * - `offline`: the browser says that there is no network; tried only every `backgroundCallbackInterval`
+ * - `refused`: the server refuses this client, and a person has to mend it (a login, a permission); `retry()` asks again
  */
-export type State = "connecting" | "connected" | "reconnecting" | "offline" | "stopped";
+export type State = "stopped" | "idle" | "connecting" | "connected" | "reconnecting" | "offline" | "refused";
 
 /**
  * Where to begin on a channel. `n >= 0`: every message after number n; `0` is the whole backlog. `-1`: what comes from now
@@ -26,8 +28,15 @@ export interface StateInfo {
   transport: Transport | null;
   /** What went wrong, in words; for people and logs. */
   message?: string;
-  /** HTTP status of the answer that refused: 401 and 403 for channels that one may not follow, 429 for too many requests. */
+  /** HTTP status of the answer that refused: 401 and 403 for clients that are not let in, 429 for too many requests. */
   status?: number;
+  /** The error code of the server, such as `"forbidden"`; `"redirected"` (to a login page, it seems), or `"not_a_batch"` for
+   * a page in place of an answer of the bus. */
+  code?: string;
+  /** Where that answer came from, after redirects. */
+  url?: string;
+  /** true: time mends it. false: a person has to. Undefined for ordinary failures of a connection. */
+  retry?: boolean;
   /** Milliseconds until the next attempt. */
   delay?: number;
 }
@@ -39,22 +48,66 @@ export interface Gap {
   before: number;
 }
 
+/** A channel that the server refuses, by itself; the others are not disturbed. */
+export interface Refusal {
+  channel: string;
+  /** `"forbidden"`, `"invalid_channel"`, `"too_many_channels"`, `"unavailable"` … */
+  code: string;
+  /** In words; for people and logs. */
+  message: string;
+  /** true: time mends it, and it is asked for again by itself. false: a person has to; `retry()`, other grants and
+   * subscribing anew ask again. */
+  retry: boolean;
+}
+
+export interface SubscribeOptions {
+  /** See `subscribe`. */
+  lastId?: Position | null;
+  /** Called when the channel is refused. */
+  onRefused?: ((refusal: Refusal) => void) | null;
+}
+
+/** What `subscribe` returns. Calling it undoes the subscription, as `unsubscribe` does. */
+export interface Subscription {
+  (): void;
+  readonly channel: string;
+  /** The id of the last message that this subscription was given; before the first, where it begins. */
+  readonly position: Position;
+  /**
+   * Resolves when the channel has been joined: what is published from then on is not missed. Rejects, with the `code` of the
+   * refusal, where a person has to mend it; afterwards it is a new promise. Undone before, it stays pending.
+   */
+  readonly ready: Promise<{ channel: string; position: Position }>;
+  onRefused: ((refusal: Refusal) => void) | null;
+  unsubscribe(): void;
+}
+
+/** What `on` listens to, and what listeners are given. */
+export interface Events {
+  state: (state: State, info: StateInfo) => void;
+  gap: (channel: string, gap: Gap) => void;
+  refused: (refusal: Refusal) => void;
+}
+
 export interface Settings {
   /**
-   * Transports to use, the preferred first. The next one is taken where one fails to open or stays silent; what worked is
-   * remembered in localStorage for a day. Better ones are tried again after 5 minutes, then after 10, 20, 40, 60. One that
-   * had worked is given up after three failures in a row, and only while the server answers polls. websocket and
+   * Transports to use, the preferred first. The next one is taken where one fails to open or stays silent; what failed is
+   * remembered in localStorage. Better ones are tried again, beside the one in use, after 5 minutes, then after 10, 20, 40,
+   * 60. One that had worked is given up after three failures in a row, and only while the server answers polls. websocket and
    * eventsource are passed over where `headers` are set; where none of the list can be used, polling is.
    * Default: all five, in the order of their type.
    */
-  transports: Transport[];
+  transports: readonly Transport[];
   /** The mount point: a path or an URL. Default `"/"`. Requests go to `baseUrl + "message-bus/" + clientId + …`. */
   baseUrl: string;
-  /** Headers to send with each request. Browsers send none with websocket and eventsource. Default `{}`. */
-  headers: Record<string, string>;
-  /** Tokens of the server's `grant(...)`, for channels that take one. Sent with every request, so that they may be
-   * replaced before they expire. Default: none. */
-  grants: string[];
+  /** Headers to send with each request, or a function that is asked for them before each. Browsers send none with websocket
+   * and eventsource. Default `{}`. */
+  headers: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
+  /** Tokens of the server's `grant(...)`, for channels that take one; or a function that is asked for them before each
+   * connection, and once more where a channel is refused. Default: none. */
+  grants: string[] | (() => string[] | Promise<string[]>);
+  /** Whether cookies go to a bus of another origin. (A websocket takes them in any case.) Default true. */
+  withCredentials: boolean;
   /** This page's id, 1 to 128 of `A-Z a-z 0-9 _ . ~ -`. Default: 32 random hexadecimal digits for each bus. */
   clientId: string;
   /** Called when the state or the transport changes, and at each failure. */
@@ -65,7 +118,7 @@ export interface Settings {
   callbackInterval: number;
   /** Between two polls while the page is hidden, or `shouldLongPollCallback` says no. Default 60000. */
   backgroundCallbackInterval: number;
-  /** The least time between two polls, and where delays after failures begin; they double. Default 100. */
+  /** The least time between two polls, two attempts, and two changes of what is followed. Default 100. */
   minPollInterval: number;
   /** The longest delay after failures; also the delay after a request that the server refused. Default 180000. */
   maxPollInterval: number;
@@ -82,26 +135,35 @@ export interface Settings {
   alwaysLongPoll: boolean;
   /** Says for each poll whether the server may hold it, in place of the page's visibility. Default null. */
   shouldLongPollCallback: (() => boolean) | null;
-  /** How long a websocket, an eventsource or a stream may stay silent at its beginning. Default 3000. */
+  /** How long a websocket, an eventsource or a stream may stay silent at its beginning; on slow lines it takes itself more
+   * time. Default 3000. */
   firstChunkTimeout: number;
   /** Held polls after which streaming is tried again. A number of requests. Default 30. */
   retryChunkedAfterRequests: number;
-  /** Silence after which a connection counts as broken. Above the server's heartbeat_interval (25 s). Default 65000. */
+  /** Silence after which a connection counts as broken. Above the server's heartbeat_interval (25 s). Default 40000. */
   heartbeatTimeout: number;
+  /** Shows on the console what goes on, with the time, the number of the attempt and the transport. Default false. */
+  debug: boolean;
 }
 
-/** The browser's side of the bus. Settings are properties; those of a connection count from the next one on. */
+/** The browser's side of the bus. Settings are properties; those of a connection count from the next one on. Setting one to
+ * what does not fit is a TypeError. */
 export interface MessageBus extends Settings {
+  readonly version: string;
   readonly state: State;
   /** The transport in use; null before the first connection and after `stop()`. */
   readonly transport: Transport | null;
   /**
-   * Connects, once there is a channel. Calling it twice does no harm.
-   * @throws TypeError for an unknown setting or transport.
+   * Connects, once there is a channel. Where it is started already it goes on at once, as `retry()`.
+   * @throws TypeError for a setting that is unknown or does not fit; then none of them is set.
    */
   start(settings?: Partial<Settings>): void;
   /** Ends every connection and timer. Channels and positions stay: `start()` goes on where this left off. */
   stop(): void;
+  /** Goes on at once, whatever it was waiting for; asks again for channels that were refused. */
+  retry(): void;
+  /** Listens, beside `onStateChange` and `onGap` and as many others as one likes. Returns the undo. */
+  on<Name extends keyof Events>(event: Name, listener: Events[Name]): () => void;
   /**
    * Keeps what arrives from now on for `resume()`, in order. With 1000 messages kept the connection is closed, and
    * `resume()` goes on from there: what the server's backlog no longer holds by then is told by `onGap`.
@@ -111,35 +173,38 @@ export interface MessageBus extends Settings {
   /** `"paused"` from `pause()` to `resume()`, started or not. */
   status(): "started" | "paused" | "stopped";
   /**
-   * Follows a channel. Without `lastId` it begins where the page was rendered, if the page says so, else at -1. A further
-   * callback on a channel that is followed already joins it at its position; its `lastId` is not used.
+   * Follows a channel. Without `lastId` it begins where the page was rendered, if the page says so, else at -1; on a channel
+   * that is followed already, where that is. Each subscription has its own position: one that begins earlier than its channel
+   * stands gets what it asks for, and the others do not get it twice. A channel that is left and followed again in the same
+   * turn keeps its position and its connection.
    * Exceptions of the callback are shown on the console and stop nothing.
-   * @returns its own undo, which removes this one subscription and says whether it was still there.
+   * @returns its undo, which also tells how it goes.
    * @throws TypeError that says what was expected.
    */
-  subscribe<Data = any>(channel: string, callback: Callback<Data>, lastId?: Position | null): () => boolean;
+  subscribe<Data = any>(channel: string, callback: Callback<Data>, options?: Position | SubscribeOptions | null): Subscription;
   /**
    * Removes a callback from a channel, or all callbacks; `callback` may also be what `subscribe` returned. `"/room/*"`
    * stands for every channel that begins so.
    * @returns whether there was something to remove.
    */
-  unsubscribe(channel: string, callback?: Callback | (() => boolean)): boolean;
+  unsubscribe(channel: string, callback?: Callback | Subscription): boolean;
   /**
    * Publishes, where the server lets clients do so. Only over an open websocket.
-   * Rejects with an Error whose `code` is `"unsupported"` (no websocket now), `"disconnected"` (no answer came: it may or
-   * may not have been published) or what the server says, such as `"forbidden"`.
+   * Rejects with an Error whose `code` is `"unsupported"` (no websocket now), `"disconnected"` or `"timeout"` (no answer came,
+   * in the latter case within `timeout`, by default 10000: it may or may not have been published) or what the server says,
+   * such as `"forbidden"`.
    */
-  publish(channel: string, data: unknown): Promise<{ message_id: number | null }>;
-  /** Positions for later subscribes without `lastId`, each used once; and the epoch of the store they are of. */
+  publish(channel: string, data: unknown, options?: { timeout?: number }): Promise<{ message_id: number | null }>;
+  /** Positions for later subscribes without `lastId`, each until its channel has moved; and the epoch of the store they are of. */
   continueFrom(positions: Record<string, Position>, epoch?: string): void;
-  /** What goes on, to look at. Its form may change. */
+  /** What goes on, for a report: states, attempts, the last problem, channels and positions. No tokens. Its form may change. */
   diagnostics(): Record<string, unknown>;
   createMessageBus: typeof createMessageBus;
 }
 
 /** What stands in for the globals of the same names, for tests. A name given as undefined is a global that is missing. */
 export interface Environment {
-  fetch?: unknown; WebSocket?: unknown; EventSource?: unknown; AbortController?: unknown; crypto?: unknown;
+  fetch?: unknown; WebSocket?: unknown; EventSource?: unknown; AbortController?: unknown; crypto?: unknown; performance?: unknown;
   setTimeout?: unknown; clearTimeout?: unknown; Date?: unknown; Math?: unknown; console?: unknown;
   document?: unknown; window?: unknown; location?: unknown; localStorage?: unknown;
 }

@@ -65,7 +65,7 @@ def test_offline_and_online(
     tab.wait_for_count(40)
     publish(redis_backed_server, channel, range(40, 50))
     tab.expect(range(50))
-    assert tab.states() == ["connecting", "connected", "offline", "connected"]
+    assert tab.states() == ["connecting", "connected", "offline", "reconnecting", "connected"]
 
 
 @contextlib.contextmanager

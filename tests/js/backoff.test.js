@@ -25,16 +25,17 @@ function die(world) {
   world.socket?.break();
 }
 
-test("delays double from minPollInterval up to maxPollInterval", async () => {
-  const { world } = await websocket({ minPollInterval: 100, maxPollInterval: 10_000 });
+test("delays are any time up to a bound that doubles from a second to two, and then grows with the outage", async () => {
+  const { world } = await websocket({ maxPollInterval: 10_000 });
   die(world);
-  await world.advance(2 * MINUTE);
+  await world.advance(10 * MINUTE);
   const delays = world.states.filter(([, info]) => info.delay).map(([, info]) => info.delay);
-  assert.deepEqual(delays.slice(0, 9), [150, 300, 600, 1200, 2400, 4800, 7500, 7500, 7500]); // random() is 0.5
+  assert.deepEqual(delays.slice(0, 4), [500, 1000, 1000, 1000]); // random() is 0.5
+  assert.deepEqual(delays.slice(-2), [5000, 5000]);
 });
 
-test("delays are spread between half and all of their length", async () => {
-  for (const [random, expected] of [[0, 100], [1, 200]]) {
+test("delays are spread over all of their length, and not below minPollInterval", async () => {
+  for (const [random, expected] of [[0, 100], [0.25, 250], [1, 1000]]) {
     const world = new World();
     const environment = { ...world.environment(), Math: { random: () => random } };
     const delays = [];
@@ -50,6 +51,34 @@ test("delays are spread between half and all of their length", async () => {
   }
 });
 
+test("after an outage of up to half a minute most clients are back within a second and a half", async () => {
+  for (const transports of [undefined, ["websocket"], ["eventsource", "polling"]])
+    for (const outage of [1000, 3000, 10_000, 30_000]) {
+      const times = [];
+      for (let client = 0; client < 41; client++) {
+        const world = new World();
+        let state = client + 1; // a generator of its own, so that the test is the same every time
+        const random = () => (state = (state * 16807) % 2147483647) / 2147483647;
+        const environment = { ...world.environment(), Math: { random } };
+        const bus = world.bus({}).createMessageBus({ environment, ...(transports && { transports }) });
+        bus.subscribe("/chat", () => {}, 5);
+        bus.start();
+        await world.advance(20_000);
+        die(world);
+        world.source?.break();
+        await world.advance(outage);
+        for (const name of Object.keys(world.behave)) world.behave[name] = "open";
+        const back = world.time;
+        const first = () => [...world.sockets, ...world.sources, ...world.polls].filter(({ at }) => at >= back)[0];
+        for (let step = 0; step < 100 && !first(); step++) await world.advance(100);
+        times.push(first().at - back);
+        bus.stop();
+      }
+      const median = times.sort((a, b) => a - b)[20];
+      assert.ok(median <= 1500, `${transports}, ${outage} ms: ${median} ms`);
+    }
+});
+
 test("a server that is down is asked once for each delay, whatever the transports", async () => {
   const world = new World();
   const bus = world.bus();
@@ -59,7 +88,7 @@ test("a server that is down is asked once for each delay, whatever the transport
   die(world);
   await world.advance(10 * MINUTE);
   const asked = world.sockets.length + world.sources.length + world.polls.length;
-  assert.ok(asked < 20, `asked ${asked} times in ten minutes`);
+  assert.ok(asked < 140, `asked ${asked} times in ten minutes`);
 });
 
 test("subscribing while the server is down does not end the wait", async () => {
@@ -105,7 +134,7 @@ test("403 is shown as a warning with the server's words, and does not spin", asy
   assert.equal(world.log[0][0], "warn");
   assert.match(JSON.stringify(world.log[0]), /\/chat.*not/);
   const [state, info] = world.states.at(-1);
-  assert.deepEqual([state, info.status], ["connecting", 403]);
+  assert.deepEqual([state, info.status, info.retry], ["refused", 403, false]);
   await world.advance(170_000);
   assert.equal(world.polls.length, 1);
   await world.advance(20_000);
@@ -118,7 +147,7 @@ test("403 behind a websocket comes to light by a poll", async () => {
   world.answers.push({ status: 403, text: "not you" });
   const { bus } = await polling({ transports: ["websocket", "polling"] }, world);
   await world.advance(MINUTE);
-  assert.deepEqual([world.sockets.length, world.polls.length, bus.state], [1, 1, "connecting"]);
+  assert.deepEqual([world.sockets.length, world.polls.length, bus.state], [1, 1, "refused"]);
   assert.match(JSON.stringify(world.log), /not you/);
 });
 
@@ -149,7 +178,7 @@ test("500 and 404 are ordinary failures", async () => {
     const world = new World();
     world.answers.push({ status });
     const { bus } = await polling({}, world);
-    await world.advance(300);
+    await world.advance(500);
     assert.deepEqual([world.polls.length, bus.state, world.log], [2, "connected", []]);
   }
 });

@@ -32,7 +32,9 @@ class Request {
     this.plain = url.endsWith("?dlp=t");
     this.headers = init.headers;
     this.type = new Response(init.body).headers.get("Content-Type"); // as a browser would send it
-    this.form = Object.fromEntries(new URLSearchParams(init.body));
+    this.credentials = init.credentials;
+    const { __refusals, ...form } = Object.fromEntries(new URLSearchParams(init.body));
+    Object.assign(this, { form, refusals: __refusals });
     this.kind = this.plain ? "polling" : "Dont-Chunk" in init.headers ? "long-polling" : "streaming";
     this.aborted = false;
     this.response = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
@@ -67,6 +69,8 @@ class Request {
 
 export class World {
   time = 1_000_000;
+  calendar = 0; // ms by which the clock on the wall was set
+  stood = 0; // ms of sleep that the other clock has not counted
   timers = new Map();
   lastTimer = 0;
   window = new Target();
@@ -77,23 +81,35 @@ export class World {
   sources = [];
   log = [];
   states = [];
-  // "open": works; "fail": breaks before a byte; "silent": says nothing. polling answers [] unless `answers` has something.
+  // "open": works; "mute": opens, and says nothing; "fail": breaks before a byte; "silent": says nothing. polling answers [] unless `answers` has something.
   behave = { websocket: "open", eventsource: "open", streaming: "open", "long-polling": "open", polling: "open" };
   answers = [];
+  answerCommands = () => ({});
+  answerPings = true;
+  beats = true; // whether the server sends its heartbeats on what it holds
+  held = []; // what it holds: {due, beat}
 
   constructor() {
     const world = this;
     class Socket {
-      sent = [];
+      sent = []; // without ids where the world has answered by itself
+      frames = [];
       closed = false;
-      constructor(url) {
-        this.url = url;
-        this.at = world.time;
-        this.query = Object.fromEntries(new URL(url, "http://page.test/").searchParams);
+      constructor(url, options = {}) {
+        const { __refusals, ...query } = Object.fromEntries(new URL(url, "http://page.test/").searchParams);
+        Object.assign(this, { query, refusals: __refusals, url: url.replace(/[?&]__refusals=t$/, ""), options, at: world.time });
         this.connect();
       }
       send(text) {
-        this.sent.push(JSON.parse(text));
+        const frame = JSON.parse(text);
+        this.frames.push(frame);
+        const { id, ...command } = frame;
+        // What subscribes and leaves is answered at once, as long as the test does not take that over.
+        if (world.answerCommands && (command.subscribe || command.unsubscribe)) {
+          world.setTimeout(() => this.receive({ id, ok: world.answerCommands(command) }), 0);
+          this.sent.push(command);
+        } else if (command.ping && world.answerPings) world.setTimeout(() => this.receive({ pong: command.ping }), 0);
+        else this.sent.push(frame);
       }
       close() {
         this.closed = true;
@@ -105,7 +121,10 @@ export class World {
     this.WebSocket = class extends Socket {
       connect() {
         world.sockets.push(this);
-        if (world.behave.websocket === "open") world.setTimeout(() => this.closed || this.onopen({}), 1);
+        // The first batch follows the handshake at once. "mute": only the handshake passes.
+        const opens = ["open", "mute"].includes(world.behave.websocket);
+        if (opens) world.setTimeout(() => this.closed || this.onopen({}), 1);
+        if (world.behave.websocket === "open") world.setTimeout(() => this.receive([]), 1), world.hold(() => this.receive([]));
         if (world.behave.websocket === "fail") world.setTimeout(() => this.break(1006), 1);
       }
       break(code = 1006, reason = "") {
@@ -115,7 +134,8 @@ export class World {
     this.EventSource = class extends Socket {
       connect() {
         world.sources.push(this);
-        if (world.behave.eventsource === "open") world.setTimeout(() => this.closed || (this.onopen({}), this.receive([])), 1);
+        if (world.behave.eventsource === "open") world.setTimeout(() => this.closed || (this.onopen?.({}), this.receive([])), 1);
+        if (world.behave.eventsource === "open") world.hold(() => this.receive([]));
         if (world.behave.eventsource === "fail") world.setTimeout(() => this.break(), 1);
       }
       break() {
@@ -136,7 +156,7 @@ export class World {
     const how = this.behave[request.kind];
     if (how === "fail") request.fail();
     else if (how !== "silent") {
-      if (request.kind === "streaming") request.send([]);
+      if (request.kind === "streaming") request.send([]), this.hold(() => request.over || request.send([]));
       if (request.kind === "polling") {
         const next = this.answers.shift() || [];
         if (Array.isArray(next)) request.answer(next);
@@ -157,7 +177,8 @@ export class World {
       window: this.window,
       document: this.document,
       location: { href: "http://page.test/room" },
-      Date: { now: () => this.time, parse: Date.parse },
+      performance: { now: () => this.time - this.stood },
+      Date: class extends Date { static now = () => world.time + world.calendar; },
       Math: { random: () => 0.5 },
       localStorage: {
         getItem: (key) => this.store.get(key) ?? null,
@@ -165,6 +186,7 @@ export class World {
         removeItem: (key) => this.store.delete(key),
       },
       console: {
+        log: (...what) => world.log.push(["log", ...what]),
         error: (...what) => world.log.push(["error", ...what]),
         warn: (...what) => world.log.push(["warn", ...what]),
       },
@@ -195,23 +217,31 @@ export class World {
   }
 
   // Moves the clock, and fires what comes due on the way, in order.
+  hold(beat) {
+    this.held.push({ due: this.time + 25_000, fn: () => this.beats && beat() });
+  }
+
   async advance(ms) {
     const end = this.time + ms;
     await settle();
     for (;;) {
-      const [next] = [...this.timers].filter(([, { due }]) => due <= end).sort(([, a], [, b]) => a.due - b.due);
+      const due = [...[...this.timers].map(([timer, one]) => ({ timer, ...one })), ...this.held.map((one) => ({ held: one, ...one }))];
+      const [next] = due.filter((one) => one.due <= end).sort((a, b) => a.due - b.due);
       if (!next) break;
-      this.timers.delete(next[0]);
-      this.time = Math.max(this.time, next[1].due);
-      next[1].fn();
+      this.time = Math.max(this.time, next.due);
+      if (next.held) next.held.due += 25_000;
+      else this.timers.delete(next.timer);
+      next.fn();
       await settle();
     }
     this.time = end;
   }
 
-  // The machine sleeps: the clock goes on, timers do not.
-  async sleep(ms) {
+  // The machine sleeps: timers do not go on. `stands`: nor does the clock that only ever grows, as on some systems.
+  async sleep(ms, { stands = false } = {}) {
     this.time += ms;
+    if (stands) this.stood += ms;
+    for (const one of this.held) one.due = Math.max(one.due, this.time + 25_000);
     await this.advance(0);
   }
 

@@ -76,16 +76,43 @@ test("missing globals are passed over without a request", async () => {
   assert.deepEqual([bus.transport, world.polls.length], ["streaming", 1]);
 });
 
-test("what worked is remembered for the next page, the first one as well when it works again", async () => {
+// The transports that were left, and that no page is to begin with.
+const left = (world) => Object.entries(JSON.parse(world.store.get(KEY) || "{}")).filter(([, { gap }]) => gap).map(([name]) => name);
+
+test("what failed is remembered for the next page, which asks for it no more, until it is time to try it again", async () => {
   const world = new World();
   const first = await behaving({ websocket: "fail" }, { world });
-  assert.deepEqual(JSON.parse(world.store.get(KEY))[0], "eventsource");
+  assert.deepEqual(left(world), ["websocket"]);
   first.bus.stop();
   const sockets = world.sockets.length;
   const second = await behaving({ websocket: "open" }, { world, ms: 100 });
   assert.deepEqual([second.bus.transport, world.sockets.length], ["eventsource", sockets]);
   await world.advance(6 * MINUTE);
-  assert.deepEqual([second.bus.transport, JSON.parse(world.store.get(KEY))[0]], ["websocket", "websocket"]);
+  assert.equal(second.bus.transport, "websocket");
+  assert.deepEqual(left(world), []);
+});
+
+test("a page that is left before all has been tried spares the next one what has", async () => {
+  const world = new World();
+  const first = await behaving({ websocket: "silent", eventsource: "silent" }, { world, ms: 3100 });
+  first.bus.stop();
+  const second = await behaving({}, { world, ms: 100 });
+  assert.deepEqual([second.bus.transport, world.sockets.length, world.sources.length], [null, 1, 2]);
+});
+
+test("one bad moment of a transport that works does not demote the pages that follow", async () => {
+  const world = new World();
+  (await behaving({}, { world })).bus.stop();
+  world.behave.websocket = "fail"; // the worker that it comes to is just being replaced
+  const second = world.bus();
+  second.subscribe("/chat", () => {});
+  second.start();
+  await world.advance(20);
+  world.behave.websocket = "open";
+  await world.advance(5000);
+  assert.equal(second.transport, "websocket");
+  second.stop();
+  assert.equal((await behaving({}, { world, ms: 100 })).bus.transport, "websocket");
 });
 
 test("nonsense where the transport should be remembered is no harm", async () => {
@@ -98,27 +125,25 @@ test("nonsense where the transport should be remembered is no harm", async () =>
   }
 });
 
-test("a day later a page begins with the first transport again", async () => {
+test("after an hour at most a page begins with the first transport again", async () => {
   const world = new World();
-  (await behaving({ websocket: "fail" }, { world })).bus.stop();
-  world.time += 25 * 60 * MINUTE;
+  const { bus } = await behaving({ websocket: "fail" }, { world, ms: 60 * MINUTE });
+  bus.stop();
+  world.time += 61 * MINUTE;
   assert.equal((await behaving({ websocket: "open" }, { world, ms: 100 })).bus.transport, "websocket");
 });
 
-test("what still works a day later is remembered for another day", async () => {
+test("a calendar that was set back does not keep a transport away", async () => {
   const world = new World();
   (await behaving({ websocket: "fail" }, { world })).bus.stop();
-  world.time += 25 * 60 * MINUTE;
-  (await behaving({ websocket: "fail" }, { world })).bus.stop();
-  const sockets = world.sockets.length;
-  const third = await behaving({ websocket: "fail" }, { world, ms: 100 });
-  assert.deepEqual([third.bus.transport, world.sockets.length], ["eventsource", sockets]);
+  world.time -= 1000 * MINUTE;
+  assert.equal((await behaving({ websocket: "open" }, { world, ms: 100 })).bus.transport, "websocket");
 });
 
 test("what is remembered belongs to the mount point, and a store that throws is no harm", async () => {
   const world = new World();
   await behaving({ websocket: "fail" }, { world, settings: { baseUrl: "/app/" } });
-  assert.deepEqual([...world.store.keys()], ["__mbLastAjax", "messagebus:/app/"]);
+  assert.deepEqual([...world.store.keys()].sort(), ["__mbLastAjax", "messagebus:/app/"]);
   const broken = new World();
   const environment = { ...broken.environment() };
   Object.defineProperty(environment, "localStorage", { get() { throw new Error("SecurityError"); } });
@@ -138,8 +163,7 @@ test("better transports are tried again after five minutes, then less and less o
   const tries = () => world.sockets.map(({ at }) => Math.round((at - world.sockets[0].at) / MINUTE));
   for (let minute = 0; minute < 40; minute++) {
     await world.advance(MINUTE);
-    world.source.receive([]);
-    if (minute % 5 === 0) assert.equal(bus.state, "connected");
+    assert.equal(bus.state, "connected");
   }
   assert.deepEqual(tries(), [0, 5, 15, 35]);
   assert.deepEqual([bus.transport, bus.state], ["eventsource", "connected"]);
@@ -149,10 +173,7 @@ test("hidden tabs leave the better transport for later", async () => {
   const { world, bus } = await behaving({ websocket: "fail" });
   world.behave.websocket = "open";
   world.show("hidden");
-  for (let minute = 0; minute < 8; minute++) {
-    await world.advance(MINUTE);
-    world.source.receive([]);
-  }
+  await world.advance(8 * MINUTE);
   assert.equal(bus.transport, "eventsource");
   world.show("visible");
   await world.advance(6000);
@@ -171,14 +192,46 @@ test("streaming is tried again after retryChunkedAfterRequests held polls", asyn
   assert.equal(bus.transport, "streaming");
 });
 
-test("a websocket that worked and breaks is opened again, not given up", async () => {
+test("a websocket that holds for a while and breaks is opened again, however often", async () => {
   const { world, bus } = await behaving({});
   for (let cut = 0; cut < 6; cut++) {
-    world.socket.receive([message("/chat", 6 + cut)]);
+    await world.advance(26_000);
     world.socket.break();
-    await world.advance(300);
+    await world.advance(1100);
   }
   assert.deepEqual([bus.transport, world.sockets.length, world.polls.length, world.sources.length], ["websocket", 7, 0, 0]);
+});
+
+test("a websocket that breaks each time a moment after it has brought a message is given up", async () => {
+  const { world, bus, chat } = await behaving({});
+  for (let cut = 0; cut < 100 && bus.transport === "websocket"; cut++) {
+    if (world.socket.closed || world.socket.cut) await world.advance(500);
+    else {
+      world.socket.receive([message("/chat", 6 + cut)]);
+      world.socket.break();
+      world.socket.cut = true;
+    }
+  }
+  assert.ok(world.sockets.length < 10, `${world.sockets.length} handshakes`);
+  assert.equal(bus.transport, "eventsource");
+  assert.deepEqual(chat.data, [...new Set(chat.data)]);
+});
+
+test("a websocket that opens and then says nothing is never taken for a connection", async () => {
+  const { world, bus } = await behaving({ websocket: "mute" }, { ms: 2900 });
+  assert.equal(bus.state, "connecting");
+  world.answers.push([message("/chat", 6)]);
+  await world.advance(1000);
+  assert.deepEqual([bus.state, bus.transport, world.sockets.length], ["connected", "eventsource", 1]);
+  await world.advance(4 * MINUTE);
+  assert.deepEqual([bus.transport, world.sockets.length], ["eventsource", 1]);
+});
+
+test("a connection that lets the first bytes pass and keeps the rest is left when its silence is noticed", async () => {
+  const world = new World();
+  world.beats = false;
+  const { bus } = await behaving({}, { world, ms: 50_000, settings: { transports: ["eventsource", "polling"] } });
+  assert.deepEqual([bus.transport, world.sources.length], ["polling", 1]);
 });
 
 test("a websocket that had worked is given up after three failures while the server answers polls", async () => {
@@ -211,7 +264,7 @@ test("a server that was gone finds its clients on the transport they had", async
   Object.assign(world.behave, ALIVE);
   await world.advance(3 * MINUTE);
   assert.deepEqual([bus.transport, bus.state, world.sources.length], ["websocket", "connected", 0]);
-  assert.equal(JSON.parse(world.store.get(KEY))[0], "websocket");
+  assert.deepEqual(left(world), []);
 });
 
 test("a page that was loaded while the server was gone ends up on the best transport", async () => {

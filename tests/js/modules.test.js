@@ -15,7 +15,7 @@ const source = readFileSync(join(root, "static/js/messagebus.js"), "utf8");
 function load(dataset, page = {}) {
   const errors = [];
   const globals = {
-    TextDecoder, URL, URLSearchParams, AbortController, crypto, setTimeout, clearTimeout,
+    TextDecoder, URL, URLSearchParams, AbortController, crypto, performance, setTimeout, clearTimeout,
     console: { error: (...what) => errors.push(what) },
     document: { currentScript: dataset && { dataset }, addEventListener() {}, removeEventListener() {} },
     ...page,

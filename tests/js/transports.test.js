@@ -232,6 +232,7 @@ test("many channels: the websocket sends what does not fit in its address, event
 test("silence past heartbeatTimeout is a broken connection", async () => {
   for (const name of ["websocket", "eventsource", "streaming"]) {
     const { world, bus } = await using(name, { heartbeatTimeout: 65000 });
+    world.beats = false;
     const lines = () => world.sockets.length + world.sources.length + world.polls.length;
     await world.advance(60000);
     assert.equal(lines(), 1, name);

@@ -10,9 +10,24 @@ const CALLS = `
 import MessageBus, { createMessageBus, type Gap, type State } from "../../static/js/messagebus.mjs";
 import Named from "flask-messagebus";
 
-const undo: () => boolean = MessageBus.subscribe("/chat", (data, globalId, messageId) => console.log(data.text, globalId + messageId));
+const undo: () => void = MessageBus.subscribe("/chat", (data, globalId, messageId) => console.log(data.text, globalId + messageId));
 MessageBus.subscribe<{ text: string }>("/chat", ({ text }) => text.trim(), "@17");
 MessageBus.subscribe("/chat", () => {}, -1);
+// As React's types have it: an effect returns nothing, or a function that returns nothing.
+declare const V: unique symbol;
+const effect: () => void | (() => void | { [V]: never }) = () => MessageBus.subscribe("/chat", () => {});
+const method: () => void | (() => void | { [V]: never }) = () => MessageBus.subscribe("/chat", () => {}).unsubscribe;
+const handle = MessageBus.subscribe("/chat", () => {}, { lastId: 5, onRefused: ({ channel, code, retry }) => console.log(channel, code, retry) });
+handle.ready.then(({ position }) => console.log(position, handle.channel, handle.position));
+handle.onRefused = null;
+const off: () => void = MessageBus.on("state", (state: State, { code, url, retry }) => console.log(state, code, url, retry));
+MessageBus.on("refused", ({ message }) => message.trim());
+MessageBus.grants = async () => ["token"];
+MessageBus.headers = () => ({ Authorization: "x" });
+const forced = ["polling"] as const;
+MessageBus.transports = forced;
+MessageBus.retry();
+MessageBus.publish("/chat", 1, { timeout: 5000 });
 MessageBus.start();
 MessageBus.start({ baseUrl: "/app/", transports: ["polling"] });
 MessageBus.onStateChange = (state: State, { delay = 0 }) => console.log(state, delay + 1);
@@ -35,6 +50,14 @@ MessageBus.subscribe<{ text: string }>("/chat", ({ txt }) => txt);
 MessageBus.transports = ["websockets"];
 // wrong: read-only
 MessageBus.transport = "polling";
+// wrong: no such event
+MessageBus.on("states", () => {});
+// wrong: a refusal is one object
+MessageBus.on("refused", (channel, code) => {});
+// wrong: read-only
+handle.channel = "/other";
+// wrong: grants are a list
+MessageBus.grants = "token";
 // wrong: read-only
 MessageBus.state = "connected";
 // wrong: no such setting
@@ -47,7 +70,7 @@ MessageBus.onGap = (channel, { after }) => after + 1;
 if (MessageBus.state === "closed") removed;
 // wrong: publish gives a promise
 const id: number = MessageBus.publish("/chat", 1);
-export { undo, id };
+export { undo, id, effect, method, off };
 `;
 
 test("right calls compile and wrong ones do not", () => {

@@ -1,51 +1,66 @@
 // What pages call: settings as properties, and methods.
 
-import { positionsOf } from "./channels.js";
-import { Client } from "./client.js";
+import { makeClient } from "./client.js";
 import { makeEnvironment } from "./environment.js";
-import { SETTINGS, checkTransports, configure } from "./settings.js";
+import { configure, defineSettings } from "./settings.js";
 
-const hex = (bytes) => Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
+const SLOTS = { state: "onStateChange", gap: "onGap" };
 
 /** A further bus, independent of the page's own. */
 export function createMessageBus({ environment: given, ...settings } = {}) {
   const environment = makeEnvironment(given);
+  const listeners = { state: [], gap: [], refused: [] };
+
+  /** Tells the slot and every listener; whether there was one. */
+  function emit(event, ...args) {
+    const all = [bus[SLOTS[event]], ...listeners[event]].filter(Boolean);
+    for (const fn of all) client.guard(SLOTS[event] || event, fn, ...args);
+    return !!all[0];
+  }
+
   const bus = {
-    ...SETTINGS,
-    transports: [...SETTINGS.transports],
-    headers: {},
-    grants: [],
-    clientId: hex(environment.get("crypto").getRandomValues(new Uint8Array(16))),
     createMessageBus,
-    get state() { return client.plan.state; },
-    get transport() { return client.plan.inUse; },
+    version: VERSION,
+    get state() { return client.state; },
+    get transport() { return client.transport; },
 
     start(options) {
       configure(bus, options);
-      checkTransports(bus.transports);
       client.start();
     },
     stop: () => client.stop(),
+    retry: () => client.retry(),
     pause() { client.delivery.paused = true; },
     resume: () => client.resume(),
     status: () => (client.delivery.paused ? "paused" : client.running ? "started" : "stopped"),
 
-    subscribe: (channel, fn, lastId) => client.channels.add(channel, fn, lastId),
+    subscribe: (channel, fn, options) => client.channels.add(channel, fn, options),
     unsubscribe: (channel, fn) => client.channels.removeMatching(channel, fn),
-    publish: (channel, data) => client.publish(channel, data),
+    publish: (channel, data, options) => client.publish(channel, data, options),
+
+    on(event, fn) {
+      if (!listeners[event]?.concat || typeof fn !== "function")
+        throw new TypeError(`expected one of ${Object.keys(listeners)} and a function, got ${event}, ${fn}`);
+      const listener = (...args) => fn(...args); // the same function may listen twice
+      listeners[event].push(listener);
+      return () => {
+        listeners[event] = listeners[event].filter((one) => one !== listener);
+      };
+    },
 
     continueFrom(positions, epoch) {
       Object.assign(client.channels.pagePositions, positions);
       if (epoch) client.channels.epoch = epoch;
     },
 
-    diagnostics: () => ({
-      status: bus.status(), state: bus.state, transport: bus.transport, trying: client.plan.current,
-      clientId: bus.clientId, epoch: client.channels.epoch, failures: client.plan.failures,
-      queued: client.delivery.length, channels: positionsOf(client.channels.followed),
-    }),
+    diagnostics: () => ({ version: VERSION, status: bus.status(), clientId: bus.clientId, ...client.diagnostics() }),
   };
-  const client = new Client(bus, environment);
+
+  defineSettings(bus, (name) => client && ["grants", "headers"].includes(name) && client.retry());
+  let client;
+  const bytes = environment.get("crypto").getRandomValues(new Uint8Array(16));
+  bus.clientId = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
+  client = makeClient(bus, environment, emit);
   configure(bus, settings);
   return bus;
 }

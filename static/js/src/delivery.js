@@ -2,44 +2,46 @@
 
 const QUEUE_LIMIT = 1000; // kept while paused
 
-export class Delivery {
-  paused = false;
-  #queue = [];
-  #draining = false;
-  #options;
+/** `isFollowed(entry)`, `isRunning`, `onGap(channel, gap)`: asked at each delivery. `guard(what, fn, ...args)` calls. */
+export function makeDelivery({ isFollowed, isRunning, onGap, guard, changed }) {
+  const queue = [];
+  let isDraining = false;
 
-  /** `followed`: the channels' entries; `isRunning`, `onGap`: asked at each delivery; `guard(what, fn, ...args)` calls. */
-  constructor(options) {
-    this.#options = options;
-  }
-
-  get isFull() {
-    return this.#queue.length >= QUEUE_LIMIT;
-  }
-
-  get length() {
-    return this.#queue.length;
-  }
-
-  put(deliveries) {
-    for (const delivery of deliveries) this.#queue.push(delivery);
-  }
-
-  drain() {
-    if (this.#draining) return; // a callback called resume()
-    const { followed, isRunning, onGap, guard } = this.#options;
-    this.#draining = true;
-    let done = 0;
-    while (done < this.#queue.length && isRunning() && !this.paused) {
-      const { entry, channel, gap, message } = this.#queue[done++];
-      if (followed.get(channel) !== entry) continue;
-      if (gap) guard("onGap", onGap(), channel, gap);
-      else
-        for (const callback of [...entry.callbacks])
-          if (entry.callbacks.includes(callback))
-            guard(`a callback of ${channel}`, callback.fn, message.data, message.global_id, message.message_id);
+  function deliver({ entry, gap, message }) {
+    if (gap) return onGap(entry.channel, gap);
+    const { data, global_id, message_id } = message;
+    if (!(entry.head >= message_id)) entry.head = message_id;
+    for (const one of [...entry.subscriptions]) {
+      if (!entry.subscriptions.includes(one) || one.start !== undefined || one.after >= message_id) continue;
+      one.after = message_id;
+      guard(`a callback of ${entry.channel}`, one.fn, data, global_id, message_id);
     }
-    this.#queue.splice(0, done);
-    this.#draining = false;
   }
+
+  const delivery = {
+    queue, paused: false,
+    isFull: () => queue.length >= QUEUE_LIMIT,
+
+    put(entry, what) {
+      entry.queued = (entry.queued || 0) + 1;
+      queue.push({ entry, ...what });
+    },
+
+    drain() {
+      if (isDraining) return; // a callback called resume()
+      isDraining = true;
+      let done = 0;
+      try {
+        while (done < queue.length && isRunning() && !delivery.paused) {
+          const next = queue[done++];
+          next.entry.queued--;
+          if (isFollowed(next.entry)) deliver(next);
+        }
+      } finally {
+        queue.splice(0, done);
+        isDraining = false;
+      }
+    },
+  };
+  return delivery;
 }

@@ -1,48 +1,45 @@
-// What the pages of an origin tell each other, through localStorage: which transport worked, and when one polled last.
+// What the pages of an origin tell each other, through localStorage: which transports opened and which were left, for
+// each mount point, and when one polled last. Without localStorage every page is on its own.
 
-const REMEMBERED = 86400000; // ms
+const WORKED = 86400000; // ms; that long it counts that a transport has opened
+const LEFT_FIRST = 300000, LEFT_MOST = 3600000; // ms until one that was left is tried again
 const LAST_POLL = "__mbLastAjax"; // message-bus-client's name for it
 
-export class Memory {
-  #environment;
-  #baseUrl;
+/** `baseUrl`: asked at each use. */
+export function makeMemory({ get, wallClock }, baseUrl) {
+  let own = {}; // transport -> {worked: time, left: time, gap: ms}
 
-  /** `baseUrl`: asked at each use; transports are remembered for each. */
-  constructor(environment, baseUrl) {
-    this.#environment = environment;
-    this.#baseUrl = baseUrl;
-  }
-
-  #stored(key, value) {
+  function stored(key, value) {
     try {
-      const storage = this.#environment.get("localStorage");
+      const storage = get("localStorage");
       if (value) storage.setItem(key, JSON.stringify(value));
       return JSON.parse(storage.getItem(key));
     } catch {
-      return null; // forbidden, full or not there: every page is on its own
+      return null; // forbidden, full or not there
     }
   }
 
-  get #key() {
-    return `messagebus:${this.#baseUrl()}`;
+  /** What is known of a transport; `change`: and from now on. */
+  function known(name, change) {
+    const key = `messagebus:${baseUrl()}`, all = stored(key) || own, one = all[name] || {};
+    if (change) stored(key, (own = { ...own, ...all, [name]: { ...one, ...change } }));
+    return one;
   }
 
-  /** The transport that worked within the last day. */
-  get transport() {
-    const { 0: name, 1: at } = this.#stored(this.#key) || {};
-    return this.#environment.now() - at < REMEMBERED && name;
-  }
+  /** A time that lies ahead is of a clock that was set back since: it says nothing. */
+  const since = (at) => (at <= wallClock() ? wallClock() - at : NaN);
 
-  set transport(name) {
-    this.#stored(this.#key, [name, this.#environment.now()]);
-  }
-
-  /** When any page polled last, in ms. */
-  get lastPoll() {
-    return this.#stored(LAST_POLL);
-  }
-
-  set lastPoll(at) {
-    this.#stored(LAST_POLL, at);
-  }
+  return {
+    hasWorked: (name) => since(known(name).worked) < WORKED,
+    worked: (name) => since(known(name).worked) < WORKED / 24 || known(name, { worked: wallClock() }),
+    /** Whether it was left since it last settled. */
+    isOnProbation: (name) => !!known(name).gap,
+    /** Whether it was left, and it is not yet time to try it again. */
+    isLeft: (name) => since(known(name).left) < known(name).gap,
+    leave: (name) => known(name, { left: wallClock(), gap: Math.min(known(name).gap * 2 || LEFT_FIRST, LEFT_MOST) }),
+    forgive: (name) => known(name).gap && known(name, { gap: 0 }),
+    /** Milliseconds since any page polled. */
+    sinceLastPoll: () => since(stored(LAST_POLL)),
+    polled: () => stored(LAST_POLL, wallClock()),
+  };
 }

@@ -1,59 +1,57 @@
-// What the page and the clock tell: shown, hidden, put away, offline, asleep. It knows nothing of connections.
+// What the page and the clocks tell: shown, hidden, put away, offline, asleep. It knows nothing of connections.
 
-const TICK = 5000; // ms between two looks at the clock
+const TICK = 5000; // ms between two looks at the clocks
 const LATE_WHEN_HIDDEN = 70000; // ms; timers of hidden pages are up to a minute late anyway
 
-export class PageWatch {
-  #environment;
-  #handlers;
-  #listeners;
-  #timer;
-  #due;
-  #hidden; // at any time since the last tick
+/**
+ * `handlers`: online, offline, hide, tick, and wake({lost, force}). `lost`: ms that the page was asleep, as far as is known;
+ * `force`: what is open is not to be trusted.
+ */
+export function watchPage(environment, { online, offline, hide, tick, wake }) {
+  const { get, isHidden, now, wallClock, setTimer, clearTimer } = environment;
+  let timer, due, dueByWall, wasHidden; // wasHidden: at any time since the last tick
 
-  /** `handlers`: online, offline, hide, wake(force), tick. `force`: what is open is not to be trusted. */
-  constructor(environment, handlers) {
-    this.#environment = environment;
-    this.#handlers = handlers;
-    const { online, offline, hide, wake } = handlers;
-    this.#listeners = {
-      window: { online, offline, pagehide: hide, pageshow: (event) => wake(event.persisted) },
-      document: {
-        visibilitychange: () => {
-          this.#hidden = true;
-          if (!environment.isHidden()) wake(false);
-        },
-        resume: () => wake(true),
+  /** How late the tick is. One clock stands still while the machine sleeps, the other may be set. */
+  const late = () => Math.max(now() - due, wallClock() - dueByWall, 0);
+
+  const listeners = {
+    window: { online, offline, pagehide: hide, pageshow: ({ persisted }) => wake({ lost: late(), force: persisted }) },
+    document: {
+      visibilitychange() {
+        wasHidden = true;
+        if (!isHidden()) wake({ lost: 0, isShown: true });
       },
-    };
+      resume: () => wake({ lost: late() }),
+    },
+  };
+
+  function listen(verb) {
+    for (const [target, handlers] of Object.entries(listeners))
+      for (const [type, fn] of Object.entries(handlers)) get(target)?.[verb]?.(type, fn);
   }
 
-  start() {
-    this.#listen("addEventListener");
-    this.#schedule();
+  function schedule() {
+    wasHidden = isHidden();
+    due = now() + TICK;
+    dueByWall = wallClock() + TICK;
+    timer = setTimer(look, TICK);
   }
 
-  stop() {
-    this.#environment.clearTimer(this.#timer);
-    this.#listen("removeEventListener");
+  function look() {
+    const lost = late(), slept = lost > (wasHidden ? LATE_WHEN_HIDDEN : TICK);
+    schedule();
+    if (slept) wake({ lost });
+    else tick();
   }
 
-  #listen(verb) {
-    for (const [target, handlers] of Object.entries(this.#listeners))
-      for (const [type, fn] of Object.entries(handlers)) this.#environment.get(target)?.[verb]?.(type, fn);
-  }
-
-  #schedule() {
-    this.#hidden = this.#environment.isHidden();
-    this.#due = this.#environment.now() + TICK;
-    this.#timer = this.#environment.setTimer(() => this.#tick(), TICK);
-  }
-
-  #tick() {
-    // So late: the machine slept, and connections died.
-    const slept = this.#environment.now() - this.#due > (this.#hidden ? LATE_WHEN_HIDDEN : TICK);
-    this.#schedule();
-    if (slept) this.#handlers.wake(true);
-    else this.#handlers.tick();
-  }
+  return {
+    start() {
+      listen("addEventListener");
+      schedule();
+    },
+    stop() {
+      clearTimer(timer);
+      listen("removeEventListener");
+    },
+  };
 }

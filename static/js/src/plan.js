@@ -1,221 +1,220 @@
-// Which transport to use next, and when. No I/O and no timers: it decides, client.js acts.
-//
-// A transport that fails to open, or stays silent, is followed by one plain poll, the probe: if that fails too, the
-// server is gone and all wait for it; if it gets through, the transport is to blame and the next one is used.
+// Which transport to use next, and when: docs/states.md in code. No I/O and no timers: it decides, client.js acts.
 
-const STRIKES = 3; // failures after which a transport that had worked is left
-const SETTLED = 5000; // ms after which a connection has proved itself
-const UPGRADE_FIRST = 300000, UPGRADE_MOST = 3600000; // ms until a better one is tried again
+import { backoff, retryAfter } from "./backoff.js";
+import { areAsked } from "./credentials.js";
+
+const STRIKES = 3; // in a row, after which a transport that had worked is left
+const SETTLED = 10000; // ms
 const LEAST_AFTER_429 = 15000; // ms
+const LEAST_AFTER_PAGE = 5000; // ms, where a page came in place of a batch
+const PATIENCE_MOST = 30000; // ms
 const HELD = 1000; // ms; a server that holds as many polls as it can answers further ones at once
+const POLITE = [1001, 1012, 1013]; // close codes by which a server says: come back
 
 /**
  * @typedef {object} Step What to do next.
  * @property {number} [after] milliseconds to wait; without it at once
- * @property {boolean} [probe] ask by a plain poll whether the server is there; undefined: as `attempt` sees it
- * @property {object} [info] what the page is told, if it is
+ * @property {boolean} [probe] ask by a plain poll whether the server is there; undefined: as `wantsProbe` says
+ * @property {string} [event] what has happened to the state; without it nothing
+ * @property {object} [info] what the page is told with it
  */
 
-export class Plan {
-  state = "stopped";
-  /** The last transport that opened. */
-  inUse = null;
-  /** The transport to use. */
-  current = null;
-  failures = 0; // in a row, of any kind
-  notBefore = 0; // the server asked not to come earlier
-  #settings;
-  #environment;
-  #memory;
-  #queryFits;
-  #strikes = 0; // in a row, of this transport to open
-  #down = false;
-  #offline = false;
-  #refused = false;
-  #worked = new Set(); // transports that opened in this page
-  #heldRequests = 0;
-  #upgradeAt = 0;
-  #upgradeGap = UPGRADE_FIRST;
+/** `settings`: the bus. `queryFits`: whether all channels fit into the line of an EventSource request. */
+export function makePlan({ settings, environment, memory, queryFits, guard }) {
+  const { get, isHidden, now, random, wallClock } = environment;
+  let failures, lostAt; // in a row, of any kind; when they began
+  let strikes; // in a row, of the current transport
+  let suspicion; // the problem that a probe is to explain
+  let down, isOffline; // the server is away; the browser says that there is no network
+  let renewed; // credentials were asked for again since it was last let in
+  let heldRequests = 0;
 
-  /** `settings`: the bus. `queryFits`: whether all channels fit into the line of an EventSource request. */
-  constructor(settings, environment, memory, queryFits) {
-    this.#settings = settings;
-    this.#environment = environment;
-    this.#memory = memory;
-    this.#queryFits = queryFits;
-  }
+  const plan = {
+    current: undefined, // the transport to use
+    notBefore: 0, // the server asked not to come earlier
+    /** Milliseconds for the first batch: as long as a slow line takes for a plain poll, twice. */
+    patience: undefined,
+    get failures() { return failures; },
+    get wantsProbe() { return down && plan.current !== "polling" && usable().length > 1; },
 
-  start() {
-    this.current = this.#memory.transport;
-    this.#upgradeAt = this.#environment.now() + this.#upgradeGap;
-  }
+    start() {
+      plan.stop();
+      choose();
+    },
 
-  /** Forgets what goes on, but not what worked. */
-  stop() {
-    this.#down = this.#offline = this.#refused = false;
-    this.failures = this.#strikes = this.notBefore = 0;
-    this.inUse = this.current = null;
-  }
+    /** Forgets what goes on, but not what worked. */
+    stop() {
+      down = isOffline = renewed = suspicion = plan.current = undefined;
+      failures = strikes = lostAt = plan.notBefore = 0;
+      plan.patience = settings.firstChunkTimeout;
+    },
+
+    /** The first batch of a link that is to be used. */
+    opened(link) {
+      isOffline = renewed = false;
+      plan.notBefore = 0;
+      // A poll that was not held says nothing of held ones.
+      if (!link.plain || link.name === "polling") memory.worked(link.name);
+      // A connection that breaks again soon is of a young outage.
+      if (lostAt) lostAt = now();
+    },
+
+    isSettled: (link) => now() - link.openedAt >= SETTLED,
+
+    settled(link) {
+      failures = strikes = lostAt = 0;
+      if (!link.plain) memory.forgive(link.name);
+    },
+
+    /** The link has ended by itself: in good order (a poll was answered) or with a problem. Returns a Step. */
+    ended(link, problem) {
+      if (!problem) {
+        if (link.isProbe) return probed(now() - link.since);
+        plan.settled(link);
+        return nextPoll(link);
+      }
+      const { reconnect: after } = link, hasSettled = plan.isSettled(link) && !problem.isMute;
+      if (after !== undefined) return { after, event: "fail", info: { ...problem, retry: true, delay: after } };
+      if (hasSettled) plan.settled(link);
+      failures++;
+      lostAt ||= now();
+      const step = answered(link, problem);
+      if (step) return step;
+      if (hasSettled || (link.openedAt && POLITE.includes(problem.closeCode))) return retry(problem);
+      if (link.isProbe || link.name === "polling" || usable().length < 2) {
+        down = true;
+        strikes = 0;
+        // Where nothing else can tell whether the line is slow, the next attempt gets more time.
+        if (!link.openedAt) plan.patience = Math.min(2 * plan.patience, PATIENCE_MOST);
+        return retry(problem);
+      }
+      // The transport, or the server? Only the first is a reason to use a lesser one.
+      suspicion = problem;
+      return { probe: true, event: "fail", info: problem };
+    },
+
+    /** The browser says that the network has gone. */
+    offline() {
+      isOffline = true;
+      return retry({ message: "offline" }, 0, "offline"); // slowly: a server on this machine is still there
+    },
+
+    online() {
+      isOffline = false;
+    },
+
+    /** Somebody says that it is worth while to try at once. */
+    again() {
+      failures = plan.notBefore = lostAt = 0;
+      renewed = false;
+    },
+
+    /** A better transport that it is time to try; undefined where there is none. */
+    better() {
+      const list = usable(), index = list.indexOf(plan.current);
+      return index > 0 && !isHidden() ? firstNotLeft(list.slice(0, index)) : undefined;
+    },
+
+    /** Uses a transport from now on. */
+    use(name) {
+      plan.current = name;
+      strikes = 0;
+    },
+
+    usable, choose, mayHold,
+  };
 
   /** The transports that can be used now; never empty. */
-  usable() {
-    const { headers, transports, enableLongPolling, enableChunkedEncoding } = this.#settings;
-    const plain = !Object.keys(headers).length; // browsers send no headers of ours with the first two
+  function usable() {
+    const { headers, transports, enableLongPolling, enableChunkedEncoding } = settings;
+    // Browsers send no headers of ours with the first two.
+    const plain = typeof headers !== "function" && !Object.keys(headers).length;
     const can = {
-      websocket: plain && this.#environment.get("WebSocket"),
-      eventsource: plain && this.#environment.get("EventSource") && this.#queryFits(),
+      websocket: plain && get("WebSocket"),
+      eventsource: plain && get("EventSource") && queryFits(),
       streaming: enableLongPolling && enableChunkedEncoding,
       "long-polling": enableLongPolling,
       polling: true,
     };
     const list = transports.filter((name) => can[name]);
-    return list.length ? list : ["polling"];
+    return list[0] ? list : ["polling"];
   }
 
-  get wantsProbe() {
-    return this.#down && this.current !== "polling" && this.usable().length > 1;
-  }
+  const firstNotLeft = (list) => list.find((name) => !memory.isLeft(name));
 
-  /** The name of the transport for the next attempt. */
-  attempt(probe) {
-    const list = this.usable();
-    if (!list.includes(this.current)) this.current = list[0];
-    return probe ? "polling" : this.current;
-  }
-
-  /** Says whether it was the first sign of life of this link. */
-  opened(link) {
-    if (link.opened) return false;
-    link.opened = true;
-    this.#offline = this.#refused = false;
-    if (link.probe) return true;
-    const list = this.usable();
-    this.inUse = this.current;
-    if (this.current === list[0]) this.#upgradeGap = UPGRADE_FIRST;
-    if (!link.greeting) {
-      this.#worked.add(this.current);
-      if (list[1] && this.#memory.transport !== this.current) this.#memory.transport = this.current;
-    }
-    return true;
-  }
-
-  carried() {
-    this.failures = 0;
-  }
-
-  /** The link has ended by itself: in good order (a poll was answered) or with a problem. Returns a Step. */
-  ended(link, problem) {
-    const settled = link.carried || this.#environment.now() - link.since >= SETTLED;
-    if (!problem || (link.opened && settled)) {
-      this.failures = 0;
-      if (!link.probe && !link.greeting) this.#strikes = 0;
-    }
-    if (!problem) return link.probe ? this.#probed() : this.#nextPoll(link);
-    this.failures++;
-    const { status, retryAfter } = problem;
-    if (status === 429 || retryAfter) {
-      const seconds = retryAfter * 1000 || Date.parse(retryAfter) - this.#environment.now() || 0; // or a date
-      return this.retry(problem, Math.max(seconds, status === 429 ? LEAST_AFTER_429 : 0));
-    }
-    // 404 may be a deployment; 408 and 425 ask to come again.
-    if (status >= 400 && status < 500 && ![404, 408, 425].includes(status)) {
-      this.#refused = true;
-      return this.retry({ ...problem, refused: true }, this.#settings.maxPollInterval);
-    }
-    if (link.opened && settled) return this.retry(problem);
-    if (link.name === "polling" || this.usable().length < 2) {
-      this.#down = true;
-      return this.retry(problem);
-    }
-    // The transport, or the server? Only the first is a reason to use a lesser one.
-    this.#strikes++;
-    return { probe: true, info: problem };
-  }
-
-  #probed() {
-    if (this.#down) { // it was the server: back to what was used before
-      this.#down = false;
-      this.#strikes = 0;
-      return {};
-    }
-    if (this.#strikes < (this.#worked.has(this.current) ? STRIKES : 1)) {
-      this.failures = this.#strikes;
-      return this.retry();
-    }
-    this.#worked.delete(this.current);
-    this.#strikes = 0;
-    this.#upgradeAt = this.#environment.now() + this.#upgradeGap;
-    const list = this.usable(), next = list[list.indexOf(this.current) + 1];
-    this.current = next || list[0];
-    return next ? {} : this.retry({}, this.#settings.callbackInterval);
-  }
-
-  /** After a poll: soon if it brought something or was held, else at the interval. */
-  #nextPoll(link) {
-    const { callbackInterval, backgroundCallbackInterval, retryChunkedAfterRequests } = this.#settings;
-    const elapsed = this.#environment.now() - link.since, hold = this.mayHold();
-    if (link.name === "long-polling" && !link.plain && ++this.#heldRequests >= retryChunkedAfterRequests) {
-      this.#heldRequests = 0;
-      if (this.usable().includes("streaming")) this.current = "streaming";
-    }
-    const held = !link.plain && elapsed > HELD;
-    const interval = hold ? callbackInterval : backgroundCallbackInterval;
-    const wait = link.progress || held || (link.greeting && hold) ? 0 : interval - elapsed;
-    return { after: Math.max(wait, this.#shortest) };
+  /** The transport for the next attempt. */
+  function choose() {
+    const list = usable();
+    if (!list.includes(plan.current)) plan.use(firstNotLeft(list) || list[0]);
+    return plan.current;
   }
 
   /** Whether the server may hold a poll now. */
-  mayHold() {
-    const { alwaysLongPoll, shouldLongPollCallback } = this.#settings;
-    return alwaysLongPoll || (shouldLongPollCallback ? shouldLongPollCallback() : !this.#environment.isHidden());
+  function mayHold() {
+    const { alwaysLongPoll, shouldLongPollCallback: callback } = settings;
+    return alwaysLongPoll || ((callback && guard("shouldLongPollCallback", callback)) ?? !isHidden());
   }
 
-  get #shortest() {
-    const { minHiddenPollInterval, minPollInterval } = this.#settings;
-    return this.#environment.isHidden() ? minHiddenPollInterval : minPollInterval;
+  function retry(problem, atLeast = 0, event = "fail") {
+    const least = isOffline ? settings.backgroundCallbackInterval : isHidden() ? settings.minHiddenPollInterval : 0;
+    const after = Math.max(backoff(failures || 1, lostAt && now() - lostAt, random(), settings), least, atLeast);
+    return { after, event, info: { ...problem, delay: after } };
   }
 
-  /** The Step after a failure. */
-  retry(problem, atLeast = 0) {
-    const { minPollInterval, maxPollInterval, backgroundCallbackInterval } = this.#settings;
-    const grown = minPollInterval * 2 ** Math.min(this.failures, 30);
-    // Jitter: not all clients of a server that restarts shall come at once.
-    const jittered = Math.min(grown, maxPollInterval) * (0.5 + this.#environment.random() / 2);
-    const after = Math.max(jittered, this.#offline ? backgroundCallbackInterval : this.#shortest, atLeast);
-    if (atLeast) this.notBefore = this.#environment.now() + atLeast;
-    return { after, info: { ...problem, delay: after } };
+  /** The server is there: was it the transport? */
+  function probed(took) {
+    const problem = suspicion, tooSlow = took > plan.patience;
+    suspicion = undefined;
+    plan.patience = Math.max(settings.firstChunkTimeout, 2 * took);
+    if (down || !problem || tooSlow) {
+      // It was the server, or the line: back to what was used before.
+      down = false;
+      return {};
+    }
+    const { current } = plan, hasWorked = memory.hasWorked(current) && !memory.isOnProbation(current) && !problem.isMute;
+    if (++strikes < (hasWorked ? STRIKES : 1)) return retry(problem);
+    memory.leave(current);
+    const list = usable(), rest = list.slice(list.indexOf(current) + 1), next = firstNotLeft(rest) || rest[0];
+    plan.use(next || list[0]);
+    return next ? {} : retry(problem, settings.callbackInterval); // the probes take the place of polling
   }
 
-  /** The browser says that the network has gone. */
-  wentOffline() {
-    this.#offline = true;
-    this.failures = 0;
-    return this.retry({ message: "offline" }); // slowly: a server on this machine is still there
+  /** A status from 400 on, or a page in place of a batch: who mends it? */
+  function answered(link, problem) {
+    const { status, code, retryAfter: header } = problem;
+    const asked = Math.max(header ? retryAfter(header, wallClock()) : 0, status === 429 ? LEAST_AFTER_429 : 0);
+    if (asked) {
+      suspicion = undefined; // the server has spoken for itself
+      plan.notBefore = now() + asked;
+      return retry({ ...problem, retry: true }, asked);
+    }
+    const told = { ...problem, retry: false };
+    if (code === "not_a_batch") return retry(told, LEAST_AFTER_PAGE);
+    // 404 may be a deployment; 408 and 425 ask to come again.
+    if (code !== "redirected" && !(status >= 400 && status < 500 && ![404, 408, 425].includes(status))) return undefined;
+    // Something before the bus refuses POST. A GET may still get through.
+    if (suspicion && !code && [400, 405].includes(status) && /^[we]/.test(plan.current))
+      return { event: "fail", info: told, ...probed(0) };
+    if (!renewed && [401, 403].includes(status) && areAsked(settings)) {
+      renewed = true; // with what they say now
+      return {};
+    }
+    return retry(told, settings.maxPollInterval, "refuse");
   }
 
-  wentOnline() {
-    this.#offline = false;
+  /** After a poll: soon if it brought something or was held, else at the interval. */
+  function nextPoll(link) {
+    const { callbackInterval, backgroundCallbackInterval, retryChunkedAfterRequests, minHiddenPollInterval, minPollInterval } = settings;
+    const elapsed = now() - link.since, hold = mayHold(), list = usable();
+    if (link.name === "long-polling" && !link.plain && ++heldRequests >= retryChunkedAfterRequests) {
+      heldRequests = 0;
+      if (list.indexOf("streaming") < list.indexOf(link.name) && list.includes("streaming")) plan.use("streaming");
+    }
+    const wasHeld = !link.plain && elapsed > HELD;
+    const interval = hold ? callbackInterval : backgroundCallbackInterval;
+    const wait = link.reconnect ?? (link.progress || wasHeld || (link.greeting && hold) ? 0 : interval - elapsed);
+    return { after: Math.max(wait, isHidden() ? minHiddenPollInterval : minPollInterval) };
   }
 
-  /** The state while there is no connection. */
-  get trouble() {
-    return this.#offline ? "offline" : this.inUse ? "reconnecting" : "connecting";
-  }
-
-  /** Whether other channels are a reason to come at once where there is no connection; a backoff goes on. */
-  get waitsForChannels() {
-    return !this.failures || this.#refused;
-  }
-
-  /** Whether it is time to leave a connection that works for a better transport. */
-  isBetterDue(now) {
-    const best = this.usable()[0];
-    const lesser = this.state === "connected" && this.inUse === this.current && this.current !== best;
-    if (now < this.#upgradeAt || !lesser || this.#environment.isHidden()) return false;
-    this.#upgradeGap = Math.min(this.#upgradeGap * 2, UPGRADE_MOST);
-    this.#upgradeAt = now + this.#upgradeGap;
-    this.#strikes = 0;
-    this.current = best;
-    return true;
-  }
+  return plan;
 }

@@ -2,23 +2,22 @@
 
 import { QUERY_LIMIT, endpoint } from "../wire.js";
 
-export function openWebSocket(link, { settings, environment, parameters, changed }) {
-  // No subprotocol: browsers hang up on a server that does not confirm it.
-  const first = new Map();
-  for (const one of link.asked) if (parameters(first.set(...one)).length > QUERY_LIMIT) first.delete(one[0]);
-  link.asked = first; // the rest follows when it is open
+export function openWebSocket(link, { settings, environment, changed }, { parameters }) {
+  // What does not fit into the address follows when it is open: all of it, grants included.
+  let query = parameters(link.asked);
+  if (query.length > QUERY_LIMIT) {
+    link.asked.clear();
+    query = parameters(link.asked, []);
+  }
   const page = environment.get("document")?.baseURI || environment.get("location")?.href;
-  const url = new URL(endpoint(settings, `ws?${parameters(first)}`), page);
+  const url = new URL(endpoint(settings, `ws?${query}`), page);
+  // No subprotocol: browsers hang up on a server that does not confirm it.
   const socket = new (environment.get("WebSocket"))(url.href.replace(/^http/, "ws"));
   link.close = () => socket.close();
-  link.send = (frame) => socket.send(JSON.stringify(frame));
-  link.deadline(settings.firstChunkTimeout);
   socket.onopen = () => {
-    if (!link.isCurrent()) return;
-    link.sawBytes();
-    link.spoke();
+    link.send = (frame) => socket.send(JSON.stringify(frame));
     changed();
   };
   socket.onmessage = (event) => link.take(event.data);
-  socket.onclose = ({ code, reason }) => link.ended({ message: `closed: ${code} ${reason}` });
+  socket.onclose = ({ code, reason }) => link.ended({ message: `closed: ${code} ${reason}`, closeCode: code });
 }

@@ -1,0 +1,22 @@
+// How long to wait after failures.
+
+const FIRST = 500; // ms
+const SHORT = 2000; // ms; the most while an outage is young
+const SHARE = 15; // of an outage that one wait takes at most
+
+/**
+ * Milliseconds until the next attempt: any time up to a bound, so that the clients of a server that restarts do not come at
+ * once. `failures`: in a row, from 1. `outage`: ms since the connection was lost. `random`: 0 to 1.
+ */
+export function backoff(failures, outage, random, { minPollInterval, maxPollInterval }) {
+  const most = Math.min(FIRST * 2 ** Math.min(failures, 30), Math.max(SHORT, outage / SHARE), maxPollInterval);
+  return Math.max(random * most, minPollInterval);
+}
+
+const LONGEST = 3600000; // ms; a server that says more is not believed
+
+/** Milliseconds that `Retry-After` asks for: seconds, or a date (RFC 9110, section 10.2.3). */
+export function retryAfter(header, wallClock) {
+  const ms = header * 1000 || Date.parse(header) - wallClock || 0;
+  return Math.min(Math.max(ms, 0), LONGEST);
+}

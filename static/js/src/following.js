@@ -1,0 +1,108 @@
+// Keeps the connection and the channels in step: what comes, what goes, and what is refused.
+
+import { areAsked, credentials } from "./credentials.js";
+import { positionsOf } from "./channels.js";
+
+const AGAIN = 30000; // ms until a channel is asked for again, where time mends it and the server does not say when
+const TIMES = ["unavailable", "internal", "timeout"]; // codes of whole commands that time mends
+
+export function makeFollowing(client) {
+  const { channels, environment, settings, emit } = client;
+  const { clearTimer, now, setTimer } = environment;
+  let timer, appliedAt = -Infinity;
+
+  /** Gathers changes: many in a row make one request, and no more requests than minPollInterval allows. */
+  function changed() {
+    clearTimer(timer);
+    if (client.running) timer = setTimer(apply, appliedAt + settings.minPollInterval - now());
+  }
+
+  function apply() {
+    if (now() < appliedAt + settings.minPollInterval) return changed(); // there was a request meanwhile
+    const { link } = client;
+    const { added, removed, moved } = channels.compare(client.asked);
+    if (!channels.wanted()[0]) return client.rest();
+    if (!link && client.isWaiting()) return;
+    const isSocket = link?.name === "websocket";
+    // A socket that is not open yet comes here again when it is.
+    if (![...added, ...removed, ...moved][0] || (isSocket && !link.send)) return client.ensure();
+    if (link) appliedAt = now();
+    if (!isSocket) return client.connect(link?.isProbe);
+    leave(link, removed);
+    follow(link, added.filter(({ channel }) => !link.asked.has(channel)), moved);
+  }
+
+  function leave(link, names) {
+    if (!names[0]) return;
+    for (const channel of names) link.asked.set(channel, null);
+    // Only when it is answered is it certain that nothing more of the old comes, and they may be followed again.
+    link.call({ unsubscribe: names }).finally(() => {
+      for (const channel of names) link.asked.delete(channel);
+      changed();
+    }).catch(() => {});
+  }
+
+  function follow(link, added, moved) {
+    const restarts = moved.map((entry) => ({ entry, channel: entry.channel, position: channels.restart(entry) }));
+    const all = [...added.map((entry) => ({ entry, channel: entry.channel, position: entry.position })), ...restarts];
+    if (!all[0]) return;
+    for (const one of all) link.asked.set(one.channel, one);
+    const failed = ({ code, message }) => {
+      const refusal = { code: code || "credentials", message, retry: !code || TIMES.includes(code) };
+      if (code !== "disconnected") channels.acceptRefusals(Object.fromEntries(all.map(({ channel }) => [channel, refusal])), link.asked);
+    };
+    credentials(settings, ({ grants }) => link.isCurrent() && link.call({ subscribe: positionsOf(all), grants: grants[0] && grants }).then((ok) => {
+      channels.acceptRefusals(ok.refused, link.asked);
+      const still = all.filter((one) => link.asked.get(one.channel) === one && channels.isFollowed(one.entry));
+      for (const one of still) {
+        if (restarts.includes(one)) channels.activate(one.entry, one.position);
+        channels.joined(one);
+      }
+    }).catch(failed), failed);
+  }
+
+  // ---- refusals ----
+
+  /** A channel was refused, by itself. */
+  function refused(entry, { code, message, retry = false, retry_after: seconds }) {
+    const { channel, subscriptions } = entry;
+    if (!entry.renewed && code === "forbidden" && areAsked(settings)) {
+      entry.renewed = true; // with fresh grants, before anybody is told
+      return changed();
+    }
+    const refusal = { code, message, retry };
+    entry.refused = { ...refusal, until: retry ? now() + (seconds * 1000 || AGAIN) : Infinity };
+    let told = emit("refused", { channel, ...refusal });
+    for (const one of subscriptions) {
+      one.settle();
+      const { onRefused } = one.handle;
+      if (onRefused) told = client.guard("onRefused", onRefused, { channel, ...refusal }) || true;
+    }
+    if (!told) environment.log("warn", "the server refused", channel, code, message);
+  }
+
+  return {
+    changed, refused,
+
+    /** A request was made that counts as one for a change. */
+    paced(at = now()) {
+      appliedAt = at;
+    },
+
+    /** A server that refuses a whole request for one channel's sake. Whether there was something to do about it. */
+    refusedAsWhole({ asked }, { status, field, ...refusal }) {
+      const isOne = status < 500 && !!asked.get(field);
+      if (isOne) channels.acceptRefusals({ [field]: { ...refusal, retry: false } }, asked);
+      return isOne;
+    },
+
+    /** Asks again for what was refused: all, or what is due by `until`. */
+    forgive(until = Infinity) {
+      for (const entry of channels.followed.values())
+        if (entry.refused?.until <= until) {
+          entry.refused = entry.renewed = undefined;
+          changed();
+        }
+    },
+  };
+}
