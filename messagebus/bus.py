@@ -46,6 +46,11 @@ class Bus(Lifecycle):
             self._blueprint = make_blueprint(self)
         return self._blueprint
 
+    @property
+    def has_blueprint(self) -> bool:
+        """Whether an app has asked for the blueprint."""
+        return self._blueprint is not None
+
     # --- publishing ---
 
     def publish(

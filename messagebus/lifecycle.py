@@ -85,12 +85,20 @@ class Lifecycle:
             self._options = self._merge()
         return self._options
 
+    @property
+    def own_url(self) -> str | None:
+        """The store that the program gave this bus by itself, in ``Bus(...)``, ``configure`` or a Flask app's config,
+        whatever is in force."""
+        url: str | None = self._given.get("url") or self._from_app.get("url")
+        return url
+
     def _merge(self, given: dict[str, Any] | None = None, from_app: dict[str, Any] | None = None) -> Options:
         return Options(
             **{
                 **settings.from_environment(),
                 **(self._from_app if from_app is None else from_app),
                 **(self._given if given is None else given),
+                **settings.from_command(),
             }
         )
 
@@ -201,6 +209,11 @@ class Lifecycle:
             if "gevent" not in sys.modules or gevent_is_in_charge():
                 with contextlib.suppress(Exception):
                     self._running_node()
+
+
+def buses() -> list[Lifecycle]:
+    """Every bus of the process."""
+    return list(_buses)
 
 
 def close_all() -> None:

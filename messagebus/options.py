@@ -1,9 +1,9 @@
 """Every setting: its default, its unit, what its edge values mean and when to change it.
 
-Settings come, the first that is given wins, from ``Bus(...)`` or ``configure(...)``, from ``app.config["MESSAGEBUS_"
-+ NAME]`` when the blueprint is registered, from the environment variable of the same name (numbers,
-``true``/``false``; a tuple is written comma-separated), and from the defaults below. The URL's last resort before its
-default is ``REDIS_URL``.
+Settings come, the first that is given wins, from the command line of ``messagebus serve``, from ``Bus(...)`` or
+``configure(...)``, from ``app.config["MESSAGEBUS_" + NAME]`` when the blueprint is registered, from the environment
+variable of the same name (numbers, ``true``/``false``; a tuple is written comma-separated), and from the defaults
+below. The URL's last resort before its default is ``REDIS_URL``.
 """
 
 from __future__ import annotations
@@ -169,6 +169,25 @@ def _check(name: str, value: object) -> None:
             raise InvalidOption(name, f"expected a function or None, not {value!r}")
     elif not isinstance(value, str) and not (value is None and "None" in kind):
         raise InvalidOption(name, f"expected a string, not one of type {type(value).__name__}")
+
+
+_command: dict[str, Any] = {}
+
+
+def set_from_command(**values: Any) -> None:
+    """Make settings those of every bus of this process, whatever the program gives them; for a command that was told
+    so. Before the program is imported.
+
+    Raises:
+        InvalidOption: A setting is unknown or out of range.
+    """
+    Options(**from_values(values))
+    _command.update(values)
+
+
+def from_command() -> dict[str, Any]:
+    """The settings of :func:`set_from_command`."""
+    return _command
 
 
 def from_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ LAYERS = [
     "_compat",
     "errors",
     "wire",
+    "urls",
     "codecs",
     "options",
     "message",

@@ -47,14 +47,16 @@ class HeldResponse(NamedTuple):
         sock = hijack.take(environ)
         if sock is None:
             return self._block(start_response, status, headers)
-        self.node.reactor.call_soon(self._adopt, sock, head)
+        self.node.reactor.call_soon(self._adopt, sock, head, bytes(environ.pop(hijack.EARLY_BYTES, b"")))
         return _hung_up(start_response)
 
-    def _adopt(self, sock: RawSocket, head: bytes) -> None:
+    def _adopt(self, sock: RawSocket, head: bytes, early: bytes) -> None:
         subscriber = self._make_subscriber(self.taken, head)
         reactor, limit = self.node.reactor, self.node.options.max_outbox
         subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
         take_in(self.node, subscriber, self.plan)
+        if early and self.taken is WEBSOCKET:  # a client may write behind its handshake
+            subscriber.on_data(early)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
         assert self.blocking is not None, "a transport that needs the socket is refused before"

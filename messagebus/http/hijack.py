@@ -31,6 +31,9 @@ from ..options import Environ
 
 HAND_OVER = "messagebus.hand_over"
 """In the environ of a server that gives its socket away by itself: a function that returns the descriptor."""
+EARLY_BYTES = "messagebus.early_bytes"
+"""In the environ of such a server, where a request asks for an upgrade: a bytearray, with what the client had sent
+behind the request once the socket is given away."""
 
 
 def can_take(environ: Environ) -> bool:

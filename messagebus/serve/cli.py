@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
-from .. import Bus, InvalidOption, MessageBus, __version__
-from .workers import CANNOT_START, allow_many_files, open_listener, serve_here, serve_with_workers
+from .. import InvalidOption, Options, __version__
+from .limits import Limits, allow_many_files
+from .listeners import SocketFile, inherited_binds, name_of, open_listener, parse_owner
+from .settings import Settings
+
+DEFAULT_BIND = "127.0.0.1:8000"
+_LIMITS = Limits()
 
 
 @click.group()
@@ -21,84 +27,200 @@ def main() -> None:
     """A durable message bus between Python processes and web pages."""
 
 
-@main.command()
-@click.argument("application", metavar="[MODULE:APP]", required=False)
-@click.option("--bind", default="127.0.0.1:8000", show_default=True, help="HOST:PORT or unix:PATH to listen on.")
-@click.option("--url", help="The store; without it, what the app or the environment says (MESSAGEBUS_URL, REDIS_URL).")
+def _limit(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
+    default = getattr(_LIMITS, name[2:].replace("-", "_"))
+    return click.option(name, type=kind, default=default, show_default=True, help=text)
+
+
+_SECONDS = click.FloatRange(min=0.1)
+_SECONDS_OR_0 = click.FloatRange(min=0.0)
+_COUNT = click.IntRange(min=1)
+_COUNT_OR_0 = click.IntRange(min=0)
+
+
+def _octal(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = int(value, 8)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 0o777:
+        raise click.BadParameter(f"{value!r} is not an octal mode, such as 660")
+    return number
+
+
+def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    try:
+        return parse_owner(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@main.command(context_settings={"max_content_width": 100})
+@click.argument("application", metavar="[APP]", required=False)
+@click.option(
+    "--bind",
+    multiple=True,
+    help=f"HOST:PORT, unix:PATH or fd://NUMBER to listen on; may be repeated. What systemd passes (LISTEN_FDS) comes "
+    f"first.  [default: {DEFAULT_BIND}]",
+)
+@click.option(
+    "--url",
+    help="The store of every bus in the process, whatever the app says. Without it: what the app or the environment "
+    "says (MESSAGEBUS_URL, REDIS_URL).",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to serve with.")
 @click.option(
-    "--allow-anonymous-publish", is_flag=True, help="Without MODULE:APP: take POST /message-bus/publish from anybody."
+    "--store-wait",
+    type=_SECONDS_OR_0,
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait at the start for a store that does not answer; then the command ends with code 2. 0: serve "
+    "all the same, and take the store as soon as it is there.",
 )
-@click.option("--access-log", is_flag=True, help="Log every request.")
-def serve(
-    application: str | None, bind: str, url: str | None, workers: int, allow_anonymous_publish: bool, access_log: bool
-) -> None:
-    """Serve a WSGI app that has the bus, or without one the bus alone, on gevent."""
-    if application and allow_anonymous_publish:
-        raise click.UsageError(
-            "--allow-anonymous-publish is for serving the bus alone; an app has its own routes to publish."
-        )
+@click.option("--start-timeout", type=_SECONDS, default=60.0, show_default=True, help="Seconds to load the app in.")
+@click.option(
+    "--stop-timeout",
+    type=_SECONDS_OR_0,
+    default=5.0,
+    show_default=True,
+    help="Seconds that requests which are being answered may take when the server, or a worker, ends.",
+)
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="Seconds without a sign of life after which a worker is killed and replaced.",
+)
+@_limit("--head-size", click.IntRange(min=1024), "Bytes of a request's head; 431 beyond.")
+@_limit("--head-timeout", _SECONDS, "Seconds for a head to arrive in; 408 beyond.")
+@_limit("--body-size", _COUNT_OR_0, "Bytes of a request's body; 413 beyond. 0: the app decides.")
+@_limit("--body-timeout", _SECONDS, "Seconds for a body to arrive in, and one more for each 500 bytes; 408 beyond.")
+@_limit("--send-timeout", _SECONDS, "Seconds that a client may leave an answer unread.")
+@_limit("--keep-alive", _SECONDS_OR_0, "Seconds a connection may stay open between requests. 0: none does.")
+@_limit("--connections", _COUNT, "Connections of a worker, its subscribers apart; 503 beyond, when none is idle.")
+@click.option(
+    "--connections-per-address",
+    type=_COUNT_OR_0,
+    help="Of them from one address; 503 beyond. 0: any number.  [default: 256, from public addresses alone]",
+)
+@click.option("--socket-mode", callback=_octal, metavar="OCTAL", help="Permissions of unix:PATH, such as 660.")
+@click.option(
+    "--socket-owner",
+    callback=_owner,
+    default="",
+    metavar="USER:GROUP",
+    help="Owner of unix:PATH, such as :www-data for a proxy of that group.",
+)
+@click.option("--umask", callback=_octal, metavar="OCTAL", help="The process's umask; 007 makes a unix:PATH 770.")
+@click.option("--pid-file", type=click.Path(dir_okay=False), help="Where to write the master process's number.")
+@click.option("--access-log", is_flag=True, help="Log every request to the standard error.")
+@click.option("--access-log-file", type=click.Path(dir_okay=False), help="Log every request there.")
+@click.option("--reload", is_flag=True, help="Start the workers anew when a file of the app changes; for development.")
+@click.option(
+    "--allow-anonymous-publish", is_flag=True, help="Without APP: take POST /message-bus/publish from anybody."
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Without APP: a name that the server is reached by, such as bus.example.org, or *.example.org, or * for any; "
+    "may be repeated. Loopback names and the host of --bind always are.",
+)
+@click.pass_context
+def serve(context: click.Context, /, application: str | None, bind: tuple[str, ...], **given: Any) -> None:
+    """Serve a WSGI app that has the bus, or without APP the bus alone, on gevent.
+
+    APP is module:app, module:create_app, "module:create_app('prod')", module or path/to/file.py. Where it is left out,
+    FLASK_APP counts.
+
+    \b
+    Signals to the first process:
+      TERM, INT   end in order; a second one ends at once
+      QUIT        end at once
+      HUP         start new workers, which load the app anew, then end the old ones
+      USR2        start a successor from new files beside this one; end this one with TERM
+      TTIN, TTOU  one worker more, one less
+    """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("messagebus").setLevel(logging.INFO)  # that an outage is over is as worth a line as its beginning
     allow_many_files()
-    if workers == 1:
-        _patch()
+    from_flask_app = False
+    alone = given["allow_anonymous_publish"] or given["allowed_hosts"]
+    if application and alone:
+        raise click.UsageError(
+            "--allow-anonymous-publish and --allowed-host are for serving the bus alone; an app has its own routes to "
+            "publish, and TRUSTED_HOSTS."
+        )
+    if not application and not alone and os.environ.get("FLASK_APP"):
+        application, from_flask_app = os.environ["FLASK_APP"], True
     try:
-        if url:
-            MessageBus.configure(url=url)
-        listener, name = open_listener(bind)
-    except (InvalidOption, ValueError) as error:
+        if given["url"] is not None:
+            Options(url=given["url"])
+    except InvalidOption as error:
         raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"cannot listen on {bind}: {error.strerror}") from None
-
-    def work() -> None:
-        if workers > 1:
-            _patch()
-        app, bus = _load(application, allow_anonymous_publish)
-        if workers > 1 and urlsplit(bus.options.url).scheme == "memory":
-            click.echo("Error: several workers need a store that they share: give --url redis://HOST:PORT/0", err=True)
-            sys.exit(CANNOT_START)
-        # Before the first client comes: after a restart they all come at once, and would wait for this together.
-        bus.start()
-        if application and "messagebus" not in getattr(app, "extensions", {"messagebus": None}):
-            click.echo("Warning: the app has not registered MessageBus.blueprint, so no page can connect.", err=True)
-        click.echo(f"messagebus listening on {name}, store {redacted(bus.options.url)}, process {os.getpid()}")
-        serve_here(listener, app, access_log)
-
-    if workers == 1:
-        work()
-    else:
-        sys.exit(serve_with_workers(listener, workers, work))
-
-
-def redacted(url: str) -> str:
-    """A URL without its password."""
-    parts = urlsplit(url)
-    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@", 1)
+    if given["umask"] is not None:
+        os.umask(given["umask"])
+    file = SocketFile(mode=given["socket_mode"], user=given["socket_owner"][0], group=given["socket_owner"][1])
+    binds, names = _listen(bind, file, context.get_parameter_source("bind") == ParameterSource.COMMANDLINE)
+    limits = Limits(**{name: given[name] for name in Limits.__dataclass_fields__})
+    settings = Settings(
+        application=application,
+        from_flask_app=from_flask_app,
+        anonymous_publish=given["allow_anonymous_publish"],
+        limits=limits,
+        names=tuple(names),
+        umask=_umask(),
+        **{
+            name: given[name]
+            for name in (
+                *("url", "workers", "start_timeout", "stop_timeout", "timeout", "store_wait"),
+                *("access_log", "access_log_file", "pid_file", "reload", "allowed_hosts"),
+            )
+        },
+    )
+    run(settings, binds, [path.removeprefix("unix:") for path in bind if path.startswith("unix:")])
 
 
-def _patch() -> None:
-    from gevent import monkey
+def run(settings: Settings, binds: list[str], unix_paths: list[str]) -> None:
+    """Serve until a signal ends it; the process ends with it."""
+    from .master import FAILED_TO_START, Application, Master
 
-    monkey.patch_all()
-
-
-def _load(application: str | None, anonymous_publish: bool) -> tuple[Callable[..., Any], Bus]:
-    """The app to serve, and its bus."""
-    if application is None:
-        from .standalone import make_app
-
-        return make_app(MessageBus, anonymous_publish=anonymous_publish), MessageBus
-    from werkzeug.utils import ImportStringError, import_string
-
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        app = import_string(application if ":" in application else f"{application}:app")
-    except ImportStringError as error:
-        click.echo(f"Error: cannot import {application}: {error.exception}", err=True)
-        sys.exit(CANNOT_START)
-    if not callable(app):
-        click.echo(f"Error: {application} is not a WSGI app, but of type {type(app).__name__}", err=True)
-        sys.exit(CANNOT_START)
-    return app, getattr(app, "extensions", {}).get("messagebus", MessageBus)
+        Master(Application(settings, binds), unix_paths).run()
+    except RuntimeError as error:  # the pid file is another's
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(FAILED_TO_START)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _listen(given: tuple[str, ...], file: SocketFile, explicit: bool) -> tuple[list[str], list[str]]:
+    """Open what to listen on, as descriptors for gunicorn, and name it to people."""
+    if "GUNICORN_FD" in os.environ:  # USR2: they are the predecessor's, and gunicorn takes them
+        inherited = [socket.socket(fileno=os.dup(int(number))) for number in os.environ["GUNICORN_FD"].split(",")]
+        names = [name_of(listener) for listener in inherited]
+        for listener in inherited:
+            listener.close()
+        return [DEFAULT_BIND], names
+    passed = inherited_binds()
+    if passed and explicit and not all(each.startswith("fd://") for each in given):
+        click.echo(f"Warning: --bind is left out of account: {len(passed)} sockets were passed (LISTEN_FDS)", err=True)
+    listeners = []
+    for bind in passed or given or (DEFAULT_BIND,):
+        try:
+            listeners.append(open_listener(bind, file))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        except OSError as error:
+            click.echo(f"Error: cannot listen on {bind}: {error.strerror}", err=True)
+            sys.exit(2)
+    names = [name_of(listener) for listener in listeners]
+    return [f"fd://{listener.detach()}" for listener in listeners], names

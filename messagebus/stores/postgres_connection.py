@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..errors import BackendUnavailable, InvalidOption
 from ..loop.poller import gevent_is_in_charge
+from ..urls import redact
 
 MAX_CONNECTIONS = 8
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``. Publishes follow each other
@@ -102,6 +103,8 @@ def connection_arguments(url: str, timeout: float) -> str:
 
 def describe(url: str) -> str:
     """Where a connection leads, without secrets."""
+    if redact(url).endswith("://***"):  # not as a URL should be: any part of it may be the password
+        return "the given URL"
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
     database = parts.path.strip("/")

@@ -358,7 +358,10 @@ def _connection(options: Options) -> tuple[type[Any], dict[str, Any]]:
     try:
         database = urlsplit(options.url).path.strip("/")
         if not options.url.startswith("unix:") and database and not database.isdecimal():
-            raise InvalidOption("url", f"the database must be a number, not {database!r}")
+            raise InvalidOption(
+                "url",
+                "the database must be a number; a / in the password is written %2F",
+            )
         from_url: dict[str, Any] = parse_url(options.url)  # type: ignore[no-untyped-call]
         connection_class = from_url.pop("connection_class", redis.Connection)
         arguments = {

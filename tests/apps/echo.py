@@ -64,9 +64,9 @@ def tried() -> str:
 @app.get("/handlers")
 def handlers() -> Response:
     """How many connections `messagebus serve` has an object for, this one's included; cycles are not waited for."""
-    from messagebus.serve.request_handler import Handler  # gevent, which not every server has patched in
+    from messagebus.serve.connection import Connection  # for this server alone
 
-    return jsonify(sum(type(thing) is Handler for thing in gc.get_objects()))
+    return jsonify(sum(type(thing) is Connection for thing in gc.get_objects()))
 
 
 @app.post("/publish")

@@ -90,7 +90,7 @@ def test_what_cannot_be_served_is_said_in_one_line(args: tuple[str, ...], messag
 def test_a_port_that_is_taken_is_said(serve_app: ServeApp) -> None:
     server = serve_app("serve")
     result = fail_to_serve("--bind", server.address)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "cannot listen" in result.stderr
 
 

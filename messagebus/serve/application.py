@@ -1,0 +1,28 @@
+"""Makes, in a worker, the WSGI app that the command was told to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .settings import Settings
+
+
+def make(settings: Settings) -> Callable[..., Any]:
+    """Ends the process with a line that says why where there is none."""
+    from .. import options
+    from ..bus import MessageBus
+    from ..errors import MessageBusError
+    from .load import CannotServe, load_application
+    from .worker import give_up
+
+    if settings.url is not None:
+        options.set_from_command(url=settings.url)
+    try:
+        if settings.application is not None:
+            return load_application(settings.application)
+        from .standalone import make_app
+
+        return make_app(MessageBus, anonymous_publish=settings.anonymous_publish)
+    except (CannotServe, MessageBusError) as error:
+        give_up(str(error))

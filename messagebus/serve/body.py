@@ -1,0 +1,49 @@
+"""A request's body as a WSGI application reads it: ``wsgi.input``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from werkzeug.exceptions import HTTPException
+
+
+class BodyError(HTTPException, OSError):
+    """A body that cannot be read to its end: malformed, cut off, too large or too slow. ``code`` is the status.
+
+    To Flask it is an answer of that status; to other programs an ``OSError``; the server answers where nobody did."""
+
+    code: int
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(description)
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.description)
+
+
+class Body(io.RawIOBase):
+    """A body that comes while it is read. Ends where the request does."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        """``read``: gives the next piece, empty at the end; raises :class:`BodyError`."""
+        self._read = read
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._rest or self._read()
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        self._rest = data[size:]
+        return size
+
+
+def open_body(begun: bytes, read: Callable[[], bytes]) -> io.BufferedReader:
+    """A stream of ``begun`` and what ``read`` gives after it."""
+    body = Body(read)
+    body._rest = begun
+    return io.BufferedReader(body, 64 * 1024)

@@ -1,0 +1,64 @@
+"""What ``messagebus serve`` was told, as its processes pass it on."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+
+from .limits import Limits
+
+KILL_SECONDS = 5.0
+"""How long a worker may take, beyond ``stop_timeout``, to end its buses and itself, before the master kills it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Each is an option of the command."""
+
+    application: str | None = None
+    """``None``: the bus alone."""
+    from_flask_app: bool = False
+    """It was not given, but stands in the variable ``FLASK_APP``."""
+    anonymous_publish: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    url: str | None = None
+    workers: int = 1
+    limits: Limits = field(default_factory=Limits)
+    access_log: bool = False
+    access_log_file: str | None = None
+    names: tuple[str, ...] = ()
+    """Where it listens, for people."""
+    start_timeout: float = 60.0
+    """Seconds in which a worker has to load the app."""
+    stop_timeout: float = 5.0
+    """Seconds that requests which are being answered may take when a worker ends."""
+    timeout: float = 30.0
+    """Seconds without a sign of life after which a worker is killed and replaced."""
+    store_wait: float = 10.0
+    pid_file: str | None = None
+    umask: int = 0
+    reload: bool = False
+
+
+class Flags:
+    """What the workers tell the master, in memory that they share: which of them serve. Each has a number, the
+    ``age`` that gunicorn gives it."""
+
+    _SIZE = 4096  # far more than there are at a time
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self._SIZE + 1)
+
+    @property
+    def served(self) -> bool:
+        """Whether a worker has ever come as far as to serve: the command has started, and ends no more because of a
+        worker that cannot."""
+        return self._memory[self._SIZE] == 1
+
+    def serves(self, age: int) -> bool:
+        return self._memory[age % self._SIZE] == 1
+
+    def set_serves(self, age: int, serves: bool) -> None:
+        self._memory[age % self._SIZE] = serves
+        if serves:
+            self._memory[self._SIZE] = 1

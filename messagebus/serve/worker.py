@@ -1,0 +1,183 @@
+"""A worker of ``messagebus serve``: a process that gevent has patched, with the app, its buses and the acceptor.
+
+gunicorn's master starts it, watches it and replaces it; see ``master``. Nothing of gevent or of the bus is imported
+before the fork: the master has no use for it."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gunicorn.workers.base import Worker as GunicornWorker
+
+from .settings import Flags, Settings
+
+if TYPE_CHECKING:
+    from ..bus import Bus
+
+logger = logging.getLogger("messagebus.serve")
+
+CANNOT_START = 3
+"""The exit code of a worker that says it is no use to start another; the master's own is 2 then."""
+STUCK = 70
+"""The exit code of a worker that the master has given up."""
+LOOK_SECONDS = 1.0
+HELD_AT_FORK = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that wait from the fork until the worker has handlers of its own: the master's would swallow them."""
+
+
+class Worker(GunicornWorker):  # type: ignore[misc]
+    """See the module."""
+
+    settings: Settings
+    flags: Flags
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.settings, self.flags = self.app.settings, self.app.flags
+        self._buses: list[Bus] = []
+        self._end: Any = None  # an event
+        self._grace = self.settings.stop_timeout
+
+    # --- what gunicorn calls ---
+
+    def init_process(self) -> None:
+        """Everything, from the fork to the end."""
+        from gevent import monkey
+
+        monkey.patch_all()
+        from gevent.event import Event
+
+        self._end = Event()
+        # Until the first sign of life, which is when the app has been loaded.
+        at = time.monotonic() + self.settings.start_timeout - self.settings.timeout
+        os.utime(self.tmp.fileno(), (at, at))
+        super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # A terminal's Ctrl-C and hangup come to the whole group; what they mean for a worker, the master says.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        # While the app is loaded; run() has others.
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, lambda *_: sys.exit(0))
+        # The master's last word to a worker that gives no sign of life. faulthandler says where it stands, also from
+        # within a function that is not Python, and then comes the function here, if it still can.
+        signal.signal(signal.SIGABRT, lambda *_: os._exit(STUCK))
+        faulthandler.enable()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_AT_FORK)
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        if getattr(self.wsgi, "__module__", None) == "gunicorn.util":
+            return  # --reload, and the app has a syntax error: it says so to whoever asks
+        self._start_buses()
+
+    def run(self) -> None:
+        """Serve until the master says to stop, or is no more."""
+        import gevent
+
+        from ..lifecycle import close_all
+        from .acceptor import Acceptor
+        from .access_log import AccessLog
+
+        settings = self.settings
+        gevent.signal_handler(signal.SIGTERM, self._stop, settings.stop_timeout)
+        gevent.signal_handler(signal.SIGQUIT, self._stop, 0.0)
+        gevent.signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        with_log = settings.access_log or settings.access_log_file is not None
+        acceptor = Acceptor(
+            [each.sock for each in self.sockets],
+            self.wsgi,
+            settings.limits,
+            AccessLog(settings.access_log_file) if with_log else None,
+            multiprocess=self.cfg.workers > 1,
+        )
+        # What stands now stays to the end. Under load the collector would look at all of it again and again, a
+        # twentieth of the time.
+        gc.collect()
+        gc.freeze()
+        acceptor.start()
+        self.flags.set_serves(self.age, True)
+        self._say_so()
+        gevent.spawn(self._give_signs_of_life)
+        while self.alive and not self._end.is_set() and not self._is_orphan():
+            self._end.wait(LOOK_SECONDS)
+        # Streams end, WebSockets close with 1001, and their clients come back elsewhere. The buses go on for what the
+        # app still answers.
+        ending = [gevent.spawn(bus.end_subscribers) for bus in self._buses]
+        left = acceptor.stop(self._grace)
+        if left:
+            logger.warning("%d requests were not answered within %g s, and are cut off", left, self._grace)
+        gevent.joinall(ending, timeout=1.0)
+        close_all()
+
+    # --- ours ---
+
+    def _start_buses(self) -> None:
+        import click
+
+        from ..errors import MessageBusError
+        from .load import CannotServe, check_urls, served_buses, wait_for_stores
+
+        settings = self.settings
+        first = not self.flags.served
+        try:
+            self._buses = served_buses(settings.application is None)
+            check_urls(self._buses, settings.url, settings.workers)
+            if first:
+                wait_for_stores(self._buses, settings.store_wait)
+            # Before the first client comes: after a restart they all come at once, and would wait for this together.
+            for bus in self._buses:
+                bus.start()
+        except (CannotServe, MessageBusError) as error:
+            give_up(str(error))
+        if not self._buses and first:
+            click.echo("Warning: the app has not registered MessageBus.blueprint, so no page can connect.", err=True)
+
+    def _say_so(self) -> None:
+        import click
+
+        from ..urls import redact
+
+        stores = ", ".join(dict.fromkeys(redact(bus.options.url) for bus in self._buses)) or "none"
+        names = ", ".join(self.settings.names)
+        click.echo(f"messagebus listening on {names}, {self._what()}store {stores}, process {os.getpid()}")
+
+    def _what(self) -> str:
+        return f"app {self.settings.application} (FLASK_APP), " if self.settings.from_flask_app else ""
+
+    def _stop(self, grace: float) -> None:
+        self._grace = min(self._grace, grace)
+        self.alive = False
+        self._end.set()
+
+    def _is_orphan(self) -> bool:
+        if self.ppid == os.getppid():
+            return False
+        logger.warning("the master process is gone; ending")
+        return True
+
+    def _give_signs_of_life(self) -> None:
+        import gevent
+
+        while True:
+            self.notify()
+            gevent.sleep(LOOK_SECONDS)
+
+
+def give_up(message: str) -> NoReturn:
+    """End the process, which cannot serve, with one line."""
+    import click
+
+    with contextlib.suppress(OSError):
+        click.echo(f"Error: {message}", err=True)
+    sys.exit(CANNOT_START)
