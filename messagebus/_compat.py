@@ -14,6 +14,23 @@ from inspect import unwrap
 PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # There is no public way to the socket of a connection, which the feed reads in bulk and shuts down to be woken.
     "redis": {"redis.connection:AbstractConnection": ("_sock",)},
+    # The master of `messagebus serve` does some things in another way; gunicorn documents its hooks and workers alone.
+    "gunicorn": {
+        "gunicorn.arbiter:Arbiter": (
+            *("LISTENERS", "START_CTX", "WORKERS", "_stats", "log", "master_pid", "num_workers", "reexec_pid"),
+            *("handle_int", "handle_term", "halt", "kill_worker", "murder_workers", "reap_workers", "reload", "run"),
+            *("signal", "spawn_worker", "spawn_workers", "start", "stop", "wait_for_signals", "worker_age"),
+        ),
+        "gunicorn.workers.base:Worker": (
+            "aborted",
+            "app",
+            "init_process",
+            "init_signals",
+            "load_wsgi",
+            "notify",
+            "tmp",
+        ),
+    },
 }
 """Distribution -> ``module:class`` -> members of it, be they methods or what ``__init__`` sets."""
 

@@ -21,8 +21,11 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.systemd import sd_notify
 
+from .._compat import check
 from .settings import KILL_SECONDS, Flags, Settings
 from .worker import CANNOT_START, HELD_AT_FORK, Worker
+
+check("gunicorn")
 
 logger = logging.getLogger("messagebus.serve")
 
