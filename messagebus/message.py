@@ -18,6 +18,7 @@ from .codecs import Codec
 from .errors import InvalidChannel, InvalidData, InvalidSite, InvalidTargets, MessageTooLarge
 
 STATUS_CHANNEL = "/__status"
+REFUSED_CHANNEL = "/__refused"
 GAP_CHANNEL = "/__gap"
 SITE_SEPARATOR = "$|$"
 PIPE_ESCAPE = "$$123$$"
@@ -279,3 +280,8 @@ def gap_message(gaps: dict[str, tuple[int | None, int]]) -> Message:
     """Tells a client what is gone: channel -> (after, before), the ids in between; after ``None``: all it ever knew."""
     data = {channel: {"after": after, "before": before} for channel, (after, before) in gaps.items()}
     return Message(-1, -1, GAP_CHANNEL, encode_json(data))
+
+
+def refused_message(refused: dict[str, dict[str, Any]]) -> Message:
+    """Tells a client which channels it gets nothing of, and why."""
+    return Message(-1, -1, REFUSED_CHANNEL, encode_json(refused))

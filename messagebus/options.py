@@ -73,7 +73,7 @@ class Options:
 
     # --- what a request may hold ---
     max_channels: int = 200
-    """Channels of one subscriber; more are refused with 400."""
+    """Channels of one subscriber; more are refused, and as many grants are read."""
     max_request_body: int = 256 * 1024
     """Bytes of a poll's body; more are refused with 413."""
     max_frame_size: int = 256 * 1024

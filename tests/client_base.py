@@ -10,7 +10,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -61,9 +61,12 @@ class Client(ABC):
         last_event_id: int | None = None,
         receive_buffer: int | None = None,
         timeout: float = 8.0,
+        takes_refusals: bool = False,
+        grants: Iterable[str] = (),
     ) -> None:
         """``epoch``: what the client sends as ``__epoch``, ``None`` for nothing. ``receive_buffer``: bytes that the
-        kernel may receive before the client reads. ``timeout``: seconds for any one read."""
+        kernel may receive before the client reads. ``timeout``: seconds for any one read. ``takes_refusals``: whether
+        it asks to be told of channels that are refused one by one."""
         self.url = url
         self.positions: dict[str, int | str] = dict(positions)
         self.client_id = client_id or secrets.token_hex(16)
@@ -72,12 +75,18 @@ class Client(ABC):
         self.last_event_id = last_event_id
         self.receive_buffer = receive_buffer
         self.timeout = timeout
+        self.takes_refusals = takes_refusals
+        self.grants = list(grants)
         self.batches: list[Batch] = []
         self.received: list[Message] = []
         """Messages of the channels, without statuses and gaps."""
         self.statuses: list[dict[str, int]] = []
         """The positions that each status told, without those that told the epoch alone."""
         self.gaps: list[dict[str, Any]] = []
+        self.refused: dict[str, dict[str, Any]] = {}
+        """Channel -> why it was refused."""
+        self.waits: list[int] = []
+        """The milliseconds that the server told it to come back after."""
         self.connections = 0
         """How many times it has connected, where a connection outlives a batch."""
         self._unread: deque[Message] = deque()
@@ -157,8 +166,11 @@ class Client(ABC):
             if channel == "/__status":
                 assert number == len(batch) - 1, "a status is the last of its batch"
                 self._take_status(data)
+            elif channel == "/__refused":
+                assert number == 0, "refusals are the first of their batch"
+                self.refused.update(data)
             elif channel == "/__gap":
-                assert number == 0, "a gap is the first of its batch"
+                assert all(m["channel"] == "/__refused" for m in batch[:number]), "a gap comes before the messages"
                 self.gaps.append(data)
             else:
                 global_ids.append(message["global_id"])
@@ -170,6 +182,8 @@ class Client(ABC):
 
     def _take_status(self, data: dict[str, Any]) -> None:
         self.epoch = data.pop("__epoch", self.epoch)
+        if "__reconnect" in data:
+            self.waits.append(data.pop("__reconnect"))
         assert set(data) <= set(self.positions)
         self.positions.update(data)
         if data:
@@ -179,6 +193,10 @@ class Client(ABC):
         query = {channel: str(position) for channel, position in self.positions.items()}
         if self.epoch is not None:
             query["__epoch"] = self.epoch
+        if self.takes_refusals:
+            query["__refusals"] = "t"
+        if self.grants:
+            query["__grants"] = ",".join(self.grants)
         return query
 
     def _path(self, end: str) -> str:

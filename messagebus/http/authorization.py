@@ -8,12 +8,16 @@ from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from typing import NamedTuple
 
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
+from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..hub.permissions import read_grants
-from ..hub.subscribe_request import SubscribeRequest
+from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest
 from ..options import Environ
+from .channels import Refusals
+from .refusals import RETRY_SECONDS
 
 HookContext = Callable[[Environ], AbstractContextManager[Request]]
 """An environ -> its request, as hooks expect to find it once the request itself is over."""
@@ -30,13 +34,43 @@ def asks_anybody(node: Node) -> bool:
     return node.access.hooks or bool(node.options.protected_channels)
 
 
-def forbidden(node: Node, request: Request, subscribe: SubscribeRequest) -> list[str]:
-    """Those of the channels that the client may not subscribe to. Calls the app's hooks, which may block and raise."""
+def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
+    """The request without the channels that this client may not subscribe to. Calls the app's hooks, which may block
+    and raise.
+
+    Raises:
+        ChannelRefused: One is refused, and the client does not take that for the one channel.
+    """
     if not asks_anybody(node):
-        return []
-    options, params = node.options, subscribe.params
-    granted = read_grants(options.secret_key, params.grants, subscribe.identity.client_id, subscribe.site_id)
-    return node.access.refused(request, params.positions, options.protected_channels, granted)
+        return subscribe
+    options, params, client_id = node.options, subscribe.params, subscribe.identity.client_id
+    grants = list(dict.fromkeys(params.grants))
+    granted = read_grants(options.secret_key, grants[: options.max_channels], client_id, subscribe.site_id)
+    refusals = Refusals(params.takes_refusals)
+    for channel in params.positions:
+        try:
+            if node.access.may_subscribe(request, channel, options.protected_channels, granted):
+                continue
+        except Exception as error:
+            if not params.takes_refusals:
+                raise
+            refusals.add(channel, _failed(node, channel, error))
+        else:
+            reason = f"{channel}: this client may not subscribe to it"
+            if len(grants) > options.max_channels:
+                reason += f"; of {len(grants)} grants, the first {options.max_channels} were read (max_channels)"
+            refusals.add(channel, ChannelRefusal("forbidden", reason))
+    return subscribe._replace(params=params.refuse(refusals.found))
+
+
+def _failed(node: Node, channel: str, error: Exception) -> ChannelRefusal:
+    """What a client is told of a hook that has raised."""
+    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+        return ChannelRefusal("forbidden", f"{channel}: {error.description or error.name}")
+    if isinstance(error, BackendUnavailable):
+        return ChannelRefusal("unavailable", f"{channel}: the store gave no answer", True, RETRY_SECONDS)
+    node.report(error, f"the authorize hook of {channel}")
+    return ChannelRefusal("internal", f"{channel}: {type(error).__name__}", True)
 
 
 class Handshake(NamedTuple):
@@ -53,9 +87,9 @@ class Handshake(NamedTuple):
         environ |= {"wsgi.input": BytesIO(), "wsgi.errors": sys.stderr, "wsgi.version": (1, 0)}
         return cls(environ, context, grants)
 
-    def forbidden(self, node: Node, subscribe: SubscribeRequest) -> list[str]:
+    def authorize(self, node: Node, subscribe: SubscribeRequest) -> SubscribeRequest:
         """As the function of that name; the grants of the handshake count as well."""
         params = subscribe.params
         subscribe = subscribe._replace(params=params._replace(grants=(*params.grants, *self.grants)))
         with self.context(self.environ) as request:
-            return forbidden(node, request, subscribe)
+            return authorize(node, request, subscribe)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from ..errors import BackendUnavailable, InvalidChannel, InvalidData, InvalidPosition
+from ..errors import BackendUnavailable, InvalidData
 from ..hub.joining import Join, put_due
 from ..hub.node import Node
 from ..hub.permissions import matches
@@ -19,18 +19,14 @@ from ..hub.recovery import CatchUp
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Phase, Subscriber
 from ..message import check_channel, store_name
-from ..wire import parse_position
 from .authorization import Handshake
+from .channels import CODES, ChannelRefused, Refusals, read_positions
 
 logger = logging.getLogger("messagebus.http")
 
 MAX_UNANSWERED = 100
 """Commands of one client that may wait for the store or the feed."""
-_CODES: dict[type[Exception], str] = {
-    InvalidChannel: "invalid_channel",
-    InvalidPosition: "invalid_position",
-    BackendUnavailable: "unavailable",
-}
+_CODES: dict[type[Exception], str] = {**CODES, BackendUnavailable: "unavailable", InvalidData: "invalid_data"}
 
 
 class CommandError(Exception):
@@ -45,11 +41,11 @@ class CommandError(Exception):
         """What a client is told of an error; one of ours goes into the log."""
         if isinstance(error, CommandError):
             return error
+        if isinstance(error, ChannelRefused):
+            return CommandError(error.refusal.code, str(error))
         for kind in type(error).__mro__:
             if kind in _CODES:
                 return CommandError(_CODES[kind], str(error))
-        if isinstance(error, InvalidData):
-            return CommandError("invalid_data", str(error))
         logger.error("a command failed", exc_info=error)
         return CommandError("internal", type(error).__name__)
 
@@ -64,6 +60,8 @@ class Caller(NamedTuple):
     """The open connection that the command came by, where it is one."""
     handshake: Handshake | None = None
     """``None``: it may subscribe to everything."""
+    takes_refusals: bool = False
+    """Whether it is told of channels that are refused one by one."""
 
 
 class Command(ABC):
@@ -77,7 +75,7 @@ class Command(ABC):
         """Check it; changes nothing. ``value``: what stands at the verb; ``command``: all of it.
 
         Raises:
-            CommandError, InvalidChannel, InvalidPosition: It is not carried out.
+            CommandError, InvalidChannel, ChannelRefused: It is not carried out.
         """
 
     def perform_at_once(self) -> Any:
@@ -102,19 +100,20 @@ class Subscribe(Command):
         if not isinstance(value, dict):
             raise CommandError("bad_request", "subscribe: expected an object of channels and positions")
         assert caller.subscriber is not None
-        positions = {check_channel(channel): parse_position(channel, position) for channel, position in value.items()}
-        names = {channel.name for channel in caller.subscriber.channels}
-        names |= {store_name(channel, caller.site_id) for channel in positions}
+        followed = {channel.name for channel in caller.subscriber.channels}
         limit = caller.node.options.max_channels
-        if len(names) > limit:
-            raise CommandError("too_many_channels", f"{len(names)} channels; max_channels allows {limit}")
+        refusals = Refusals(caller.takes_refusals)
+        positions = read_positions(
+            value, refusals, limit - len(followed), limit, lambda name: store_name(name, caller.site_id) in followed
+        )
         grants = command.get("grants", [])
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise CommandError("bad_request", "grants: expected a list of tokens")
         self._caller = caller
         self._subscriber = caller.subscriber
         # Whoever is connected was told the epoch, so that a position beyond the last id means nothing.
-        params = SubscribeParams(positions, caller.node.hub.epoch, grants=tuple(grants))
+        epoch = caller.node.hub.epoch
+        params = SubscribeParams(positions, epoch, None, tuple(grants), caller.takes_refusals, refusals.found)
         self._request = SubscribeRequest(caller.identity, caller.site_id, params)
 
     def perform_at_once(self) -> SubscriptionPlan | None:
@@ -122,17 +121,19 @@ class Subscribe(Command):
 
     def perform(self) -> SubscriptionPlan:
         caller = self._caller
-        for channel in caller.handshake.forbidden(caller.node, self._request) if caller.handshake else ():
-            raise CommandError("forbidden", f"{channel}: this client may not subscribe to it")
-        return caller.node.plan(self._request)
+        request = self._request
+        return caller.node.plan(
+            request if caller.handshake is None else caller.handshake.authorize(caller.node, request)
+        )
 
     def complete(
         self, result: SubscriptionPlan, answer: Callable[[dict[str, Any]], None], done: Callable[[], None]
     ) -> None:
         subscriber, hub = self._subscriber, self._caller.node.hub
+        refused = {channel: why.to_json() for channel, why in result.request.params.refused.items()}
 
         def joined(due: CatchUp) -> None:
-            answer({})
+            answer({"refused": refused} if refused else {})
             put_due(hub, subscriber, due, tells_epoch=False)
             if subscriber.state is Phase.LIVE:
                 hub.set_live(subscriber)
@@ -204,7 +205,7 @@ def read_command(caller: Caller, command: object) -> Command:
     """The command in a JSON value.
 
     Raises:
-        CommandError, InvalidChannel, InvalidPosition: There is none, or it is malformed.
+        CommandError, InvalidChannel, ChannelRefused: There is none, or it is malformed.
     """
     if not isinstance(command, dict):
         raise CommandError("bad_request", "a command is a JSON object")

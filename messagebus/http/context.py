@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from werkzeug.wrappers import Request
 
 from ..errors import BusClosed
@@ -11,8 +9,8 @@ from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..message import Message
 from . import parsing
-from .authorization import Handshake, HookContext, asks_anybody, forbidden
-from .refusals import HTTPRefusal, unavailable
+from .authorization import Handshake, HookContext, asks_anybody, authorize
+from .refusals import unavailable
 
 
 class RequestContext:
@@ -26,16 +24,11 @@ class RequestContext:
         self._hook_context = hook_context
 
     def admit(self, params: SubscribeParams) -> SubscribeRequest:
-        """Find out who asks, and refuse whoever may not have what was asked for."""
+        """Find out who asks, and what it may have of what it asks for."""
         if self.node.access.off:
             raise unavailable("the bus is off")
         identity, site_id = parsing.identify(self.request, self.client_id, self.options)
-        subscribe = SubscribeRequest(identity, site_id, params)
-        for channel in forbidden(self.node, self.request, subscribe):
-            raise HTTPRefusal(
-                HTTPStatus.FORBIDDEN, "forbidden", f"{channel}: this client may not subscribe to it", channel
-            )
-        return subscribe
+        return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params))
 
     def plan(self, subscribe: SubscribeRequest) -> SubscriptionPlan:
         """Read what it takes to tell what is due now."""
@@ -49,7 +42,7 @@ class RequestContext:
         hub, subscribe = self.node.hub, plan.request
         while (due := hub.due_now(plan.cursors, plan.snapshots, subscribe.identity)) is None:
             plan = self.plan(subscribe)
-        return due.batch(hub.epoch, subscribe.lacks_epoch(hub.epoch, unasked=False))
+        return [*subscribe.notices(), *due.batch(hub.epoch, subscribe.lacks_epoch(hub.epoch, unasked=False))]
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
         """What an open WebSocket asks by when its client subscribes to more; ``None`` where everybody may."""

@@ -12,12 +12,12 @@ from urllib.parse import parse_qsl
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
-from ..errors import InvalidChannel, InvalidPosition
 from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity, id_key
-from ..message import check_channel, check_site
+from ..message import check_site
 from ..options import Options
-from ..wire import CLIENT_ID, Position, parse_position
+from ..wire import CLIENT_ID
+from .channels import Refusals, read_positions
 from .origins import is_allowed, is_same
 from .refusals import HTTPRefusal
 
@@ -25,6 +25,9 @@ NO_GROUPS: frozenset[bytes] = frozenset()
 """One for all: Python makes a new one each time, and 15,000 subscribers would keep as many."""
 OWN_KEYS = 32
 """Keys that start with ``__``, of which a request may have some beside its channels."""
+NAMED_CHANNELS = 10
+"""So many times ``max_channels`` a request may name that takes refusals; those beyond the first ``max_channels`` are
+refused one by one. With more it is not read."""
 
 
 def check_method(request: Request, *allowed: str) -> None:
@@ -49,11 +52,13 @@ def check_client_id(client_id: str) -> None:
 
 def read_poll(request: Request, options: Options) -> SubscribeParams:
     """A poll's body, a form or JSON."""
-    kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    environ = request.environ
+    takes_refusals = "__refusals=t" in environ.get("QUERY_STRING", "").split("&")
+    kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _read_params(_json_pairs(_read_body(request, options)), options)
+        return _read_params(_json_pairs(_read_body(request, options)), options, takes_refusals)
     if kind in ("application/x-www-form-urlencoded", ""):
-        return _read_params(_form_pairs(request, options), options)
+        return _read_params(_form_pairs(request, options), options, takes_refusals)
     raise HTTPRefusal(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
@@ -123,9 +128,11 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
     )
 
 
-def _read_params(pairs: Mapping[str, object], options: Options) -> SubscribeParams:
+def _read_params(pairs: Mapping[str, object], options: Options, takes_refusals: bool = False) -> SubscribeParams:
     asked = {key: value for key, value in pairs.items() if not key.startswith("__")}
-    if len(asked) > options.max_channels:
+    takes_refusals = takes_refusals or pairs.get("__refusals") in ("t", True)
+    limit = options.max_channels
+    if len(asked) > (limit * NAMED_CHANNELS if takes_refusals else limit):
         raise _too_many(options)
     sequence, epoch = pairs.get("__seq"), pairs.get("__epoch")
     if sequence is not None:
@@ -137,22 +144,16 @@ def _read_params(pairs: Mapping[str, object], options: Options) -> SubscribePara
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch"
         )
-    grants = pairs.get("__grants", "")
-    tokens = grants.split(",") if isinstance(grants, str) else grants
+    given = pairs.get("__grants", "")
+    tokens = given.split(",") if isinstance(given, str) else given
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "malformed", "__grants: expected tokens, separated by commas", "__grants"
         )
-    return SubscribeParams(_read_positions(asked), epoch, sequence, tuple(token for token in tokens if token))
-
-
-def _read_positions(asked: Mapping[str, object]) -> dict[str, Position]:
-    try:
-        return {check_channel(channel): parse_position(channel, value) for channel, value in asked.items()}
-    except InvalidChannel as error:
-        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), str(error.channel)[:100]) from None
-    except InvalidPosition as error:
-        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_position", str(error), error.channel) from None
+    refusals = Refusals(takes_refusals)
+    positions = read_positions(asked, refusals, limit, limit, None)
+    grants = tuple(token for token in tokens if token)
+    return SubscribeParams(positions, epoch, sequence, grants, takes_refusals, refusals.found)
 
 
 def _too_many(options: Options) -> HTTPRefusal:
@@ -162,7 +163,7 @@ def _too_many(options: Options) -> HTTPRefusal:
 
 
 def _query_pairs(text: bytes, options: Options, field: str) -> dict[str, object]:
-    if text.count(b"&") > options.max_channels + OWN_KEYS:
+    if text.count(b"&") > options.max_channels * NAMED_CHANNELS + OWN_KEYS:
         raise _too_many(options)
     try:
         return dict(parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict"))

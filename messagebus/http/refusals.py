@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
+from .channels import ChannelRefused
+
 NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
 JSON_HEADERS = [
     ("Content-Type", "application/json; charset=utf-8"),
@@ -32,6 +34,14 @@ class HTTPRefusal(Exception):
 
     def body(self) -> bytes:
         return json.dumps({"error": error_object(self.code, str(self), self.field)}).encode()
+
+
+def refuse_channel(refused: ChannelRefused) -> HTTPRefusal:
+    """The refusal of a whole request for one of its channels."""
+    code = refused.refusal.code
+    status = HTTPStatus.FORBIDDEN if code == "forbidden" else HTTPStatus.BAD_REQUEST
+    field = refused.channel[:100] if code == "invalid_channel" else refused.channel
+    return HTTPRefusal(status, code, str(refused), field)
 
 
 def unavailable(message: str) -> HTTPRefusal:

@@ -30,9 +30,10 @@ from ..transports import (
 )
 from . import hijack, parsing, static_files
 from .authorization import Handshake, HookContext, plain_context
+from .channels import ChannelRefused
 from .context import RequestContext
 from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded
-from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, unavailable
+from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
 
 SUBPROTOCOL = "messagebus.v1"
 STREAM = [
@@ -107,6 +108,8 @@ def _route(node: Node, request: Request, path: str, context: HookContext) -> Ans
     parsing.check_client_id(first)
     try:
         return serve(RequestContext(node, request, first, context))
+    except ChannelRefused as refused:
+        raise refuse_channel(refused) from None
     except BackendUnavailable:
         raise unavailable("the store is unavailable, come back") from None
 

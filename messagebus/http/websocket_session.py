@@ -30,13 +30,24 @@ _OPEN = (Phase.OPENING, Phase.LIVE)
 class WebSocketSubscriber(Subscriber):
     """See the module. Everything but what commands may have to wait for happens in the reactor's loop."""
 
-    __slots__ = ("_allowance", "_allowed_at", "_commands", "_fragments", "_handshake", "_node", "_reader", "_site_id")
+    __slots__ = (
+        "_allowance",
+        "_allowed_at",
+        "_commands",
+        "_fragments",
+        "_handshake",
+        "_node",
+        "_reader",
+        "_site_id",
+        "_takes_refusals",
+    )
 
     def __init__(self, node: Node, request: SubscribeRequest, head: bytes, handshake: Handshake | None) -> None:
         """``handshake``: what to ask by who may subscribe to what; ``None``: everybody may."""
         super().__init__(node.hub, WEBSOCKET, request.identity, head, None)
         self._node = node
         self._site_id = request.site_id
+        self._takes_refusals = request.params.takes_refusals
         self._handshake = handshake
         self._reader: FrameReader | None = None  # only while a frame is incomplete
         self._fragments: list[bytes] | None = None
@@ -123,7 +134,7 @@ class WebSocketSubscriber(Subscriber):
             return
         fields = said if isinstance(said, dict) else {}
         try:
-            command = read_command(Caller(self._node, self.identity, self._site_id, self, self._handshake), said)
+            command = read_command(self._caller(), said)
             result = command.perform_at_once()
         except Exception as error:
             self._fail(fields, error)
@@ -132,6 +143,9 @@ class WebSocketSubscriber(Subscriber):
             self._complete(fields, command, result)
         else:
             self._node.reactor.spawn(partial(self._perform, fields, command))
+
+    def _caller(self) -> Caller:
+        return Caller(self._node, self.identity, self._site_id, self, self._handshake, self._takes_refusals)
 
     def _perform(self, fields: dict[str, Any], command: Command) -> None:
         """Where it may block."""

@@ -7,10 +7,11 @@ may block."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..errors import FEED_LOST, BackendUnavailable, BusClosed
+from ..message import Message
 from ..transports import join_batch
 from .hub import Hub
 from .recovery import CatchUp
@@ -89,7 +90,7 @@ def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> No
 
     def go_live(due: CatchUp) -> None:
         tells_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
-        put_due(hub, subscriber, due, tells_epoch)
+        put_due(hub, subscriber, due, tells_epoch, plan.request.notices())
         if subscriber.state is Phase.OPENING:
             hub.set_live(subscriber)
             subscriber.on_live()
@@ -98,9 +99,9 @@ def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> No
         Join(node, subscriber, plan, go_live).start()
 
 
-def put_due(hub: Hub, subscriber: Subscriber, due: CatchUp, tells_epoch: bool) -> None:
-    """Put out what is due, as the first batch where the transport wants one."""
-    batch = due.batch(hub.epoch, tells_epoch)
+def put_due(hub: Hub, subscriber: Subscriber, due: CatchUp, tells_epoch: bool, notices: Sequence[Message] = ()) -> None:
+    """Put out what is due, behind the ``notices``, as the first batch where the transport wants one."""
+    batch = [*notices, *due.batch(hub.epoch, tells_epoch)]
     if batch or (subscriber.transport.begins and subscriber.state is Phase.OPENING):
         data = subscriber.transport.encode(join_batch(batch), hub.global_id)
         # The bound is for those who do not read, not for those who were away: what they asked for comes on top.

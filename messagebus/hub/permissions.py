@@ -22,8 +22,6 @@ Filter = Callable[[Message], bool]
 ReportError = Callable[[Exception, str], object]
 
 _SALT = "messagebus.grant"
-MAX_GRANTS = 100
-"""Grants of one request; more are not looked at."""
 
 
 def matches(pattern: str, channel: str) -> bool:
@@ -49,16 +47,13 @@ class Access:
     def hooks(self) -> bool:
         return bool(self._hooks)
 
-    def refused(
-        self, request: Request, channels: Iterable[str], protected: Sequence[str], granted: Callable[[str], bool]
-    ) -> list[str]:
-        """Those of the channels that a request may not subscribe to.
+    def may_subscribe(
+        self, request: Request, channel: str, protected: Sequence[str], granted: Callable[[str], bool]
+    ) -> bool:
+        """Whether a request may subscribe to a channel.
 
         A valid grant suffices. Otherwise every hook whose pattern fits has to agree, and for a protected channel
         there has to be one. What a hook raises is raised."""
-        return [channel for channel in channels if not self._may(request, channel, protected, granted)]
-
-    def _may(self, request: Request, channel: str, protected: Sequence[str], granted: Callable[[str], bool]) -> bool:
         hooks = [hook for pattern, hook in self._hooks if matches(pattern, channel)]
         closed = any(matches(pattern, channel) for pattern in protected)
         if not hooks and not closed:
@@ -110,17 +105,19 @@ def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | No
 def read_grants(
     secret: str | None, tokens: Iterable[str], client_id: str, site_id: str | None
 ) -> Callable[[str], bool]:
-    """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another's allow
-    nothing."""
+    """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another's allow nothing.
+    To read one takes about 20 µs: the caller bounds their number."""
     if secret is None:
         return lambda channel: False
     grants: list[tuple[str, float]] = []
     signer = _signer(secret)
-    for token in list(tokens)[:MAX_GRANTS]:
+    for token in tokens:
         try:
             pattern, expires, for_client, for_site = signer.loads(token)
         except (BadSignature, ValueError, TypeError):
             continue
+        if not isinstance(pattern, str) or not isinstance(expires, (int, float)):
+            continue  # of another program with the same secret
         if for_client in (None, client_id) and for_site == site_id:
             grants.append((pattern, expires))
     return lambda channel: any(time.time() < expires and matches(pattern, channel) for pattern, expires in grants)

@@ -4,13 +4,29 @@ HTTP request."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..message import store_name
+from ..message import Message, refused_message, store_name
 from ..wire import Position
 from .recovery import Cursor
 from .subscriber import Identity
 from .window import BacklogSnapshot
+
+
+class ChannelRefusal(NamedTuple):
+    """Why a client gets nothing of a channel that it has asked for."""
+
+    code: str
+    """For programs; see docs/protocol.md."""
+    message: str
+    retry: bool = False
+    """Whether time mends it; otherwise a person has to."""
+    retry_after: float | None = None
+    """Seconds, where that is known."""
+
+    def to_json(self) -> dict[str, Any]:
+        told = {"code": self.code, "message": self.message, "retry": self.retry}
+        return told if self.retry_after is None else {**told, "retry_after": self.retry_after}
 
 
 class SubscribeParams(NamedTuple):
@@ -23,6 +39,17 @@ class SubscribeParams(NamedTuple):
     sequence: int | None = None
     """The ``__seq`` of a poll."""
     grants: tuple[str, ...] = ()
+    takes_refusals: bool = False
+    """Whether the client is told of channels that are refused one by one; otherwise one fails the request."""
+    refused: Mapping[str, ChannelRefusal] = {}
+    """By channel, and so not among ``positions``."""
+
+    def refuse(self, refused: Mapping[str, ChannelRefusal]) -> SubscribeParams:
+        """The same without these channels."""
+        if not refused:
+            return self
+        positions = {channel: position for channel, position in self.positions.items() if channel not in refused}
+        return self._replace(positions=positions, refused={**self.refused, **refused})
 
 
 class SubscribeRequest(NamedTuple):
@@ -43,6 +70,11 @@ class SubscribeRequest(NamedTuple):
             name = store_name(channel, self.site_id)
             cursors.append(Cursor(channel, name, message_id, global_id, stale and knows_something, strict))
         return cursors
+
+    def notices(self) -> list[Message]:
+        """What the client is told of the request itself, in the first batch."""
+        refused = self.params.refused
+        return [refused_message({name: why.to_json() for name, why in refused.items()})] if refused else []
 
     def lacks_epoch(self, store_epoch: str | None, unasked: bool) -> bool:
         """Whether the client has to be told the store's epoch: it named another one, or none and is told

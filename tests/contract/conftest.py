@@ -58,8 +58,9 @@ class World:
             return json.loads(response.read())
 
 
-def run(kind: str, redis: RedisServer, **env: str) -> Iterator[World]:
-    """``serve`` on Redis, everything else on the memory of its one process."""
+def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **env: str) -> Iterator[World]:
+    """``serve`` on Redis, everything else on the memory of its one process. ``traceback``: the one error that may be
+    in its log."""
     with contextlib.ExitStack() as stack:
         bus = None
         if kind == "serve":
@@ -68,10 +69,11 @@ def run(kind: str, redis: RedisServer, **env: str) -> Iterator[World]:
             env = {"MESSAGEBUS_URL": redis.url, **env}
             bus = stack.enter_context(contextlib.closing(Bus(url=redis.url)))
         settings = {name.upper(): value for name, value in env.items()}
-        server = stack.enter_context(contextlib.closing(Server(kind, APP, env=settings)))
+        server = stack.enter_context(contextlib.closing(Server(kind, app, env=settings)))
         server.start()
         yield World(server, bus)
-        assert "Traceback" not in server.output(), server.output()[-5000:]
+        tracebacks = server.output().count("Traceback")
+        assert tracebacks == (server.output().count(traceback) if traceback else 0), server.output()[-5000:]
 
 
 @pytest.fixture(scope="module", params=["flask", "serve"])

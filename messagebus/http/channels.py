@@ -1,0 +1,66 @@
+"""The channels that a client asks for, read one by one: those that it gets, and those that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..errors import InvalidChannel, InvalidPosition
+from ..hub.subscribe_request import ChannelRefusal
+from ..message import check_channel
+from ..wire import Position, parse_position
+
+CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
+
+
+class ChannelRefused(Exception):
+    """A channel is refused, and with it all that was asked for: the client takes no refusals of single channels."""
+
+    def __init__(self, channel: str, refusal: ChannelRefusal) -> None:
+        super().__init__(refusal.message)
+        self.channel = channel
+        self.refusal = refusal
+
+
+class Refusals:
+    """The channels that a client does not get, by name."""
+
+    def __init__(self, one_by_one: bool) -> None:
+        """``one_by_one``: whether the client takes them so."""
+        self._one_by_one = one_by_one
+        self.found: dict[str, ChannelRefusal] = {}
+
+    def add(self, channel: str, refusal: ChannelRefusal) -> None:
+        """Raises ChannelRefused where the client does not take refusals one by one."""
+        if not self._one_by_one:
+            raise ChannelRefused(channel, refusal)
+        self.found[channel] = refusal
+
+
+def read_positions(
+    asked: Mapping[str, object], refusals: Refusals, room: int, limit: int, is_followed: Callable[[str], bool] | None
+) -> dict[str, Position]:
+    """Channel -> position, for the first ``room`` channels that are in order; the others go to the refusals.
+
+    ``limit``: the number of channels that a client may follow, to be told. ``is_followed``: whether it follows a
+    channel already, so that it takes no room.
+
+    Raises:
+        ChannelRefused: As ``Refusals.add`` does.
+    """
+    positions: dict[str, Position] = {}
+    for channel, value in asked.items():
+        try:
+            position = parse_position(check_channel(channel), value)
+        except (InvalidChannel, InvalidPosition) as error:
+            refusals.add(channel, ChannelRefusal(CODES[type(error)], str(error)))
+            continue
+        if is_followed is None or not is_followed(channel):
+            if room <= 0:
+                refusals.add(
+                    channel,
+                    ChannelRefusal("too_many_channels", f"{channel}: max_channels allows {limit} channels at a time"),
+                )
+                continue
+            room -= 1
+        positions[channel] = position
+    return positions
