@@ -17,7 +17,7 @@ from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import Message, encode_envelope
 from messagebus.options import Options
 from messagebus.publishing.publisher import Publisher
-from messagebus.stores import StoreState
+from messagebus.stores import Listener, StoreState
 from messagebus.transports import Transport
 
 from .planning import StubPlanner, request_for
@@ -68,7 +68,7 @@ class Paper:
         return [m["global_id"] for batch in self.batches for m in batch if m["channel"] == NAME]
 
 
-class LateFeed:
+class LateFeed(Listener):
     """A process whose feed comes when the test says so, over a store that others publish to."""
 
     def __init__(self, kept: int, window: int) -> None:

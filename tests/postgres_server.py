@@ -32,13 +32,13 @@ def _binaries() -> Path:
 
 
 # PostgreSQL refuses to run as root, and so its files have to be the other user's.
-_AS_USER: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+AS_USER: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
 
 
 def _directory() -> tempfile.TemporaryDirectory[str]:
     directory = tempfile.TemporaryDirectory(prefix="messagebus-postgres-")
-    if _AS_USER:
-        shutil.chown(directory.name, **_AS_USER)
+    if AS_USER:
+        shutil.chown(directory.name, **AS_USER)
     return directory
 
 
@@ -53,7 +53,7 @@ def _pristine() -> tempfile.TemporaryDirectory[str]:
         *(str(_binaries() / "initdb"), "-D", f"{directory.name}/data", "-U", USER, "-E", "UTF8", "--locale=C"),
         *("--no-sync", "-A", "scram-sha-256", f"--pwfile={password_file}"),
     ]
-    result = subprocess.run(command, cwd=directory.name, capture_output=True, text=True, **_AS_USER)
+    result = subprocess.run(command, cwd=directory.name, capture_output=True, text=True, **AS_USER)
     assert result.returncode == 0, result.stdout + result.stderr
     return directory
 
@@ -67,7 +67,7 @@ class PostgresServer:
         self.data = self.directory / "data"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        subprocess.run(["cp", "-r", f"{_pristine().name}/data", str(self.data)], check=True, **_AS_USER)
+        subprocess.run(["cp", "-r", f"{_pristine().name}/data", str(self.data)], check=True, **AS_USER)
 
     def url_of(self, database: str = "postgres", password: str = PASSWORD) -> str:
         return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{database}"
@@ -104,14 +104,14 @@ class PostgresServer:
             command += ["-c", setting]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **_AS_USER
+                command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **AS_USER
             )
         process = self.process
 
         def answers() -> bool:
             assert process.poll() is None, f"PostgreSQL ended: {log.read_text()}"
             try:
-                with self.client():
+                with psycopg.connect(self.unix_url, connect_timeout=5):
                     return True
             except psycopg.OperationalError:
                 return False

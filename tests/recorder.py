@@ -6,16 +6,17 @@ import threading
 from collections.abc import Sequence
 
 from messagebus.message import Message
-from messagebus.stores import StoreState
+from messagebus.stores import Listener, StoreState
 
 
-class Recorder:
+class Recorder(Listener):
     """Everything a feed told, in order: ``("started", state)``, ``("message", message)``, ``("lost", state)``,
     ``("healthy", bool)``."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, object]] = []
         self.threads: set[threading.Thread] = set()
+        self.known: list[Message] = []
 
     def _note(self, kind: str, value: object) -> None:
         self.threads.add(threading.current_thread())
@@ -34,6 +35,9 @@ class Recorder:
 
     def healthy(self, healthy: bool) -> None:
         self._note("healthy", healthy)
+
+    def newest(self) -> Sequence[Message]:
+        return self.known
 
     @property
     def messages(self) -> list[Message]:

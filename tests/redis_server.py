@@ -51,12 +51,14 @@ class RedisServer:
         """A plain client, as any other program has. Close it, or use it in ``with``."""
         return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, protocol=2, **options)
 
-    def start(self) -> RedisServer:
+    def start(self, *, hidden: bool = False) -> RedisServer:
+        """``hidden``: only to be found by its unix socket, until ``show``."""
         log = self.directory / "log"
+        command = [*self._command, "--port", "0"] if hidden else self._command
         with log.open("ab") as output:
-            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         process = self.process
-        with self.client() as client:
+        with redis.Redis(unix_socket_path=str(self.socket), password=self.password) as client:
 
             def answers() -> bool:
                 assert process.poll() is None, f"redis-server ended: {log.read_text()}"
@@ -67,6 +69,11 @@ class RedisServer:
 
             eventually(answers, message="redis-server does not answer")
         return self
+
+    def show(self) -> None:
+        """Listen on the port, too, after a start as ``hidden``. Needs Redis 7."""
+        with redis.Redis(unix_socket_path=str(self.socket), password=self.password) as client:
+            client.config_set("port", self.port)
 
     def kill(self) -> None:
         """As the kernel would: at once, without a word to the clients or the disk."""

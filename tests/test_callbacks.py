@@ -12,14 +12,14 @@ from messagebus.errors import BackendUnavailable
 from messagebus.hub.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
 from messagebus.message import Message, encode_data, encode_envelope, store_name
 from messagebus.options import Options
-from messagebus.stores import StoreState
+from messagebus.stores import Listener, StoreState
 from messagebus.stores.memory import MemoryStore
 from tests.eventually import eventually
 
 CHAT = Scope("/chat", None)
 
 
-class Bench:
+class Bench(Listener):
     """Callbacks with a store, and a feed between them that can be held back."""
 
     def __init__(self) -> None:

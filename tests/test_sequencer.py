@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Message
 from messagebus.stores import StoreState
-from messagebus.stores.sequencer import Entry, Gate, Sequencer, Unreadable
+from messagebus.stores.sequencer import Entry, Gate, Sequencer, Trace, Unreadable
 
 from .recorder import Recorder
 
@@ -30,11 +30,34 @@ class Store:
         self.live: list[Entry] = []
         self.available = True
         self.epochs = True
+        self.epoch = "epoch 1"
+        self.renewed: list[str | None] = []
+        """The epochs that somebody wanted to be over."""
 
     def named_state(self) -> StoreState:
         if not self.available:
             raise BackendUnavailable("gone")
-        return StoreState(self.global_id, f"epoch {self.life}" if self.epochs else None)
+        return StoreState(self.global_id, self.epoch if self.epochs else None)
+
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        if not self.available:
+            raise BackendUnavailable("gone")
+        self.renewed.append(epoch)
+        if epoch == self.epoch:
+            self.epoch = f"renewed {len(self.renewed)}"
+        return self.named_state()
+
+    def contradicts(self, traces: Sequence[Trace]) -> bool:
+        if not self.available:
+            raise BackendUnavailable("gone")
+        places = {(trace.name, trace.message_id): trace for trace in traces}
+        by_id = {trace.global_id: trace for trace in traces}
+        return any(
+            found not in (None, Trace.of(entry))
+            for entry in self.kept
+            if isinstance(entry, Message)
+            for found in (places.get((entry.name, entry.message_id)), by_id.get(entry.global_id))
+        )
 
     def entries(self, after: int) -> Sequence[Entry]:
         if not self.available:
@@ -44,7 +67,7 @@ class Store:
     def publish(self, count: int = 1) -> None:
         for _ in range(count):
             self.global_id += 1
-            new = Message(self.global_id, self.life, "/a", b"null")
+            new = Message(self.global_id, self.global_id, "/a", b"%d" % self.life)
             self.kept.append(new)
             self.live.append(new)
 
@@ -52,6 +75,13 @@ class Store:
         self.life += 1
         self.global_id = 0
         self.kept = []
+        self.epoch = f"epoch {self.life}"
+
+    def go_back(self, count: int) -> None:
+        """An older copy of the data takes its place, without the last ``count`` messages."""
+        self.life += 1
+        self.global_id -= count
+        self.kept = [entry for entry in self.kept if entry.global_id <= self.global_id]
 
 
 class Feed:
@@ -65,7 +95,7 @@ class Feed:
         self.sequencer.prepare()
         self.store.live = []
         self.store.publish(between)
-        self.sequencer.catch_up()
+        self.sequencer.resume()
 
     def read(self, count: int | None = None) -> None:
         entries = self.store.live[:count]
@@ -194,6 +224,121 @@ def test_an_epoch_that_appears_later_is_no_reset(feed: Feed) -> None:
     assert feed.recorder.told("lost") == []
 
 
+@pytest.mark.parametrize("published", [0, 3, 4, 10])
+def test_a_store_that_went_back_between_two_connections_is_given_another_epoch_before_that_is_told(
+    feed: Feed, published: int
+) -> None:
+    feed.connect()
+    feed.store.publish(20)
+    feed.read()
+    feed.store.go_back(3)
+    feed.store.publish(published)
+    feed.connect()
+    assert feed.recorder.told("lost") == [StoreState(17 + published, "renewed 1")]
+    feed.connect()
+    feed.store.publish()
+    feed.read()
+    assert feed.recorder.ids == [*range(1, 21), 18 + published]
+    assert feed.store.renewed == ["epoch 1"]
+
+
+def test_who_comes_second_to_a_store_that_went_back_leaves_it_the_epoch_that_it_was_given(feed: Feed) -> None:
+    second = Feed(feed.store)
+    for each in (feed, second):
+        each.connect()
+    feed.store.publish(5)
+    live = [*feed.store.live]
+    for each in (feed, second):
+        each.sequencer.received(live)
+    feed.store.go_back(1)
+    feed.store.publish(2)
+    for each in (feed, second):
+        each.connect()
+        assert each.recorder.told("lost") == [StoreState(6, "renewed 1")]
+    assert feed.store.renewed == ["epoch 1"]
+
+
+def test_ids_that_go_back_on_the_stream_give_the_store_another_epoch(feed: Feed) -> None:
+    feed.connect()
+    feed.store.publish(5)
+    feed.read()
+    feed.store.go_back(2)
+    feed.store.publish(1)
+    feed.read()
+    assert feed.recorder.told("lost") == [StoreState(3, "renewed 1")]
+    assert feed.recorder.ids == [1, 2, 3, 4, 5, 4]
+
+
+def test_a_store_that_cannot_be_given_another_epoch_yet_is_tried_again_before_anybody_is_told(feed: Feed) -> None:
+    feed.connect()
+    feed.store.publish(5)
+    feed.read()
+    feed.store.go_back(2)
+    feed.store.publish(1)
+    feed.store.available = False
+    with pytest.raises(BackendUnavailable):
+        feed.read()
+    assert feed.recorder.told("lost") == []
+    feed.store.available = True
+    feed.store.publish(5)
+    feed.connect()
+    assert feed.recorder.told("lost") == [StoreState(9, "renewed 1")]
+
+
+def test_an_older_copy_with_an_epoch_that_was_over_is_not_taken_for_that_life(feed: Feed) -> None:
+    feed.connect()
+    feed.store.publish(5)
+    feed.read()
+    feed.store.go_back(1)
+    feed.connect()
+    feed.store.publish(5)
+    feed.store.epoch = "epoch 1"
+    feed.connect()
+    assert [state.epoch for state in feed.recorder.told("lost") if isinstance(state, StoreState)] == [
+        "renewed 1",
+        "renewed 2",
+    ]
+
+
+def test_an_announcement_that_the_epoch_is_another_one_is_heard_among_messages(feed: Feed) -> None:
+    feed.connect()
+    feed.store.publish(2)
+    feed.store.renew_epoch("epoch 1")
+    feed.store.live.append(Message(-1, -1, "/__epoch", b"null"))
+    feed.store.publish(2)
+    feed.read(3)
+    feed.read()
+    assert feed.recorder.told("lost") == [StoreState(4, "renewed 1")]
+    assert feed.recorder.ids == [1, 2]
+
+
+def test_without_an_announcement_a_busy_feed_learns_of_the_epoch_when_it_asks(feed: Feed) -> None:
+    feed.connect()
+    feed.store.publish(2)
+    feed.read()
+    feed.sequencer.check_epoch()
+    assert feed.recorder.told("lost") == []
+    feed.store.renew_epoch("epoch 1")
+    feed.sequencer.check_epoch()
+    assert feed.recorder.told("lost") == [StoreState(2, "renewed 1")]
+
+
+@pytest.mark.parametrize("went_back", [False, True])
+def test_where_messages_are_lost_a_channel_whose_ids_began_again_is_found_by_its_newest_message(
+    feed: Feed, went_back: bool
+) -> None:
+    feed.connect()
+    feed.store.publish(5)
+    feed.read()
+    feed.recorder.known = [Message(3, 7, "/b", b"1")]
+    feed.store.publish(5)
+    del feed.store.kept[:-1]
+    if went_back:
+        feed.store.kept[0] = Message(10, 7, "/b", b"1")
+    feed.connect()
+    assert feed.recorder.told("lost") == [StoreState(10, "renewed 1" if went_back else "epoch 1")]
+
+
 def test_an_unreadable_message_uses_its_id_and_is_left_out(feed: Feed) -> None:
     feed.connect()
     feed.store.publish(3)
@@ -238,6 +383,7 @@ STEPS = st.lists(
         st.tuples(st.just("trim"), st.integers(0, 8)),
         st.tuples(st.just("fail"), st.integers(1, 6)),
         st.tuples(st.just("reset"), st.just(0)),
+        st.tuples(st.just("go back"), st.integers(1, 6)),
     ),
     max_size=40,
 )
@@ -277,6 +423,14 @@ def test_whatever_happens_every_message_comes_once_and_in_order_or_is_said_to_be
             feed.read()
             store.reset()
             store.publish()
+        elif step == "go back" and store.global_id > count:
+            feed.connect()
+            feed.read()
+            lives = len(feed.recorder.told("lost"))
+            store.go_back(count)
+            store.publish(count + 1)
+            feed.connect()
+            assert len(feed.recorder.told("lost")) == lives + 1
     store.publish()
     feed.connect()
     feed.read()

@@ -16,7 +16,7 @@ from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
 from ..publishing.publisher import Publisher
-from ..stores import Feed, StoreState
+from ..stores import Feed, Listener, StoreState
 from .callbacks import Callbacks
 from .hub import Hub
 from .permissions import Access
@@ -30,7 +30,7 @@ FILES_LEFT_TO_THE_APP = 100
 """Open files that subscribers may not use up: the server's, the application's, the store's."""
 
 
-class Node:
+class Node(Listener):
     """See the module. Its methods are safe from any thread or greenlet."""
 
     def __init__(self, publisher: Publisher, callbacks: Callbacks, access: Access) -> None:

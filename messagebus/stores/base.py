@@ -1,4 +1,4 @@
-"""The contract of a store. Every backend passes ``tests/contract/test_backend.py``; nothing else is asked of it.
+"""The contract of a store. Every backend passes ``tests/contract/test_store.py``; nothing else is asked of it.
 
 A *name* is a channel as the store keeps it (``message.store_name``). A backend makes its connections, threads and locks
 when it is first used, never when it is made: it may be made before ``gevent.monkey.patch_all()`` or before a fork.
@@ -14,8 +14,14 @@ from typing import NamedTuple, Protocol
 from ..message import Ids, Message
 
 IDS_AGE_FACTOR = 4
-"""How many times longer than its backlog a channel's ids are remembered: while clients still hold old ones, the ids
-must not begin again at 1."""
+LEAST_IDS_AGE = 24 * 3600
+"""Seconds."""
+
+
+def ids_age(max_backlog_age: int) -> int:
+    """Seconds after the last publish for which the last id of a channel is remembered: longer than its backlog, while
+    clients still hold old ids. (Later the ids go on higher: they never begin again in one life of the store.)"""
+    return max(max_backlog_age * IDS_AGE_FACTOR, LEAST_IDS_AGE)
 
 
 class StoreState(NamedTuple):
@@ -24,7 +30,8 @@ class StoreState(NamedTuple):
     global_id: int
     """The last global id; 0 in an empty store."""
     epoch: str | None
-    """Random name of this life of the store; ``None`` before this package published a message or began a feed."""
+    """Random name of this life of the store; ``None`` before this package published a message or began a feed. In one
+    life no id is given twice."""
 
 
 class Backlog(NamedTuple):
@@ -72,31 +79,41 @@ class Publication(NamedTuple):
     max_backlog_age: int
 
 
-class Listener(Protocol):
+class Listener(ABC):
     """Who hears a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher.
 
     None may block, or publish."""
 
+    @abstractmethod
     def started(self, state: StoreState) -> None:
         """The feed stands: every message after ``state.global_id`` will come.
 
         The state has an epoch even if the store is empty, unless the store cannot be written to."""
 
+    @abstractmethod
     def received(self, messages: Sequence[Message]) -> None:
         """The next messages in the order of their global ids, with no hole before or between them.
 
         (But for messages of other programs that cannot be decoded: those are logged and left out.)"""
 
+    @abstractmethod
     def lost(self, state: StoreState) -> None:
-        """Messages were lost for good, or the store was reset: nothing that is known of it counts any more.
+        """Messages were lost for good, or the store has begun another life: nothing that is known of it counts any
+        more.
 
-        The feed goes on after ``state.global_id``."""
+        The feed goes on after ``state.global_id``. In another life ``state.epoch`` is another one."""
 
+    @abstractmethod
     def healthy(self, healthy: bool) -> None:
         """The feed's connection went down or cannot be made (``False``), or is up again and has caught up (``True``).
 
         Not called where all is well from the beginning. ``True`` comes after the ``started``, ``received`` or
         ``lost`` of the catching up."""
+
+    def newest(self) -> Sequence[Message]:
+        """The newest message that it knows of each channel it follows; the feed compares them with the store before it
+        says that messages were lost, to tell whether a channel's ids have begun again."""
+        return ()
 
 
 class Feed(Protocol):
@@ -120,8 +137,8 @@ class Store(ABC):
 
         Message ids are without holes per name, global ids over all names. Every ``clear_every``-th message trims the
         name's backlog to the newest ``max_backlog_size``, and the global one to ``max_global_backlog_size``; after
-        ``max_backlog_age`` seconds without a publish the backlog is gone; its ids go on for four times that. A short
-        age of one name never shortens the global backlog's.
+        ``max_backlog_age`` seconds without a publish the backlog is gone; its ids go on, one by one for
+        :func:`ids_age`, at a higher one later. A short age of one name never shortens the global backlog's.
 
         Raises:
             BackendUnavailable: No answer came; the message may or may not have been stored.
@@ -162,12 +179,20 @@ class Store(ABC):
         """The last global id and the epoch, read as one."""
 
     @abstractmethod
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        """Begin another life, unless the epoch is no longer this one; all feeds say ``lost``. Returns the state, with
+        the epoch that holds now.
+
+        For whoever notices that the store has gone back: an older copy of its data, or ids that were given twice. Their
+        positions would look right to those who come back, were it not another epoch."""
+
+    @abstractmethod
     def listen(self, listener: Listener) -> Feed:
         """Begin to feed a listener, and return without waiting for the store; ``started`` says that the feed stands.
 
         Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. What a feed missed
-        meanwhile it reads from the global backlog; where that no longer holds all of it, or the store was reset,
-        ``lost`` is called.
+        meanwhile it reads from the global backlog; where that no longer holds all of it, or the store was reset or has
+        gone back, ``lost`` is called. A store that has gone back has been given another epoch before.
         """
 
     @abstractmethod

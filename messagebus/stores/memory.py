@@ -1,7 +1,8 @@
 """The store of one process: the reference of the contract, without I/O.
 
-It forgets as the Redis store does: a channel's backlog after ``max_backlog_age`` without a publish, its ids after four
-times that. The global backlog holds pointers into the channels' backlogs: what a channel no longer keeps is gone there.
+It forgets as the Redis store does: a channel's backlog after ``max_backlog_age`` without a publish, the channel itself
+after ``ids_age``. The global backlog holds pointers into the channels' backlogs: what a channel no longer keeps is gone
+there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from itertools import islice
 from ..errors import BusClosed
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState
+from .base import Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState, ids_age
+
+FORGOTTEN = 1 << 16
+"""Channels that are forgotten are remembered together in so many groups, each with the highest id that one had: a
+channel that comes back goes on above it. So does a new one of the same group."""
 
 
 class _Log:
@@ -66,6 +71,7 @@ class MemoryStore(Store):
     def _forget(self) -> None:
         self._channels: dict[str, _Log] = {}
         self._expiries: list[tuple[float, str]] = []  # a heap with exactly one entry for each channel
+        self._forgotten: dict[int, int] = {}  # group -> highest id
         self._global: deque[tuple[int, str, int]] = deque()  # global_id, name, message_id; global ids without holes
         self._global_until = 0.0
         self._global_id = 0
@@ -98,7 +104,7 @@ class MemoryStore(Store):
         now = self._clock()
         self._expire(now)
         channel = self._live(name, now)
-        message_id = channel.last_id + 1 if channel else 1
+        message_id = 1 + (channel.last_id if channel else self._forgotten.get(hash(name) % FORGOTTEN, 0))
         # Before anything changes: it raises for what is no envelope.
         message = decode_message(self._global_id + 1, message_id, name, envelope, self._options.transport_codec)
         if channel is None:
@@ -108,7 +114,7 @@ class MemoryStore(Store):
         self._named_state()
         channel.last_id = message_id
         channel.backlog_until = now + age
-        channel.ids_until = now + age * IDS_AGE_FACTOR
+        channel.ids_until = now + ids_age(age)
         channel.messages.append(message)
         if message_id % self._options.clear_every == 0:
             while len(channel.messages) > size:
@@ -122,13 +128,10 @@ class MemoryStore(Store):
         return message
 
     def _live(self, name: str, now: float) -> _Log | None:
-        """The channel without what has expired of it."""
+        """The channel without what has expired of it. (Its ids go on until it is swept away.)"""
         channel = self._channels.get(name)
         if channel is not None and channel.backlog_until <= now:
             channel.messages.clear()
-            if channel.ids_until <= now:
-                # Its entry in the heap stays: begin again under it instead of deleting and adding one.
-                channel.last_id = 0
         return channel
 
     def _expire(self, now: float) -> None:
@@ -143,6 +146,8 @@ class MemoryStore(Store):
             if channel.ids_until <= now:
                 heapq.heappop(self._expiries)
                 del self._channels[name]
+                group = hash(name) % FORGOTTEN
+                self._forgotten[group] = max(channel.last_id, self._forgotten.get(group, 0))
                 continue
             if channel.backlog_until <= now:
                 channel.messages.clear()
@@ -214,6 +219,16 @@ class MemoryStore(Store):
         if self._epoch is None:
             self._epoch = secrets.token_hex(8)
         return StoreState(self._global_id, self._epoch)
+
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        with self._lock:
+            self._check_open()
+            if epoch == self._epoch:
+                self._epoch = None
+                state = self._named_state()
+                for feed in self._feeds:
+                    feed.listener.lost(state)
+            return self._named_state()
 
     def listen(self, listener: Listener) -> MemoryFeed:
         with self._lock:

@@ -28,10 +28,20 @@ from ..codecs import Codec
 from ..errors import BackendUnavailable, BusClosed, InvalidData
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState
+from .base import (
+    IDS_AGE_FACTOR,
+    LEAST_IDS_AGE,
+    Backlog,
+    BacklogPage,
+    BacklogQuery,
+    Listener,
+    Publication,
+    Store,
+    StoreState,
+)
 from .postgres_connection import PgConnection, Pool, connect, connection_arguments, describe
 from .postgres_feed import PostgresFeed
-from .sequencer import Entry, Unreadable
+from .sequencer import EPOCH_CHANGED, Entry, Trace, Unreadable
 
 logger = logging.getLogger("messagebus.stores")
 
@@ -40,21 +50,21 @@ Row = Any
 
 _TABLES = Path(__file__).with_name("postgres.sql").read_text()
 
-_PUBLISH = "SELECT * FROM messagebus_publish_1(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s)"
+_PUBLISH = "SELECT * FROM messagebus_publish_2(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s, %s)"
 _STATE = "SELECT global_id, epoch FROM messagebus_state"
 _BACKLOG = """
     SELECT channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE last_id + 1 END,
         global_id, message_id, channel.name, envelope
     FROM messagebus_channels AS channel LEFT JOIN messagebus_messages AS message
         ON message.name = channel.name AND backlog_until > now() AND message_id >= greatest(first_id, %s)
-    WHERE channel.name = %s AND ids_until > now() ORDER BY message_id"""
+    WHERE channel.name = %s ORDER BY message_id"""
 # The window counts the bytes of an ask's messages from the first on: a page ends with the one that passes the bound.
 _BACKLOGS = """
     SELECT query.number, channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE channel.last_id + 1 END,
         extract(epoch FROM backlog_until - now())::float8, message.size,
         message.global_id, message.message_id, channel.name, message.envelope
     FROM unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS query (name, after, number)
-    JOIN messagebus_channels AS channel ON channel.name = query.name AND ids_until > now()
+    JOIN messagebus_channels AS channel ON channel.name = query.name
     LEFT JOIN LATERAL (
         SELECT global_id, message_id, envelope,
             sum(octet_length(envelope)) OVER (ORDER BY message_id)::bigint AS size
@@ -63,7 +73,7 @@ _BACKLOGS = """
             first_id, CASE WHEN query.after < 0 THEN channel.last_id + query.after ELSE query.after END + 1)
     ) AS message ON message.size - octet_length(message.envelope) < %s
     ORDER BY query.number, message.message_id"""
-_LAST_IDS = "SELECT name, last_id FROM messagebus_channels WHERE name = ANY(%s) AND ids_until > now()"
+_LAST_IDS = "SELECT name, last_id FROM messagebus_channels WHERE name = ANY(%s)"
 _MESSAGES = """
     SELECT message.global_id, message_id, name, envelope
     FROM messagebus_state, messagebus_messages AS message JOIN messagebus_channels USING (name)
@@ -74,6 +84,19 @@ _GLOBAL_BACKLOG = (
 _READ = _MESSAGES + "message.global_id = ANY(%s)"
 _NOTIFY_CHANNEL = "SELECT messagebus_notify_channel_1()"
 _NAME_EPOCH = "UPDATE messagebus_state SET epoch = %s WHERE epoch IS NULL"
+_RENEW_EPOCH = """
+    UPDATE messagebus_state SET epoch = %s WHERE epoch IS NOT DISTINCT FROM %s
+    RETURNING pg_notify(messagebus_notify_channel_1(), %s)"""
+_BELOW = """
+    SELECT FROM unnest(%s::text[], %s::bigint[]) AS trace (name, message_id)
+    JOIN messagebus_channels AS channel USING (name) WHERE last_id < message_id LIMIT 1"""
+_IN_PLACE = """
+    SELECT message.global_id, message.message_id, message.name, envelope
+    FROM unnest(%s::bigint[]) AS trace (global_id) JOIN messagebus_messages AS message USING (global_id)
+    UNION
+    SELECT message.global_id, message.message_id, message.name, envelope
+    FROM unnest(%s::text[], %s::bigint[]) AS trace (name, message_id)
+    JOIN messagebus_messages AS message USING (name, message_id)"""
 # The lock on the state comes first, as in a publish, so that the two never wait for each other.
 _EXPIRE = """
     SELECT FROM messagebus_state FOR UPDATE;
@@ -84,6 +107,7 @@ _RESET = """
     SELECT FROM messagebus_state FOR UPDATE;
     UPDATE messagebus_state SET global_id = 0, epoch = NULL, global_first = 1, global_until = '-infinity';
     DELETE FROM messagebus_channels;
+    DELETE FROM messagebus_forgotten;
     DELETE FROM messagebus_messages"""
 
 _NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)
@@ -174,6 +198,7 @@ class PostgresStore(Store):
             self._options.max_global_backlog_size,
             self._options.clear_every,
             IDS_AGE_FACTOR,
+            LEAST_IDS_AGE,
             # Another one each time: it must differ from the one of before a reset.
             secrets.token_hex(8),
         )
@@ -243,6 +268,27 @@ class PostgresStore(Store):
             return state  # read-only: the feed works without
         return self.state()
 
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        try:
+            renewed = self._write(_RENEW_EPOCH, secrets.token_hex(8), epoch, EPOCH_CHANGED.decode())
+        except BackendUnavailable as error:
+            if not isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
+                raise
+            return self.state()  # a standby: its primary's processes see to it
+        if renewed:
+            logger.warning("PostgreSQL at %s has gone back, and is given another epoch", self.where)
+        return self.state()
+
+    def contradicts(self, traces: Sequence[Trace]) -> bool:
+        """Whether something else is stored in the place of one of these messages. For the feed."""
+        if not traces:
+            return False
+        global_ids, names, message_ids, _ = map(list, zip(*traces, strict=True))
+        if self._read(_BELOW, names, message_ids):
+            return True
+        found = _entries(self._read(_IN_PLACE, global_ids, names, message_ids), self._codec)
+        return not {Trace.of(entry) if isinstance(entry, Message) else None for entry in found} <= {*traces}
+
     def notify_channel(self) -> str:
         """The name that messages are announced under. For the feed.
 
@@ -281,7 +327,9 @@ class PostgresStore(Store):
             with self._connection() as connection:
                 connection.execute(statements)
         except _NO_TABLES:
-            pass
+            if self._read(_STATE):  # of an earlier version
+                self._write(_TABLES)
+                self._write(statements)
 
     def close(self) -> None:
         with self._lock:

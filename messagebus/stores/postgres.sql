@@ -17,7 +17,6 @@ CREATE TABLE IF NOT EXISTS messagebus_state (
   global_until timestamptz NOT NULL DEFAULT '-infinity', -- ... and is gone from then on
   sweep_at timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10);
-INSERT INTO messagebus_state DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 CREATE TABLE IF NOT EXISTS messagebus_channels (
   name text PRIMARY KEY,
@@ -27,8 +26,15 @@ CREATE TABLE IF NOT EXISTS messagebus_channels (
   -- be to walk through the remains of all messages that were deleted since the last VACUUM.
   former_first_id bigint NOT NULL,
   backlog_until timestamptz NOT NULL, -- from then on none is kept ...
-  ids_until timestamptz NOT NULL -- ... and from then on the ids begin again
+  ids_until timestamptz NOT NULL -- ... and from then on the channel may be forgotten
 ) WITH (fillfactor = 50);
+
+-- Channels that were forgotten, in groups: a channel that comes back goes on above the highest id that one of its group
+-- had, for ids never begin again. So does a new channel of the group.
+CREATE TABLE IF NOT EXISTS messagebus_forgotten (
+  hash integer PRIMARY KEY,
+  last_id bigint NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS messagebus_messages (
   global_id bigint PRIMARY KEY,
@@ -38,13 +44,21 @@ CREATE TABLE IF NOT EXISTS messagebus_messages (
   UNIQUE (name, message_id)
 );
 
+-- Somebody may have emptied it alone.
+INSERT INTO messagebus_state (global_id) SELECT coalesce(max(global_id), 0) FROM messagebus_messages
+  ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION messagebus_hash_1(name text) RETURNS integer LANGUAGE sql IMMUTABLE AS $body$
+  SELECT (hashtextextended(name, 0) & 65535)::integer
+$body$;
+
 -- The NOTIFY channel: one for each schema that has a bus, for NOTIFY itself knows only databases. NULL: no bus here.
 CREATE OR REPLACE FUNCTION messagebus_notify_channel_1() RETURNS text LANGUAGE sql STABLE AS $body$
   SELECT 'messagebus_' || relnamespace FROM pg_class WHERE oid = to_regclass('messagebus_state')
 $body$;
 
 -- Deletes what has expired of up to 1000 channels that nobody publishes to any more. Returns how many there were.
-CREATE OR REPLACE FUNCTION messagebus_sweep_1(moment timestamptz) RETURNS integer LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION messagebus_sweep_2(moment timestamptz) RETURNS integer LANGUAGE plpgsql AS $body$
 DECLARE
   channel record;
   swept integer := 0;
@@ -56,7 +70,9 @@ BEGIN
     swept := swept + 1;
     DELETE FROM messagebus_messages WHERE name = channel.name;
     IF channel.forgotten THEN
-      DELETE FROM messagebus_channels WHERE name = channel.name;
+      WITH forgotten AS (DELETE FROM messagebus_channels WHERE name = channel.name RETURNING name, last_id)
+      INSERT INTO messagebus_forgotten AS kept SELECT messagebus_hash_1(name), last_id FROM forgotten
+      ON CONFLICT (hash) DO UPDATE SET last_id = greatest(kept.last_id, excluded.last_id);
     ELSE
       UPDATE messagebus_channels SET first_id = last_id + 1 WHERE name = channel.name;
     END IF;
@@ -70,9 +86,9 @@ $body$;
 --
 -- A session keeps the plans that it made when the tables were empty and nothing was faster than to read all of them:
 -- that is what enable_seqscan is for. It makes what cannot do without look so dear that JIT would be tried, in vain.
-CREATE OR REPLACE FUNCTION messagebus_publish_1(
+CREATE OR REPLACE FUNCTION messagebus_publish_2(
   names text[], envelopes text[], sizes bigint[], ages bigint[],
-  max_global_size bigint, clear_every bigint, ids_age_factor bigint, new_epoch text
+  max_global_size bigint, clear_every bigint, ids_age_factor bigint, least_ids_age bigint, new_epoch text
 ) RETURNS TABLE (given_message_id bigint, given_global_id bigint) LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
@@ -81,15 +97,17 @@ DECLARE
   notify_channel text := messagebus_notify_channel_1();
   moment timestamptz;
   must_sweep boolean;
+  lost_epoch boolean;
   newest bigint; -- the global id that the last of these messages gets
   message record;
   stored text;
 BEGIN
   LOOP
     -- The row's lock may have to be waited for: the time is asked behind it, and once for all that depends on it.
-    PERFORM FROM messagebus_state FOR UPDATE;
+    SELECT epoch IS NULL AND global_id > 0 INTO lost_epoch FROM messagebus_state FOR UPDATE;
     EXIT WHEN FOUND;
-    INSERT INTO messagebus_state DEFAULT VALUES ON CONFLICT DO NOTHING;
+    INSERT INTO messagebus_state (global_id) SELECT coalesce(max(global_id), 0) FROM messagebus_messages
+      ON CONFLICT DO NOTHING;
   END LOOP;
   moment := clock_timestamp();
   UPDATE messagebus_state AS state SET
@@ -103,7 +121,12 @@ BEGIN
     global_until = greatest(state.global_until, moment + longest)
   RETURNING state.global_id, sweep_at <= moment INTO newest, must_sweep;
 
-  -- What an expired backlog has left: its ids may be about to begin again.
+  IF lost_epoch THEN
+    -- As a message with that id is none, the feeds look at the state.
+    PERFORM pg_notify(notify_channel, '-1|-1|/__epoch|{"data":null}');
+  END IF;
+
+  -- What an expired backlog has left.
   DELETE FROM messagebus_messages AS old USING messagebus_channels AS channel
   WHERE channel.name = ANY (names) AND channel.backlog_until <= moment AND old.name = channel.name;
 
@@ -112,17 +135,26 @@ BEGIN
       make_interval(secs => (array_agg(age ORDER BY nth DESC))[1]) AS age
     FROM unnest(names, sizes, ages) WITH ORDINALITY AS each (name, size, age, nth) GROUP BY name
   ), before AS (
-    SELECT published.*, coalesce(channel.last_id, 0) AS last_id,
-      CASE WHEN channel.backlog_until > moment THEN channel.first_id ELSE coalesce(channel.last_id, 0) + 1 END
-        AS first_id
-    FROM published LEFT JOIN messagebus_channels AS channel
-      ON channel.name = published.name AND channel.ids_until > moment
+    SELECT published.*, channel.last_id,
+      CASE WHEN channel.backlog_until > moment THEN channel.first_id ELSE channel.last_id + 1 END AS first_id
+    FROM published JOIN messagebus_channels AS channel ON channel.name = published.name
+    UNION ALL
+    -- New or forgotten, or its row was lost: then the messages that are left tell where it stood.
+    SELECT published.*, coalesce(rest.last_id, forgotten.last_id, 0),
+      coalesce(rest.first_id, forgotten.last_id + 1, 1)
+    FROM published
+    LEFT JOIN messagebus_forgotten AS forgotten ON forgotten.hash = messagebus_hash_1(published.name),
+    LATERAL (
+      SELECT max(message_id) AS last_id, min(message_id) AS first_id
+      FROM messagebus_messages AS old WHERE old.name = published.name
+    ) AS rest
+    WHERE NOT EXISTS (SELECT FROM messagebus_channels AS channel WHERE channel.name = published.name)
   )
   INSERT INTO messagebus_channels AS kept
   SELECT name, last_id + messages,
     greatest(first_id, CASE WHEN (last_id + messages) / clear_every > last_id / clear_every
       THEN (last_id + messages) / clear_every * clear_every - size + 1 END),
-    first_id, moment + age, moment + age * ids_age_factor
+    first_id, moment + age, moment + greatest(age * ids_age_factor, make_interval(secs => least_ids_age))
   FROM before
   ON CONFLICT (name) DO UPDATE SET last_id = excluded.last_id, first_id = excluded.first_id,
     former_first_id = kept.first_id, backlog_until = excluded.backlog_until, ids_until = excluded.ids_until;
@@ -149,7 +181,7 @@ BEGIN
 
   IF must_sweep THEN
     UPDATE messagebus_state SET sweep_at =
-      moment + CASE WHEN messagebus_sweep_1(moment) < 1000 THEN interval '1 minute' ELSE interval '1 second' END;
+      moment + CASE WHEN messagebus_sweep_2(moment) < 1000 THEN interval '1 minute' ELSE interval '1 second' END;
   END IF;
 END
 $body$;

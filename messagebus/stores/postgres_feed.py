@@ -78,16 +78,21 @@ class PostgresFeed(FeedThread):
             self._connection = connection
         try:
             connection.execute(f'LISTEN "{channel}"')
-            self._sequencer.catch_up()
+            self._sequencer.resume()
             self._came_up()
             yield
+            checked = time.monotonic()
             while not self.closed:
                 # All that one read of the socket has brought.
                 notifications = list(connection.notifies(timeout=QUIET, stop_after=1))
                 if not notifications:
                     connection.execute("SELECT 1")
-                    if not self._sequencer.hears():
+                    if not self._sequencer.check_alive():
                         raise BackendUnavailable(f"{self._where} does not deliver what is published")
+                elif (now := time.monotonic()) - checked > QUIET:
+                    # Without a pause that would be long enough to ask; who changed it may have told others only.
+                    self._sequencer.check_epoch()
+                    checked = now
                 yield
                 self._hand_over([notification.payload for notification in notifications])
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
@@ -111,6 +116,6 @@ class PostgresFeed(FeedThread):
                 # Gone from the channel already. What the others are to be told is the same as after an outage.
                 self._sequencer.received(entries)
                 entries = []
-                self._sequencer.catch_up()
+                self._sequencer.resume()
         if entries:
             self._sequencer.received(entries)

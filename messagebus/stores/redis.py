@@ -22,15 +22,15 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 from redis.retry import Retry
 
 from ..errors import BackendUnavailable, BusClosed, InvalidOption
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .base import IDS_AGE_FACTOR, Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState
+from .base import Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState, ids_age
 from .redis_feed import RedisFeed
-from .sequencer import Entry, Unreadable, decode_entry
+from .sequencer import EPOCH_CHANGED, Entry, Trace, Unreadable, decode_entry
 
 logger = logging.getLogger("messagebus.stores")
 
@@ -39,6 +39,7 @@ GLOBAL_BACKLOG = b"__mb_global_backlog_n"
 EPOCH = b"__mb_epoch"
 BACKLOG_ID = b"__mb_backlog_id_n_"
 BACKLOG = b"__mb_backlog_n_"
+KNOWN = b"__mb_known_channels"
 
 MAX_CONNECTIONS = 32
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
@@ -58,6 +59,7 @@ class _Script(NamedTuple):
 
 _PUBLISH = _Script.load("publish.lua")
 _BACKLOGS = _Script.load("backlogs.lua")
+_RENEW_EPOCH = _Script.load("renew_epoch.lua")
 
 
 class RedisStore(Store):
@@ -114,7 +116,7 @@ class RedisStore(Store):
     def _unavailable(self, error: Exception) -> BackendUnavailable:
         if not isinstance(error, redis.ResponseError):
             return BackendUnavailable(f"Redis at {self.where} does not answer: {error}")
-        if "READONLY" in str(error):
+        if _is_read_only(error):
             # This server is no longer the primary, and the name in the URL may by now lead to the one that is. The
             # pool's connections would hold on to this one.
             with self._lock:
@@ -152,7 +154,7 @@ class RedisStore(Store):
     def _run_publish(self, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         """Run ``publish.lua`` with the keys and arguments that every call has, and these."""
         epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
-        all_keys = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, *keys)
+        all_keys = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, *keys)
         return self._run(_PUBLISH, (len(all_keys), *all_keys, *self._arguments, epoch, *arguments))
 
     def _run(self, script: _Script, arguments: Sequence[Any]) -> Any:
@@ -200,8 +202,18 @@ class RedisStore(Store):
     def last_ids(self, names: Sequence[str]) -> list[int]:
         if not names:
             return []
+        keys = [name.encode() for name in names]
         with self._errors():
-            return [int(value or 0) for value in self._client().mget([BACKLOG_ID + name.encode() for name in names])]
+            values = self._client().mget([BACKLOG_ID + key for key in keys])
+            # A counter may have been lost while messages are kept; the next publish makes it anew from these.
+            lost = [number for number, value in enumerate(values) if value is None]
+            if lost:
+                with self._client().pipeline(transaction=False) as pipeline:
+                    for number in lost:
+                        pipeline.zrange(BACKLOG + keys[number], -1, -1, withscores=True)
+                    for number, newest in zip(lost, pipeline.execute(), strict=True):
+                        values[number] = newest[0][1] if newest else 0
+        return [int(value) for value in values]
 
     def global_backlog(self, after: int = 0) -> list[Message]:
         return [entry for entry in self.entries(after) if isinstance(entry, Message)]
@@ -264,6 +276,44 @@ class RedisStore(Store):
             return state  # read-only: the feed works without
         return self.state()
 
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        new = secrets.token_hex(8)
+        arguments = (2, EPOCH, GLOBAL_ID, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED)
+        try:
+            global_id, now = self._run(_RENEW_EPOCH, arguments)
+        except BackendUnavailable as error:
+            if error.__cause__ is None or not _is_read_only(error.__cause__):
+                raise
+            return self.state()  # a replica: its primary's processes see to it
+        if now.decode() == new:
+            logger.warning("Redis at %s has gone back, and is given another epoch", self.where)
+        return StoreState(int(global_id), now.decode(errors="replace"))
+
+    def contradicts(self, traces: Sequence[Trace]) -> bool:
+        """Whether something else is stored in the place of one of these messages. For the feed."""
+        with self._errors():
+            for begin in range(0, len(traces), MAX_CHUNK):
+                chunk = traces[begin : begin + MAX_CHUNK]
+                with self._client().pipeline(transaction=False) as pipeline:
+                    for trace in chunk:
+                        key = trace.name.encode()
+                        pipeline.zrangebyscore(GLOBAL_BACKLOG, trace.global_id, trace.global_id)
+                        pipeline.zrangebyscore(BACKLOG + key, trace.message_id, trace.message_id)
+                        pipeline.get(BACKLOG_ID + key)
+                    answers = iter(pipeline.execute(raise_on_error=False))
+                for trace, *found in zip(chunk, answers, answers, answers, strict=True):
+                    if not any(isinstance(answer, Exception) for answer in found) and self._contradicts(trace, *found):
+                        return True
+        return False
+
+    def _contradicts(self, trace: Trace, pointers: list[bytes], stored: list[bytes], last_id: bytes | None) -> bool:
+        if pointers and b"%d|%b" % (trace.message_id, trace.name.encode()) not in pointers:
+            return True
+        entries = [decode_entry(each, self._options.transport_codec) for each in stored]
+        if entries and not any(isinstance(entry, Message) and Trace.of(entry) == trace for entry in entries):
+            return True
+        return last_id is not None and int(last_id) < trace.message_id
+
     def listen(self, listener: Listener) -> RedisFeed:
         feed = RedisFeed(
             self,
@@ -285,7 +335,7 @@ class RedisStore(Store):
 
     def reset(self) -> None:
         # First of all the numbers, so that a message published meanwhile begins the new life.
-        self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG), b"__mb_backlog_*")
+        self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG, KNOWN), b"__mb_backlog_*")
 
     def _delete(self, keys: Sequence[bytes], pattern: bytes) -> None:
         client = self._client()
@@ -338,7 +388,12 @@ def _target(name: str, size: int, age: int) -> tuple[tuple[bytes, bytes], tuple[
     """What ``publish.lua`` is told of a channel: its keys; its name, in both forms, and how much is kept how long."""
     key = name.encode()
     stored_name = name.replace("|", PIPE_ESCAPE).encode()
-    return (BACKLOG_ID + key, BACKLOG + key), (key, stored_name, age, age * IDS_AGE_FACTOR, size)
+    return (BACKLOG_ID + key, BACKLOG + key), (key, stored_name, age, ids_age(age), size)
+
+
+def _is_read_only(error: BaseException) -> bool:
+    """Whether the server is a replica. Redis 6 says so of a script within the words of another error."""
+    return isinstance(error, ReadOnlyError) or "-READONLY" in str(error)
 
 
 def _chunks(messages: Sequence[Publication]) -> Iterator[Sequence[Publication]]:

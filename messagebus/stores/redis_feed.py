@@ -78,14 +78,20 @@ class RedisFeed(FeedThread):
             first = next(bulks)
             if isinstance(first[0], Exception):
                 raise BackendUnavailable(f"{self._where} said: {first[0]}")
-            self._sequencer.catch_up()
+            self._sequencer.resume()
             self._came_up()
             yield
             self._hand_over(first)
+            checked = time.monotonic()
             for replies in bulks:
                 yield
-                if not self._hand_over(replies) and not self._sequencer.hears():
-                    raise BackendUnavailable(f"{self._where} does not deliver what is published")
+                if not self._hand_over(replies):
+                    if not self._sequencer.check_alive():
+                        raise BackendUnavailable(f"{self._where} does not deliver what is published")
+                elif (now := time.monotonic()) - checked > QUIET:
+                    # Without a pause that would be long enough to ask; who changed it may have told others only.
+                    self._sequencer.check_epoch()
+                    checked = now
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
                 time.sleep(0)
         finally:

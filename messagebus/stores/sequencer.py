@@ -1,15 +1,21 @@
 """From a store's live messages to a listener that misses nothing. Shared by the stores on the network; no own I/O.
 
 A store's live stream may break off and start anew, and the messages of the pause are then read from the global backlog.
-Ids tell how the two fit together. On one live stream they only grow: one that does not means that the store was reset.
+Ids tell how the two fit together. On one live stream they only grow: one that does not means that the store began anew.
 But an id that was already *delivered*, from the backlog, may well come once more on the stream, which was opened before
 the backlog was read. So the last id *seen* on the stream and the last id *delivered* are two numbers.
+
+A store that comes back may have gone back: to an older copy of its data, where ids that were given already are given
+again. Where they have not yet passed the last one that was delivered, that shows. Where they have, the messages that
+were delivered last are compared with what the store holds in their places. Either way the store is given another epoch
+before the listener is told, so that nobody's old position is taken for one of the new life.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -18,6 +24,14 @@ from ..message import Message, decode_stored
 from .base import Listener, StoreState
 
 logger = logging.getLogger("messagebus.stores")
+
+EPOCH_CHANGED = b'-1|-1|/__epoch|{"data":null}'
+"""What is announced, in place of a message, when the epoch is another one: so that busy feeds, too, learn it at once.
+Other programs take it for an old message."""
+RECENT = 16
+"""Messages to compare with the store: the last of each of so many deliveries."""
+EPOCHS = 100
+"""Earlier lives that are remembered: an older copy of the data comes with an older epoch."""
 
 
 class Unreadable(NamedTuple):
@@ -34,6 +48,8 @@ def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
     try:
         return decode_stored(stored, codec)
     except ValueError as error:
+        if stored == EPOCH_CHANGED:  # no codec's
+            return Unreadable(-1)
         logger.warning("left out a message that cannot be decoded: %s", error)
     try:
         return Unreadable(int(stored.partition(b"|")[0]))
@@ -41,20 +57,41 @@ def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
         return None
 
 
+class Trace(NamedTuple):
+    """What is remembered of a message that was delivered."""
+
+    global_id: int
+    name: str
+    message_id: int
+    content: int
+    """Hash of its data."""
+
+    @classmethod
+    def of(cls, message: Message) -> Trace:
+        return cls(message.global_id, message.name, message.message_id, hash(message.raw))
+
+
 class Source(Protocol):
-    """What the sequencer asks the store. Both may raise; the sequencer stays where it was, for a next ``catch_up``."""
+    """What the sequencer asks the store. All may raise; the sequencer stays where it was, for a next ``resume``."""
 
     def named_state(self) -> StoreState:
         """The store's state; a store without an epoch is given one, so that listeners know it from the beginning."""
 
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        """See ``Store``."""
+
     def entries(self, after: int) -> Sequence[Entry]:
         """The global backlog after a global id, in order; without those that are gone."""
+
+    def contradicts(self, traces: Sequence[Trace]) -> bool:
+        """Whether the store holds another message in the place of one of these, or its ids are below theirs. What is
+        gone from the store contradicts nothing."""
 
 
 class Sequencer:
     """Calls the listener with every message once, in order, or says ``lost``. For one thread, the feed's.
 
-    For each connection: ``prepare``, subscribe, ``catch_up``, then ``received`` with whatever comes."""
+    For each connection: ``prepare``, subscribe, ``resume``, then ``received`` with whatever comes."""
 
     def __init__(self, source: Source, listener: Listener) -> None:
         self._source = source
@@ -64,6 +101,10 @@ class Sequencer:
         self._seen = 0
         self._owed = 0
         self._epoch: str | None = None
+        self._past: deque[str] = deque(maxlen=EPOCHS)
+        self._recent: deque[Trace] = deque(maxlen=RECENT)
+        self._unsure = False
+        """Whether the store may have gone back since the last delivery: it was not listened to."""
 
     def prepare(self) -> None:
         """Before subscribing: every id that the coming stream brings is greater than the store's last one now.
@@ -71,33 +112,42 @@ class Sequencer:
         Without this floor, the first message after a reset could not be told from one that the backlog already gave."""
         self._seen = self._source.named_state().global_id
         self._owed = 0
+        self._unsure = True
 
-    def hears(self) -> bool:
+    def check_alive(self) -> bool:
         """While nothing comes: whether that is because nothing was published. Delivers what the stream has kept back.
 
         ``False`` where the stream has not brought what an earlier call had to fetch: it is open, and dead."""
         if self._owed > self._seen:
             return False
         before = self._delivered
-        self.catch_up()
+        self.resume()
         self._owed = self._delivered if self._delivered > before else 0
         return True
 
-    def catch_up(self) -> None:
+    def check_epoch(self) -> None:
+        """While messages come: whether the epoch has become another one."""
+        state = self._source.named_state()
+        if self._is_other_life(state):
+            self._begin_life(state)
+
+    def resume(self) -> None:
         """After subscribing: deliver what was missed since the last connection, or begin."""
         state = self._source.named_state()
         self._seen = min(self._seen, state.global_id)
         if not self._started:
+            self._go_on_after(state)
             self._started = True
-            self._go_on_after(state)
             self._listener.started(state)
-        elif self._was_reset(state):
-            self._go_on_after(state)
-            self._listener.lost(state)
+        elif self._is_other_life(state):
+            self._begin_life(state)
+        elif state.global_id < self._delivered or (self._unsure and self._source.contradicts([*self._recent])):
+            self._begin_life(self._source.renew_epoch(state.epoch))
         else:
             self._epoch = state.epoch or self._epoch
             if state.global_id > self._delivered:
                 self._recover(state.global_id)
+        self._unsure = False
 
     def received(self, entries: Sequence[Entry]) -> None:
         """The next entries of the live stream."""
@@ -107,6 +157,9 @@ class Sequencer:
             if global_id <= self._seen:
                 self._deliver(run)
                 run = []
+                if global_id < 0:
+                    self.resume()
+                    continue
                 self._begin_anew(global_id)
             self._seen = global_id
             following = self._delivered + len(run) + 1
@@ -119,17 +172,22 @@ class Sequencer:
                 run.append(entry)
         self._deliver(run)
 
-    def _was_reset(self, state: StoreState) -> bool:
-        return state.global_id < self._delivered or (
-            # A store that cannot be written to may have none, and then there is none to compare.
-            state.epoch is not None and self._epoch is not None and state.epoch != self._epoch
-        )
+    def _is_other_life(self, state: StoreState) -> bool:
+        # A store that cannot be written to may have no epoch, and then there is none to compare.
+        return state.epoch is not None and self._epoch is not None and state.epoch != self._epoch
+
+    def _begin_life(self, state: StoreState) -> None:
+        """The store is in another life."""
+        if state.epoch in self._past:  # as it was in one that is over
+            state = self._source.renew_epoch(state.epoch)
+        self._lose(state)
 
     def _begin_anew(self, global_id: int) -> None:
-        """The store was reset, and this is the first message of its new life that came."""
-        state = StoreState(global_id - 1, self._source.named_state().epoch)
-        self._go_on_after(state)
-        self._listener.lost(state)
+        """Ids have gone back on the stream, and this is the first message of the new life that came."""
+        state = self._source.named_state()
+        if not self._is_other_life(state) or state.epoch in self._past:
+            state = self._source.renew_epoch(state.epoch)
+        self._lose(StoreState(global_id - 1, state.epoch))
 
     def _recover(self, through: int) -> None:
         """Deliver what came after the last delivered id, up to ``through`` at least; or say that it is lost."""
@@ -142,10 +200,13 @@ class Sequencer:
             self._deliver(run)
             return
         state = self._source.named_state()
+        # The messages that would have shown it are lost, too.
+        if state.epoch in self._past or (
+            not self._is_other_life(state) and self._source.contradicts([*map(Trace.of, self._listener.newest())])
+        ):
+            state = self._source.renew_epoch(state.epoch)
         # Never before what the stream has shown, even if the store is reset right now: the stream will show that, too.
-        state = StoreState(max(state.global_id, through), state.epoch)
-        self._go_on_after(state)
-        self._listener.lost(state)
+        self._lose(StoreState(max(state.global_id, through), state.epoch))
 
     def _deliver(self, run: Sequence[Entry]) -> None:
         if not run:
@@ -154,14 +215,25 @@ class Sequencer:
         self._delivered = run[-1].global_id
         messages = [entry for entry in run if isinstance(entry, Message)]
         if messages:
+            self._recent.append(Trace.of(messages[-1]))
             self._listener.received(messages)
 
+    def _lose(self, state: StoreState) -> None:
+        self._go_on_after(state)
+        self._listener.lost(state)
+
     def _go_on_after(self, state: StoreState) -> None:
+        # Who comes by this process from now on has seen these, though it delivers none of them.
+        entries = self._source.entries(max(state.global_id - RECENT, 0))
+        if self._epoch not in (None, state.epoch):
+            self._past.append(self._epoch)
+        self._recent.clear()
+        self._recent.extend(Trace.of(entry) for entry in entries if isinstance(entry, Message))
         self._delivered = state.global_id
         self._epoch = state.epoch
 
 
-class Gate:
+class Gate(Listener):
     """A listener in front of another, which can be shut for good: no call begins after ``shut`` has returned."""
 
     def __init__(self, listener: Listener) -> None:
@@ -190,6 +262,9 @@ class Gate:
 
     def healthy(self, healthy: bool) -> None:
         self._call(self._listener.healthy, healthy)
+
+    def newest(self) -> Sequence[Message]:
+        return self._listener.newest()
 
     def _call(self, method: Callable[..., None], argument: object) -> None:
         with self._lock:

@@ -96,7 +96,15 @@ def test_states_are_told_in_order(serve_app: ServeApp, new_tab: NewTab, page_err
     server.kill()
     tab.wait_for_state("reconnecting")
     tab.evaluate("MessageBus.stop()")
-    assert tab.states() == ["connecting", "connected", "offline", "reconnecting", "connected", "reconnecting", "stopped"]
+    assert tab.states() == [
+        "connecting",
+        "connected",
+        "offline",
+        "reconnecting",
+        "connected",
+        "reconnecting",
+        "stopped",
+    ]
     assert tab.evaluate("states.at(-1).transport") is None
     assert tab.transport is None
 

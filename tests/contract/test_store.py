@@ -319,18 +319,46 @@ def test_a_backlog_is_dropped_some_time_after_its_last_message_but_its_ids_go_on
     assert store.backlog("/a").first_id == 3
 
 
-def test_ids_are_forgotten_after_four_times_the_age_and_old_pointers_do_not_lead_to_new_messages(
+DAY = 24 * 3600
+
+
+def test_a_channel_whose_messages_have_expired_goes_on_with_its_next_id_for_a_day_or_four_times_their_age(
     harness: StoreUnderTest,
 ) -> None:
     store = harness.open()
-    publish(store, "/other", age=100)
+    publish(store, "/other", age=100 * DAY)
     publish(store, "/a", 1, age=10)
-    harness.pass_time(38)
-    assert store.last_ids(["/a"]) == [1]
-    harness.pass_time(4)
-    assert store.last_ids(["/a"]) == [0]
-    assert publish(store, "/a", 2, age=10) == Ids(1, 3)
-    assert [(message.global_id, message.data) for message in store.global_backlog()] == [(1, None), (3, 2)]
+    publish(store, "/b", 1, age=DAY)
+    harness.pass_time(DAY - 5)
+    assert store.last_ids(["/a", "/b"]) == [1, 1]
+    assert publish(store, "/a", 2, age=10) == Ids(2, 4)
+    harness.pass_time(3 * DAY - 5)
+    assert store.last_ids(["/b"]) == [1]
+    assert publish(store, "/b", 2, age=DAY) == Ids(2, 5)
+
+
+def test_ids_never_begin_again_however_long_a_channel_was_quiet(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    recorder = listen(store)
+    publish(store, "/other", age=1000 * DAY)
+    for number in range(5):
+        publish(store, "/a", number, age=10)
+    last = 5
+    for _ in range(3):
+        harness.pass_time(30 * DAY)
+        publish(store, "/other", age=1000 * DAY)  # whoever publishes clears away what is over
+        ids = publish(store, "/a", 7, age=10)
+        assert ids.message_id > last
+        last = publish(store, "/a", 8, age=10).message_id
+        assert last == ids.message_id + 1
+        assert [message.message_id for message in store.backlog("/a").messages] == [ids.message_id, last]
+        assert store.backlog("/a").first_id == ids.message_id
+    assert publish(store, "/new").message_id == 1
+    eventually(lambda: len(recorder.messages) == 16)
+    assert recorder.told("lost") == []
+    # Pointers of before lead to no other message.
+    for message in store.global_backlog():
+        assert message.name != "/a" or message.data in (7, 8)
 
 
 def test_the_global_backlog_lives_as_long_as_the_longest_age(harness: StoreUnderTest) -> None:
@@ -390,6 +418,24 @@ def test_a_feed_notices_that_the_store_was_reset_and_goes_on(store: Store) -> No
     eventually(lambda: recorder.told("lost") and len(recorder.messages) == 5)
     assert recorder.data == [0, 1, 2, 3, 4]
     assert recorder.ids == [1, 2, 3, 1, 2]
+
+
+def test_an_epoch_is_renewed_by_the_first_who_asks_and_every_feed_is_told(harness: StoreUnderTest) -> None:
+    store, other = harness.open(), harness.open()
+    if not store.shared:
+        other = store
+    recorders = [listen(store), listen(other)]
+    publish(store, "/a", 1)
+    before = store.state().epoch
+    state = store.renew_epoch(before)
+    assert state.epoch not in (None, before)
+    assert state == store.state() == other.renew_epoch(before) == StoreState(1, state.epoch)
+    for recorder in recorders:
+        eventually(lambda recorder=recorder: recorder.told("lost") == [state])  # type: ignore[misc]
+    publish(store, "/a", 2)
+    for recorder in recorders:
+        eventually(lambda recorder=recorder: recorder.data == [1, 2])  # type: ignore[misc]
+        assert recorder.told("lost") == [state]
 
 
 # --- feeds ---

@@ -55,7 +55,7 @@ def test_redis_killed_and_back_with_its_data_no_message_is_missed_and_the_queued
         assert recorder.told("lost") == []
         eventually(lambda: recorder.told("healthy") == [False, True])
         assert [message.data for message in other.backlog("/a").messages] == list(range(26))
-        feed_log = [record.levelname for record in caplog.records if record.name.endswith("feed_thread")]
+        feed_log = [record.levelname for record in caplog.records if "feed from" in record.message]
         assert feed_log == ["WARNING", "INFO"]
         queue.close(1)
     finally:

@@ -1,0 +1,12 @@
+-- Names the store's life anew where it still has the old name, and tells the feeds.
+--
+-- KEYS: 1 epoch, 2 global id
+-- ARGV: 1 the old epoch, empty: none, 2 the new one, 3 pub/sub channel,
+--       4 what the feeds are told
+-- Returns {global id, epoch}.
+
+if (redis.call("GET", KEYS[1]) or "") == ARGV[1] then
+  redis.call("SET", KEYS[1], ARGV[2])
+  redis.call("PUBLISH", ARGV[3], ARGV[4])
+end
+return { redis.call("GET", KEYS[2]) or "0", redis.call("GET", KEYS[1]) }
