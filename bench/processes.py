@@ -110,6 +110,14 @@ class Process:
         finally:
             self.stop()
 
+    def kill(self) -> None:
+        """End it at once, and all that it has started."""
+        if self in _processes:
+            _processes.remove(self)
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.log.close()
+
     def stop(self) -> None:
         if self in _running_node:
             _running_node.remove(self)
