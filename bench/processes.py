@@ -112,8 +112,8 @@ class Process:
 
     def kill(self) -> None:
         """End it at once, and all that it has started."""
-        if self in _processes:
-            _processes.remove(self)
+        if self in _running:
+            _running.remove(self)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.log.close()
