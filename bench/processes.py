@@ -17,7 +17,7 @@ from . import machine
 
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
-_running_node: list[Process] = []
+_running: list[Process] = []
 
 
 class Process:
@@ -36,7 +36,7 @@ class Process:
             start_new_session=True,
             preexec_fn=lambda: machine.pin(core),
         )
-        _running_node.append(self)
+        _running.append(self)
 
     def pids(self) -> list[int]:
         """It and its descendants."""
@@ -119,8 +119,8 @@ class Process:
         self.log.close()
 
     def stop(self) -> None:
-        if self in _running_node:
-            _running_node.remove(self)
+        if self in _running:
+            _running.remove(self)
         for number, seconds in ((signal.SIGTERM, 8.0), (signal.SIGKILL, 8.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -131,7 +131,7 @@ class Process:
 
 
 def stop_all() -> None:
-    for process in reversed(list(_running_node)):
+    for process in reversed(list(_running)):
         process.stop()
 
 

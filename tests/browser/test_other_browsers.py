@@ -9,6 +9,7 @@ import pytest
 
 from messagebus import Bus
 from tests.fixtures_servers import ServeApp
+from tests.middlebox import Middlebox
 from tests.redis_server import RedisServer
 from tests.servers import Server
 
@@ -72,3 +73,13 @@ def test_a_store_that_has_begun_anew_is_told(serve_app: ServeApp, page: RemotePa
     publish(server, channel, ["new"])
     tab.expect([*range(5), "new"])
     assert [gap["gap"]["after"] if "gap" in gap else gap["after"] for gap in tab.gaps()] == [None]
+
+
+def test_a_websocket_that_stays_mute_is_left_for_eventsource(redis_backed_server: Server, page: RemotePage) -> None:
+    channel = new_channel()
+    with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
+        box.mute = True
+        tab = Tab(page, box.url, channel).open(*TRANSPORTS)
+        publish(redis_backed_server, channel, range(10))
+        tab.expect(range(10))
+        assert tab.transport == "eventsource"
