@@ -2,6 +2,8 @@
 # make test    everything that must pass: style, types, the tests of the client, the tests of the server
 # make lint, make types, make test-js, make test-py    each of them by itself
 # make js      builds static/js from static/js/src, for a commit that changes the client
+# make docs    builds the documentation into site/, without the network once its tools are there
+# make reference  writes the parts of docs/ that come from the code, for a commit that changes an option or the command
 # make bench   measures it beside others, about 10 minutes; WORK="fan-out storm": only these; QUICK=1: a short run
 # make clean   removes what these made
 #
@@ -32,7 +34,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
 export PYTHON
 
-.PHONY: demo test check lint types test-js test-py js coverage bench tools bench-tools clean
+.PHONY: demo test check lint types test-js test-py js docs reference coverage bench tools bench-tools clean
 
 demo: export HOST := $(HOST)
 demo: export PORT := $(PORT)
@@ -64,10 +66,18 @@ test-js: $(NODE)
 js: $(NODE)
 	npm run --silent build
 
-test-py: $(STAMPS)/test $(NODE)
+# The variable silences an advertisement of the theme's. --strict: a link or a name that leads nowhere fails.
+docs: $(STAMPS)/docs
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "site/index.html is built; to search in it: python3 -m http.server -d site"
+
+reference: $(STAMPS)/demo
+	$(BIN)/python -m scripts.reference
+
+test-py: $(STAMPS)/test $(STAMPS)/docs $(NODE)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
 
-coverage: $(STAMPS)/test $(NODE)
+coverage: $(STAMPS)/test $(STAMPS)/docs $(NODE)
 	$(BIN)/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
 
 # exec: Ctrl-C is for the bench, which stops the servers it has started.
@@ -89,6 +99,11 @@ $(STAMPS)/demo: $(DESCRIBED) | $(BIN)/python
 
 $(STAMPS)/test: $(DESCRIBED) | $(BIN)/python
 	$(PIP) install --config-settings editable_mode=compat -e '.[test,dev]'
+	@mkdir -p $(@D)
+	@touch $@ $(STAMPS)/demo
+
+$(STAMPS)/docs: $(DESCRIBED) | $(BIN)/python
+	$(PIP) install --config-settings editable_mode=compat -e '.[docs]'
 	@mkdir -p $(@D)
 	@touch $@ $(STAMPS)/demo
 
@@ -116,5 +131,5 @@ $(NODE): $(wildcard package.json package-lock.json) | tools
 	@mkdir -p $(@D) && touch $@
 
 clean:
-	rm -rf $(VENV) node_modules bench/servers/node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) node_modules bench/servers/node_modules build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

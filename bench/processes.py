@@ -17,7 +17,7 @@ from . import machine
 
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
-_running: list[Process] = []
+_processes: list[Process] = []
 
 
 class Process:
@@ -36,7 +36,7 @@ class Process:
             start_new_session=True,
             preexec_fn=lambda: machine.pin(core),
         )
-        _running.append(self)
+        _processes.append(self)
 
     def pids(self) -> list[int]:
         """It and its descendants."""
@@ -112,15 +112,15 @@ class Process:
 
     def kill(self) -> None:
         """End it at once, and all that it has started."""
-        if self in _running:
-            _running.remove(self)
+        if self in _processes:
+            _processes.remove(self)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.log.close()
 
     def stop(self) -> None:
-        if self in _running:
-            _running.remove(self)
+        if self in _processes:
+            _processes.remove(self)
         for number, seconds in ((signal.SIGTERM, 8.0), (signal.SIGKILL, 8.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -131,7 +131,7 @@ class Process:
 
 
 def stop_all() -> None:
-    for process in reversed(list(_running)):
+    for process in reversed(list(_processes)):
         process.stop()
 
 

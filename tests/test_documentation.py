@@ -19,18 +19,21 @@ import pytest
 
 import messagebus
 from messagebus import errors, options, transports
+from scripts import reference
 
 from .fixtures_servers import ServeApp
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
+OPTIONS = (ROOT / "docs" / "options.md").read_text()
+TRANSPORTS = (ROOT / "docs" / "transports.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 JAVASCRIPT = (ROOT / "docs" / "javascript.md").read_text()
 CLIENT = ROOT / "static" / "js" / "messagebus.mjs"
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 # A block that begins with its file's name is complete: it runs as it stands.
 COMPLETE = re.compile(r"# (\S+\.py)\n")
 
@@ -64,10 +67,17 @@ def anchors(page: Path) -> set[str]:
 # --- links ---
 
 
+def links(page: Path) -> Iterator[str]:
+    """Where a page's links and pictures lead; what stands in code is none."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for match in LINK.finditer(re.sub(r"`[^`\n]+`", "", text)):
+        yield match[1] or match[2]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     broken = []
-    for link in LINK.findall(page.read_text()):
+    for link in links(page):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -131,28 +141,29 @@ def test_the_first_app_of_the_readme_brings_a_message_to_a_page(serve_app: Serve
 # --- tables ---
 
 
-def test_the_readme_names_every_option_with_its_default() -> None:
-    documented = {row[0]: row[1] for row in rows(README) if len(row) == 4}
-    for option in dataclasses.fields(options.Options):
-        assert documented.get(f"`{option.name}`") == f"`{option.default!r}`", option.name
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- begin: " in page.read_text()], ids=name_of)
+def test_what_is_written_from_the_code_is_up_to_date(page: Path) -> None:
+    assert page.read_text() == reference.written(page.read_text()), "make reference writes it"
 
 
-def test_the_readme_names_no_option_that_does_not_exist() -> None:
-    _, _, section = README.partition("## Options")
-    section, _, _ = section.partition("\n## ")
-    named = {row[0].strip("`") for row in rows(section) if row[0].startswith("`")}
+def test_the_options_are_all_in_their_table() -> None:
+    named = {row[0].strip("`") for row in rows(OPTIONS) if row[0].startswith("`")}
     assert named == {option.name for option in dataclasses.fields(options.Options)}
 
 
-def test_the_readme_names_every_kind_of_store() -> None:
-    missing = [scheme for scheme in options.SCHEMES if f"{scheme}://" not in README]
+def test_the_options_name_every_kind_of_store() -> None:
+    missing = [scheme for scheme in options.SCHEMES if f"{scheme}://" not in OPTIONS]
     assert not missing
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_transports_are_documented_by_their_names() -> None:
     instances = [getattr(transports, name) for name in transports.__all__]
     names = {made.name for made in instances if isinstance(made, transports.Transport)} | {"polling"}
-    for page in (README, PROTOCOL):
+    for page in (TRANSPORTS, PROTOCOL):
         cells = {cell for row in rows(page) for cell in row}
         assert {f"`{name}`" for name in names} <= cells
 

@@ -96,13 +96,13 @@ def test_the_client_is_in_the_tree_once_and_linked_into_the_package() -> None:
 @pytest.mark.parametrize("source", ["wheel", "again"], ids=["from the tree", "from the sdist"])
 def test_a_wheel_carries_the_whole_package_and_nothing_else(built: Path, source: str) -> None:
     (wheel,) = (built / source).glob("*.whl")
-    assert wheel.name == f"messagebus-{declared_version()}-py3-none-any.whl"
+    assert wheel.name == f"flask_messagebus-{declared_version()}-py3-none-any.whl"
     assert package_files(wheel) == expected_files()
     assert {"messagebus/static/js/messagebus.js", "messagebus/py.typed"} <= package_files(wheel)
 
 
 def test_the_sdist_carries_what_its_tests_and_builds_need(built: Path) -> None:
-    top = f"messagebus-{declared_version()}"
+    top = f"flask_messagebus-{declared_version()}"
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.removeprefix(f"{top}/") for name in sdist.getnames()}
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "setup.cfg", "pyproject.toml", "tests/conftest.py"}

@@ -40,7 +40,7 @@ def open_store(options: Options) -> Store:
         try:
             import_module("psycopg")
         except ImportError as error:
-            advice = f"{scheme}:// needs psycopg: pip install 'messagebus[postgresql]' ({error})"
+            advice = f"{scheme}:// needs psycopg: pip install 'flask-messagebus[postgresql]' ({error})"
             raise InvalidOption("url", advice) from error
         from .postgres import PostgresStore
 

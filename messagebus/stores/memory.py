@@ -64,7 +64,7 @@ class MemoryStore(Store):
         # no greenlet ever finds it taken. Reentrant, so that a signal handler may close the bus at any point.
         self._lock = threading.RLock()
         self._feeds: tuple[MemoryFeed, ...] = ()
-        self._publisher_now = False
+        self._publishing = False
         self._closed = False
         self._forget()
 
@@ -83,9 +83,9 @@ class MemoryStore(Store):
     def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
         with self._lock:
             self._check_open()
-            if self._publisher_now:
+            if self._publishing:
                 raise RuntimeError("a listener, or a signal handler that cut into a publish, must not publish")
-            self._publisher_now = True
+            self._publishing = True
             kept: list[Message] = []
             try:
                 for message in messages:
@@ -97,7 +97,7 @@ class MemoryStore(Store):
                         for feed in self._feeds:
                             feed.listener.received(kept)
                 finally:
-                    self._publisher_now = False
+                    self._publishing = False
             return [Ids(message.message_id, message.global_id) for message in kept]
 
     def _keep(self, name: str, envelope: bytes, size: int, age: int) -> Message:
@@ -265,7 +265,7 @@ class MemoryStore(Store):
     def after_fork(self) -> None:
         # Another thread may have held the lock at the fork, in the middle of a publish; no one will release it here.
         self._lock = threading.RLock()
-        self._publisher_now = False
+        self._publishing = False
         self._feeds = ()
 
     def _check_open(self) -> None:
