@@ -23,6 +23,12 @@ GAP_CHANNEL = "/__gap"
 SITE_SEPARATOR = "$|$"
 PIPE_ESCAPE = "$$123$$"
 MAX_CHANNEL_LENGTH = 255
+LARGE = 2048
+"""Bytes of JSON. Up to here a message's frame is made once and kept; the JSON of a larger one is what is shared."""
+_OBJECTS = 300
+"""Bytes of the Python objects that a message is made of."""
+_TARGET = 80
+"""Bytes of one of a message's targets."""
 SURELY_FLAT = 200
 """Arrays and objects in a message, up to which nobody could have nested them too deeply."""
 
@@ -64,17 +70,41 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
             self._data = json.loads(self.raw)
         return self._data
 
+    def forget_data(self) -> None:
+        """Let go of the decoded value; who asks for it again has it decoded anew."""
+        self._data = msgspec.UNSET
+
+    def _head(self) -> bytes:
+        return b'{"global_id":%d,"message_id":%d,"channel":%b,"data":' % (
+            self.global_id,
+            self.message_id,
+            _encode_channel(self.channel),
+        )
+
     @property
     def json(self) -> bytes:
-        """The message as subscribers get it; made once."""
-        if not self._json:
-            self._json = b'{"global_id":%d,"message_id":%d,"channel":%b,"data":%b}' % (
-                self.global_id,
-                self.message_id,
-                _encode_channel(self.channel),
-                self.raw,
-            )
-        return self._json
+        """The message as subscribers get it. Kept where it is small: to make a large one anew is to copy it."""
+        if self._json:
+            return self._json
+        json = b"%b%b}" % (self._head(), self.raw)
+        if len(self.raw) <= LARGE:
+            self._json = json
+        return json
+
+    @property
+    def parts(self) -> tuple[bytes, ...]:
+        """The same in pieces, of which a large message's ``raw`` is one: shared, not copied."""
+        return (self.json,) if len(self.raw) <= LARGE else (self._head(), self.raw, b"}")
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory it holds, its JSON and its targets included."""
+        size = len(self.raw)
+        held = _OBJECTS + (2 * size + len(self.channel) if size <= LARGE else size)
+        if self.targeted:
+            targets = (self.user_ids, self.group_ids, self.client_ids)
+            held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
+        return held
 
     @property
     def targeted(self) -> bool:

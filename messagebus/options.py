@@ -68,8 +68,16 @@ class Options:
     """Subscribers held by one process; further ones are answered as plain polling (WebSocket: 503). The process's limit
     of open files lowers it."""
     max_outbox: int = 4 * 1024 * 1024
-    """Bytes that may wait for a slow reader, beyond the backlog it asked for; past it the connection is closed and the
-    client resumes from its position."""
+    """Bytes that may wait for a slow reader, beyond the batch that it is catching up with; past it the connection is
+    closed and the client resumes from its position."""
+
+    max_outbox_total: int = 64 * 1024 * 1024
+    """Bytes that may wait for slow readers over all connections of a process; what waits for many is counted once. Past
+    it those that have taken nothing for the longest are closed."""
+    max_catch_up_batch: int = 64 * 1024
+    """Bytes after which a batch of what a client has missed ends, and the next one begins when it has been sent."""
+    write_timeout: float = 30.0
+    """Seconds after which a connection that takes nothing of what waits for it is closed."""
 
     # --- what a request may hold ---
     max_channels: int = 200
@@ -95,9 +103,10 @@ class Options:
     # --- what a process remembers ---
     window_size: int = 1000
     """Newest messages kept in the process for each channel with subscribers, so that reconnects cost the store
-    nothing."""
+    nothing. (Up to a quarter more, until they are trimmed.)"""
     window_bytes: int = 64 * 1024 * 1024
-    """Bytes of all those windows together; divided among the channels."""
+    """Bytes of all those windows together, as the memory holds them; divided among the channels. Older messages that
+    clients catch up on are kept in what is left of it."""
     callback_queue_size: int = 10_000
     """Messages that may wait for a subscribed callback; past it they are read again from the backlog."""
 
@@ -136,6 +145,9 @@ _AT_LEAST: dict[str, float] = {
     "heartbeat_interval": 0.01,
     "max_active_clients": 0,
     "max_outbox": 1,
+    "max_outbox_total": 1,
+    "max_catch_up_batch": 1,
+    "write_timeout": 0.1,
     "max_channels": 1,
     "max_request_body": 1,
     "max_frame_size": 1,

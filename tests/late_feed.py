@@ -30,7 +30,7 @@ class Plain(Transport):
 
     name = "plain"
 
-    def encode(self, batch: bytes, global_id: int) -> bytes:
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
         return batch
 
 
@@ -41,11 +41,14 @@ class Paper:
         self.batches: list[list[dict[str, Any]]] = []
         self.finished = False
         self.tick = 0
+        self.on_drained: Callable[[], object] = lambda: None
 
     def put(self, data: bytes) -> None:
         self.batches.append(json.loads(data))
 
-    def allow(self, size: int) -> None: ...
+    def put_piece(self, parts: Sequence[bytes]) -> None:
+        self.put(b"".join(parts))
+        self.on_drained()
 
     def finish(self) -> None:
         self.finished = True
@@ -131,6 +134,7 @@ class LateFeed(Listener):
         paper = Paper()
         subscriber = Subscriber(self.node.hub, Plain(), Identity("c"), b"", None)
         subscriber.outlet = paper
+        paper.on_drained = lambda: self.node.reactor.call_soon(subscriber.on_drained)
         # In the loop, after whatever the reading has handed over to it.
         self.node.reactor.call_soon(
             take_in, StubPlanner(self.node.hub, plan_anew) if plan_anew else self.node, subscriber, plan

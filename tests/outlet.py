@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -16,7 +17,8 @@ class Outbound:
     def put(self, data: bytes) -> None:
         self.sent.append(data)
 
-    def allow(self, size: int) -> None: ...
+    def put_piece(self, parts: Sequence[bytes]) -> None:
+        self.sent.append(b"".join(parts))
 
     def finish(self) -> None: ...
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from messagebus.loop.outbound import BlockingWriter, SocketWriter
+from messagebus.loop.outboxes import Outboxes
 from messagebus.loop.reactor import Reactor
 
 
@@ -21,7 +22,9 @@ class OutboundListener:
         self.slow = 0
         self.closed = 0
         self.deadlines = 0
+        self.drained = 0
         self.when_slow: Callable[[], object] = lambda: None
+        self.when_drained: Callable[[], object] = lambda: None
 
     def on_data(self, data: bytes) -> None:
         self.data += data
@@ -32,6 +35,10 @@ class OutboundListener:
     def on_slow(self) -> None:
         self.slow += 1
         self.when_slow()
+
+    def on_drained(self) -> None:
+        self.drained += 1
+        self.when_drained()
 
     def on_closed(self) -> None:
         self.closed += 1
@@ -48,13 +55,15 @@ def reactor() -> Iterator[Reactor]:
 class Pair:
     """A connection and its peer."""
 
-    def __init__(self, reactor: Reactor, limit: int) -> None:
+    def __init__(self, reactor: Reactor, limit: int, outboxes: Outboxes | None = None) -> None:
         mine, self.peer = socket.socketpair()
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.peer.settimeout(5)
         self.owner = OutboundListener()
         self.reactor = reactor
-        self.connection = SocketWriter(_socket.socket(fileno=mine.detach()), reactor, self.owner, limit)
+        self.outboxes = Outboxes(1_000_000_000, reactor.clock) if outboxes is None else outboxes
+        sock = _socket.socket(fileno=mine.detach())
+        self.connection = SocketWriter(sock, reactor, self.owner, limit, self.outboxes)
 
     def turn(self, count: int = 1) -> None:
         for _ in range(count):
@@ -162,14 +171,92 @@ def test_past_the_bound_the_owner_is_told(reactor: Reactor) -> None:
     pair.peer.close()
 
 
-def test_one_piece_over_the_bound_is_sent_to_a_peer_that_reads(reactor: Reactor) -> None:
+def test_a_piece_of_the_backlog_does_not_count_against_the_bound_and_the_owner_is_told_when_it_has_left(
+    reactor: Reactor,
+) -> None:
     pair = Pair(reactor, limit=50_000)
-    pair.connection.allow(300_000)
-    pair.connection.put(b"x" * 300_000)
-    assert pair.read(300_000) == b"x" * 300_000
+    for _ in range(3):
+        pair.connection.put(b"before")
+        pair.connection.put_piece([b"x" * 200_000, b"y", b"z" * 100_000])
+        pair.connection.put(b"a" * 20_000)
+        assert pair.read(320_007) == b"before" + b"x" * 200_000 + b"y" + b"z" * 100_000 + b"a" * 20_000
+        pair.turn()
+    assert pair.owner.drained == 3
     assert pair.owner.slow == 0
+    assert pair.outboxes.size == len(pair.outboxes) == 0
+    pair.connection.put(b"x" * 300_000)
+    pair.turn()
+    assert pair.owner.slow == 1, "what is no piece counts as before"
     pair.connection.abort()
     pair.peer.close()
+
+
+def test_a_piece_that_fits_the_socket_is_followed_by_the_next_in_the_next_turn(pair: Pair) -> None:
+    pieces = [b"%d," % number for number in range(5)]
+
+    def put_next() -> None:
+        if pieces:
+            pair.connection.put_piece([pieces.pop(0)])
+
+    pair.owner.when_drained = put_next
+    put_next()
+    for _ in range(6):
+        pair.reactor.turn(5)  # not in vain: it knows that there is more to send
+    assert pair.peer.recv(100) == b"0,1,2,3,4,"
+    assert pair.owner.drained == 5
+
+
+def waiting(reactor: Reactor, outboxes: Outboxes, data: bytes) -> Pair:
+    """A connection whose peer takes nothing, or next to nothing, of that."""
+    pair = Pair(reactor, 1_000_000_000, outboxes)
+    pair.connection.put(data)
+    pair.turn()
+    return pair
+
+
+def test_what_waits_for_many_is_counted_once(reactor: Reactor) -> None:
+    outboxes = Outboxes(10_000_000, reactor.clock)
+    shared = b"x" * 1_000_000
+    pairs = [waiting(reactor, outboxes, shared) for _ in range(20)]
+    assert len(outboxes) == 20
+    assert 1_000_000 <= outboxes.size < 1_001_000
+    for pair in pairs[1:]:
+        pair.connection.abort()
+    assert 1_000_000 <= outboxes.size < 1_001_000
+    assert pairs[0].read(1_000_000) == shared
+    assert outboxes.size == len(outboxes) == 0
+    for pair in pairs:
+        pair.connection.abort()
+        pair.peer.close()
+
+
+def test_past_the_bound_of_all_those_that_have_taken_nothing_for_the_longest_are_closed(reactor: Reactor) -> None:
+    outboxes = Outboxes(3_000_000, reactor.clock)
+    pairs = [waiting(reactor, outboxes, bytes([number]) * 900_000) for number in range(3)]
+    pairs[0].read(300_000)  # it takes something, so that it is not the first to go
+    more = waiting(reactor, outboxes, b"m" * 900_000)
+    assert [pair.connection.closed for pair in pairs] == [False, True, False]
+    assert not more.connection.closed
+    assert outboxes.size < 3_000_000
+    for pair in (*pairs, more):
+        pair.connection.abort()
+        pair.peer.close()
+    assert outboxes.size == len(outboxes) == 0
+
+
+def test_who_takes_nothing_for_too_long_is_closed_and_who_takes_a_little_is_not(reactor: Reactor) -> None:
+    now = 0.0
+    outboxes = Outboxes(100_000_000, lambda: now)
+    slow, stalled = waiting(reactor, outboxes, b"s" * 900_000), waiting(reactor, outboxes, b"t" * 900_000)
+    for _ in range(4):
+        now += 10.0
+        slow.read(50_000)
+        outboxes.end_stalled(30.0)
+    assert stalled.connection.closed
+    assert not slow.connection.closed
+    for pair in (slow, stalled):
+        pair.connection.abort()
+        pair.peer.close()
 
 
 def test_finish_closes_when_everything_has_been_sent(pair: Pair) -> None:
@@ -242,7 +329,7 @@ def test_its_deadline_is_the_owners(reactor: Reactor, pair: Pair) -> None:
 
 
 def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: Reactor) -> None:
-    connection = BlockingWriter(reactor, OutboundListener(), 1000)
+    connection = BlockingWriter(reactor, OutboundListener(), 1000, Outboxes(10_000, reactor.clock))
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.extend(connection))
     reader.start()
@@ -256,7 +343,7 @@ def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: 
 
 def test_a_blocking_connection_that_is_not_read_is_slow(reactor: Reactor) -> None:
     owner = OutboundListener()
-    connection = BlockingWriter(reactor, owner, 1000)
+    connection = BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock))
     connection.put(b"x" * 900)
     assert owner.slow == 0
     connection.put(b"x" * 200)
@@ -265,7 +352,7 @@ def test_a_blocking_connection_that_is_not_read_is_slow(reactor: Reactor) -> Non
 
 def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor) -> None:
     owner = OutboundListener()
-    connection = BlockingWriter(reactor, owner, 1000)
+    connection = BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock))
     iterator = iter(connection)
     for _ in range(5):
         connection.put(b"x" * 900)
@@ -279,14 +366,14 @@ def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor)
 
 def test_a_blocking_connection_that_the_server_closes_before_it_began_is_over(reactor: Reactor) -> None:
     owner = OutboundListener()
-    BlockingWriter(reactor, owner, 1000).close()
+    BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock)).close()
     reactor.turn(0)
     assert owner.closed == 1
 
 
 def test_a_blocking_connection_that_the_server_closes_is_over(reactor: Reactor) -> None:
     owner = OutboundListener()
-    connection = BlockingWriter(reactor, owner, 1000)
+    connection = BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock))
     iterator = iter(connection)
     connection.put(b"x")
     next(iterator)

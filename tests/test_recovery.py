@@ -3,11 +3,8 @@ due and what it then gets live are together exactly what it misses."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -16,16 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messagebus.errors import FEED_LOST, BackendUnavailable
-from messagebus.hub.hub import Hub
-from messagebus.hub.permissions import Access
-from messagebus.hub.recovery import CatchUp, Cursor, HistoryView, add_due, covers, read_after
+from messagebus.hub.catch_up import CatchUp
+from messagebus.hub.recovery import Cursor, HistoryView, covers, query_for, view_of_page
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
-from messagebus.hub.window import ChannelWindow
-from messagebus.loop.reactor import Reactor
 from messagebus.message import Message
-from messagebus.options import Options
-from messagebus.stores import Backlog, StoreState
+from messagebus.stores import BacklogPage, StoreState
 
 from .late_feed import NAME, Paper, Plain, late_feed
 from .planning import request_for
@@ -47,14 +40,18 @@ def test_from_a_position_everything_after_it_arrives_once_or_is_said_to_be_gone(
         paper = feed.subscribe(want, between)
         feed.do(after)
         feed.finish(paper)
-        first = position + 1
-        for gap in paper.told("/__gap"):
-            assert gap[NAME]["after"] == position
-            assert position + 1 < gap[NAME]["before"] <= feed.node.store.backlog(NAME).first_id
-            # What the store has dropped before the feed brought it may still come with the feed.
-            first = min(gap[NAME]["before"], *paper.ids[:1] or [1 << 30])
-        assert position < first
-        assert paper.ids == list(range(first, len(feed.global_ids) + 1))
+        reached = least = position
+        for message in [message for batch in paper.batches for message in batch]:
+            if message["channel"] == "/__gap":
+                gap = message["data"][NAME]
+                assert gap["after"] == reached
+                assert reached + 1 < gap["before"] <= feed.node.store.backlog(NAME).first_id
+                reached = gap["before"] - 1
+            elif message["channel"] == NAME:
+                # What the store has dropped before the feed brought it may still come with the feed.
+                assert least < message["message_id"] <= reached + 1
+                reached = least = message["message_id"]
+        assert reached == len(feed.global_ids)
 
 
 @settings(max_examples=250, deadline=None)
@@ -100,6 +97,25 @@ def test_from_a_global_id_everything_after_it_arrives_once_or_is_said_to_be_gone
             assert paper.global_ids == expected
 
 
+def page(
+    first_id: int, last_id: int, after: int = 0, global_id: Callable[[int], int] = lambda n: 10 * n
+) -> HistoryView:
+    """What is read after a position of a channel that keeps the messages from ``first_id`` on."""
+    messages = [Message(global_id(n), n, NAME, b"1") for n in range(max(first_id, after + 1), last_id + 1)]
+    return view_of_page(BacklogPage(messages, after, last_id, last_id, first_id), 0.0)
+
+
+def caught_up(view: HistoryView, want: Cursor) -> tuple[list[int], dict[str, Any], dict[str, Any]]:
+    """The ids of the messages that are due, the gaps and the status."""
+    catch_up = CatchUp()
+    catch_up.add(want, view)
+    piece = catch_up.take(lambda name, position: view, lambda message: True, 1 << 20, None)
+    assert piece.done
+    notices: dict[str, dict[str, Any]] = {m.channel: m.data for m in piece.batch if m.message_id < 0}
+    ids = [message.message_id for message in piece.batch if message.message_id > 0]
+    return ids, notices.get("/__gap", {}), notices.get("/__status", {})
+
+
 @settings(deadline=None)
 @given(
     last_id=st.integers(0, 12),
@@ -113,39 +129,38 @@ def test_what_is_read_from_the_store_for_a_position_suffices_for_it(
 ) -> None:
     kept = min(kept, last_id)
     want = Cursor(NAME, NAME, position, stale=stale, strict=strict)
-    after = read_after(want, last_id)
+    query = query_for(want)
+    after = query.after if query.after >= 0 else max(last_id + query.after, 0)
     first_id = last_id - kept + 1
-    messages = [Message(10 * n, n, NAME, b"1") for n in range(max(first_id, after + 1), last_id + 1)]
-    view = HistoryView.of(Backlog(messages, last_id, first_id), after)
-    due = CatchUp()
-    ids = [message.message_id for message in add_due(due, view, want)]
+    if strict and position > last_id:
+        after = 0  # read again, for that shows only then
+    view = page(first_id, last_id, after)
+    ids, gaps, status = caught_up(view, want)
     whole = list(range(first_id, last_id + 1))
     if stale or (strict and position > last_id):
         assert ids == whole
-        assert due.gaps == {NAME: (None, first_id)}
+        assert gaps == {NAME: {"after": None, "before": first_id}}
     elif position > last_id:
         assert ids == []
-        assert due.positions == {NAME: last_id}
+        assert status == {NAME: last_id}
     elif position >= 0:
         assert ids == [number for number in whole if number > position]
-        assert due.gaps == ({NAME: (position, first_id)} if position < first_id - 1 else {})
+        assert gaps == ({NAME: {"after": position, "before": first_id}} if position < first_id - 1 else {})
     else:
         assert ids == whole[max(0, len(whole) - (-position - 1)) :]
-        assert not due.gaps
-    if kept == last_id and position <= last_id:
+        assert not gaps
+    if position <= last_id:
         assert covers(view, want)
 
 
 def test_a_position_that_the_backlog_has_lost_is_no_gap_where_a_later_global_id_is_known() -> None:
     """An EventSource that reconnects gives both: the position of its page, and its Last-Event-ID."""
-    kept = [Message(100 + n, 50 + n, NAME, b"1") for n in range(1, 11)]
-    view = HistoryView.of(Backlog(kept, 60, 51), 0)
-    due, want = CatchUp(), Cursor(NAME, NAME, 12, after=105)
+    view, want = page(51, 60, global_id=lambda n: 50 + n), Cursor(NAME, NAME, 12, after=105)
     assert covers(view, want)
-    assert add_due(due, view, want) == kept[5:]
-    assert due.gaps == {}
-    add_due(due, view, want._replace(after=90))
-    assert due.gaps == {NAME: (12, 51)}
+    assert caught_up(view, want) == ([56, 57, 58, 59, 60], {}, {})
+    ids, gaps, _ = caught_up(view, want._replace(after=90))
+    assert ids == list(range(51, 61))
+    assert gaps == {NAME: {"after": 12, "before": 51}}
 
 
 def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
@@ -158,14 +173,25 @@ def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
         assert [status[NAME] for status in paper.told("/__status")] == [1]
 
 
+def test_who_is_beyond_the_backlog_is_served_from_memory_where_that_is_all_that_is_kept() -> None:
+    with late_feed(kept=5, window=8) as feed:
+        feed.do("pppppppppp" + "d" * 10)
+        feed.subscribe(Cursor(NAME, NAME, 0), "")
+        for position in (0, 1, 3):
+            assert feed.node.hub.windows.knows(Cursor(NAME, NAME, position))
+            paper = feed.subscribe(Cursor(NAME, NAME, position), "")
+            assert paper.told("/__gap") == [{NAME: {"after": position, "before": 6}}] if position == 0 else True
+            assert paper.ids[-5:] == [6, 7, 8, 9, 10]
+
+
 def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> None:
     with late_feed(kept=8, window=8) as feed:
         feed.do("ppdd")
         plan = feed.plan(Cursor(NAME, NAME, 0))
         feed.node.hub.lost(StoreState(0, "another life"))
         assert feed.open(plan, lambda: plan).finished
-        view = feed.node.hub.enter(NAME).view()
-        assert view is None, "what was read of the former life is nothing that is known of this one"
+        window = feed.node.hub.windows.enter(NAME)
+        assert window.state is None, "what was read of the former life is nothing that is known of this one"
 
 
 def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again() -> None:
@@ -186,17 +212,21 @@ def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: BaseExc
 
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
+        feed.subscribe(Cursor(NAME, NAME, 0), "")
         plan = feed.plan(Cursor(NAME, NAME, 1))
+        assert not plan.pages, "it is in the window"
         feed.do("ppppdddd")
         paper = feed.open(plan, fail)
         assert paper.finished
-        assert not feed.node.hub.subscribers
+        assert len(feed.node.hub.membership) == 1  # the other one
 
 
 def test_a_subscriber_is_sent_back_where_the_window_moves_on_each_time() -> None:
     with late_feed(kept=1000, window=4) as feed:
         feed.do("ppppdddd")
+        feed.subscribe(Cursor(NAME, NAME, 0), "")
         plan = feed.plan(Cursor(NAME, NAME, 1))
+        assert not plan.pages, "it is in the window"
         feed.do("ppppdddd")
         plans: list[None] = []
 
@@ -240,54 +270,24 @@ def test_who_is_ahead_of_this_process_is_never_told_without_the_store() -> None:
         assert not feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=1)))
 
 
-def test_what_is_read_of_a_channel_while_it_is_appended_to_is_whole() -> None:
-    channel = ChannelWindow(NAME, 0)
-    channel.append([Message(1, 1, NAME, b"1")], 8, 1000)
-    views: list[HistoryView | None] = []
-
-    class Appended(list[Message]):
-        def __iter__(self) -> Iterator[Message]:
-            views.append(channel.view())  # as another thread might, in the middle
-            return super().__iter__()
-
-    channel.append(Appended([Message(2, 2, NAME, b"2")]), 8, 1000)
-    assert views
-    assert all(view is not None and view.last_id == view.messages[-1].message_id for view in views)
-
-
-def test_a_store_that_does_not_answer_keeps_nobody_waiting_behind_all_the_others() -> None:
-    hub = Hub(Options(store_timeout=0.1), Reactor(), 10, Access(), lambda error, where: None)
-    hub.start(StoreState(0, "epoch"))
-    waits: list[float] = []
-
-    def hang(*arguments: Any) -> Any:
-        time.sleep(0.1)
-        raise BackendUnavailable("no answer")
-
-    def read() -> None:
-        began = time.monotonic()
-        with contextlib.suppress(BackendUnavailable):
-            hub.read(Cursor(NAME, NAME, 0), hang, hang)
-        waits.append(time.monotonic() - began)
-
-    threads = [threading.Thread(target=read) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    hub.reactor.abandon()
-    assert max(waits) < 0.5  # 1.0 where each of them waits for all before it
-
-
 def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> None:
-    due = CatchUp([Message(9, 1, "/a", b"1"), Message(4, 2, "/b", b"2")], {"/a": (None, 1)}, {"/b": 2})
-    batch = due.batch("epoch", False)
-    assert [message.channel for message in batch] == ["/__gap", "/b", "/a", "/__status"]
-    assert json.loads(batch[-1].raw) == {"/b": 2, "__epoch": "epoch"}
-    assert json.loads(batch[0].raw) == {"/a": {"after": None, "before": 1}}
+    views = {
+        "/a": page(3, 4, global_id=lambda n: 3 * n),
+        "/b": page(1, 5, global_id=lambda n: 2 * n + 1),
+    }
+    catch_up = CatchUp()
+    catch_up.add(Cursor("/a", "/a", 1), views["/a"])
+    catch_up.add(Cursor("/b", "/b", after=3), views["/b"])
+    piece = catch_up.take(lambda name, _: views[name], lambda message: True, 1 << 20, "epoch")
+    assert [m.channel for m in piece.batch[:1]] == ["/__gap"]
+    assert [m.global_id for m in piece.batch[1:-1]] == [5, 7, 9, 9, 11, 12]
+    assert piece.batch[-1].data == {"/b": 5, "__epoch": "epoch"}
+    assert piece.batch[0].data == {"/a": {"after": 1, "before": 3}}
 
 
 def test_the_epoch_is_said_by_itself_where_it_has_to_be() -> None:
-    assert CatchUp().batch("epoch", False) == []
-    [status] = CatchUp().batch("epoch", True)
+    catch_up = CatchUp()
+    assert catch_up.take(lambda *_: None, lambda _: True, 1, "epoch").batch == []
+    catch_up.say_epoch = True
+    [status] = catch_up.take(lambda *_: None, lambda _: True, 1, "epoch").batch
     assert json.loads(status.raw) == {"__epoch": "epoch"}

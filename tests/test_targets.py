@@ -11,14 +11,13 @@ from messagebus.errors import InvalidChannel
 from messagebus.hub.hub import Hub
 from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
-from messagebus.hub.recovery import Cursor
+from messagebus.hub.recovery import Cursor, view_of_page
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber, id_key
-from messagebus.hub.window import BacklogSnapshot
 from messagebus.loop.reactor import Reactor
 from messagebus.message import Ids, Message, check_channel, decode_stored, encode_data, encode_envelope, encode_stored
 from messagebus.options import Options
-from messagebus.stores import Backlog, StoreState
+from messagebus.stores import BacklogPage, StoreState
 from messagebus.transports import EVENT_SOURCE
 
 from .outlet import Outbound
@@ -36,9 +35,10 @@ class World:
     def connect(self, identity: Identity, channel: str, backlog: list[Message]) -> Outbound:
         subscriber = Subscriber(self.hub, EVENT_SOURCE, identity, b"", None)
         outlet = subscriber.outlet = Outbound()
-        reading = BacklogSnapshot(self.hub.enter(channel), 0, Backlog(backlog, len(backlog), 1))
+        self.hub.windows.enter(channel)
+        page = view_of_page(BacklogPage(backlog, 0, len(backlog), len(backlog), 1), self.reactor.clock())
         cursor = Cursor(channel, channel, 0)
-        plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: reading}, 0)
+        plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: page}, 0)
         take_in(StubPlanner(self.hub, lambda: plan), subscriber, plan)
         return outlet
 

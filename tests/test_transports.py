@@ -26,6 +26,7 @@ from messagebus.transports import (
     STREAMING,
     STREAMING_WSGI,
     WEBSOCKET,
+    batch_parts,
     join_batch,
 )
 from messagebus.transports.websocket import pong_frame, text_frame
@@ -68,6 +69,22 @@ def read_frames(data: bytes) -> list[Frame]:
     client.receive_data(data)
     assert client.parser_exc is None
     return [event for event in client.events_received() if isinstance(event, Frame)]
+
+
+@given(st.lists(st.tuples(values, st.booleans()), max_size=4), st.integers(1, 1 << 40))
+def test_a_batch_in_pieces_is_the_same_on_the_wire(contents: list[tuple[Any, bool]], global_id: int) -> None:
+    """Also of large messages, whose JSON is a piece of its own, and of what other programs have written."""
+    batch = [
+        Message(7, number, "/ä", json.dumps([value, "x" * (3000 * large)], indent=1 if large else None).encode())
+        for number, (value, large) in enumerate(contents, 1)
+    ]
+    parts = batch_parts(batch)
+    assert b"".join(parts) == join_batch(batch)
+    assert {id(m.raw) for m in batch if len(m.raw) > 2048} <= {id(part) for part in parts}, "shared, not copied"
+    for transport in (LONG_POLLING, LONG_POLLING_WSGI, STREAMING, STREAMING_WSGI, EVENT_SOURCE, WEBSOCKET):
+        for given_id in (global_id, None):
+            whole = transport.encode(join_batch(batch), given_id)
+            assert b"".join(transport.encode_parts(parts, given_id)) == whole
 
 
 @given(values, st.booleans())

@@ -46,6 +46,7 @@ class Talk:
         plan = feed.plan(*wants)
         self.subscriber = WebSocketSubscriber(feed.node, plan.request, b"", None)
         self.subscriber.outlet = self.frames
+        self.frames.on_drained = lambda: feed.node.reactor.call_soon(self.subscriber.on_drained)
         take_in(feed.node, self.subscriber, plan)
 
     def say(self, **command: Any) -> None:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from ..errors import BackendUnavailable, InvalidData
-from ..hub.joining import Join, put_due
+from ..hub.joining import Join
 from ..hub.node import Node
 from ..hub.permissions import matches
-from ..hub.recovery import CatchUp
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
-from ..hub.subscriber import Identity, Phase, Subscriber
+from ..hub.subscriber import Identity, Subscriber
 from ..message import check_channel, store_name
 from .authorization import Handshake
 from .channels import CODES, ChannelRefused, Refusals, read_positions
@@ -100,7 +99,7 @@ class Subscribe(Command):
         if not isinstance(value, dict):
             raise CommandError("bad_request", "subscribe: expected an object of channels and positions")
         assert caller.subscriber is not None
-        followed = {channel.name for channel in caller.subscriber.channels}
+        followed = caller.subscriber.followed
         limit = caller.node.options.max_channels
         refusals = Refusals(caller.takes_refusals)
         positions = read_positions(
@@ -132,11 +131,9 @@ class Subscribe(Command):
         subscriber, hub = self._subscriber, self._caller.node.hub
         refused = {channel: why.to_json() for channel, why in result.request.params.refused.items()}
 
-        def joined(due: CatchUp) -> None:
+        def joined() -> None:
             answer({"refused": refused} if refused else {})
-            put_due(hub, subscriber, due, tells_epoch=False)
-            if subscriber.state is Phase.LIVE:
-                hub.set_live(subscriber)
+            hub.pacer.proceed(subscriber)
             done()
 
         Join(self._caller.node, subscriber, result, joined).start()
@@ -151,6 +148,7 @@ class Unsubscribe(Command):
             raise CommandError("bad_request", "unsubscribe: expected a list of channels")
         assert caller.subscriber is not None
         self._subscriber = caller.subscriber
+        self._hub = caller.node.hub
         self._names = {store_name(check_channel(channel), caller.site_id) for channel in value}
 
     def perform_at_once(self) -> dict[str, Any]:
@@ -158,9 +156,8 @@ class Unsubscribe(Command):
 
     def perform(self) -> dict[str, Any]:
         subscriber = self._subscriber
-        for channel in list(subscriber.channels):
-            if channel.name in self._names:
-                subscriber.hub.drop(subscriber, channel)
+        for name in self._names & subscriber.followed:
+            self._hub.drop(subscriber, name)
         return {}
 
 

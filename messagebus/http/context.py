@@ -40,9 +40,12 @@ class RequestContext:
     def due_now(self, plan: SubscriptionPlan) -> list[Message]:
         """What a poll that is not held answers."""
         hub, subscribe = self.node.hub, plan.request
-        while (due := hub.due_now(plan.cursors, plan.snapshots, subscribe.identity)) is None:
+        while True:
+            tells_epoch = subscribe.lacks_epoch(hub.epoch, unasked=False)
+            batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
+            if batch is not None:
+                return [*subscribe.notices(), *batch]
             plan = self.plan(subscribe)
-        return [*subscribe.notices(), *due.batch(hub.epoch, subscribe.lacks_epoch(hub.epoch, unasked=False))]
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
         """What an open WebSocket asks by when its client subscribes to more; ``None`` where everybody may."""

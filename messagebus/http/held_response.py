@@ -53,7 +53,8 @@ class HeldResponse(NamedTuple):
     def _adopt(self, sock: RawSocket, head: bytes, early: bytes) -> None:
         subscriber = self._make_subscriber(self.taken, head)
         reactor, limit = self.node.reactor, self.node.options.max_outbox
-        subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, lingers=self.taken is WEBSOCKET)
+        outboxes, lingers = self.node.hub.outboxes, self.taken is WEBSOCKET
+        subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, outboxes, lingers)
         take_in(self.node, subscriber, self.plan)
         if early and self.taken is WEBSOCKET:  # a client may write behind its handshake
             subscriber.on_data(early)
@@ -61,7 +62,8 @@ class HeldResponse(NamedTuple):
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
         assert self.blocking is not None, "a transport that needs the socket is refused before"
         subscriber = self._make_subscriber(self.blocking, b"")
-        connection = BlockingWriter(self.node.reactor, subscriber, self.node.options.max_outbox)
+        limit, outboxes = self.node.options.max_outbox, self.node.hub.outboxes
+        connection = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
         subscriber.outlet = connection
         self.node.reactor.call_soon(take_in, self.node, subscriber, self.plan)
         if self.blocking.one_batch:

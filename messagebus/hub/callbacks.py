@@ -269,5 +269,6 @@ class Worker:
                 return
             try:
                 subscription.callback(message)
+                message.forget_data()  # the windows hold the message on
             except Exception as error:
                 self._report(error, f"the callback on {subscription.scope}, message {message.message_id}")

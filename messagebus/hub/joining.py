@@ -7,14 +7,11 @@ may block."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import FEED_LOST, BackendUnavailable, BusClosed
-from ..message import Message
-from ..transports import join_batch
 from .hub import Hub
-from .recovery import CatchUp
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .subscriber import Phase, Subscriber
 
@@ -43,9 +40,9 @@ class Join:
     __slots__ = ("_joined", "_node", "_plan", "_plans", "_subscriber")
 
     def __init__(
-        self, node: Planner, subscriber: Subscriber, plan: SubscriptionPlan, joined: Callable[[CatchUp], None]
+        self, node: Planner, subscriber: Subscriber, plan: SubscriptionPlan, joined: Callable[[], None]
     ) -> None:
-        """``joined``: called when it is live on them, with what it is due, in the same turn."""
+        """``joined``: called when it catches up on them, to give it the first piece in the same turn."""
         self._node = node
         self._subscriber = subscriber
         self._plan = plan
@@ -58,9 +55,8 @@ class Join:
     def _reached(self, _: Subscriber) -> None:
         hub, plan = self._node.hub, self._plan
         ahead = plan.global_id > hub.global_id
-        due = None if ahead else hub.join(self._subscriber, plan.cursors, plan.snapshots)
-        if due is not None:
-            self._joined(due)
+        if not ahead and hub.join(self._subscriber, plan.cursors, plan.pages):
+            self._joined()
         elif ahead or self._plans == MAX_PLANS:
             self._subscriber.end(FEED_LOST)
         else:
@@ -69,7 +65,7 @@ class Join:
 
     def _plan_anew(self) -> None:
         hub = self._node.hub
-        if self._subscriber not in hub.subscribers:
+        if self._subscriber not in hub.membership:
             return  # it has gone while others were read for
         try:
             hub.reactor.call_soon(self._start_anew, self._node.plan(self._plan.request))
@@ -79,7 +75,7 @@ class Join:
             hub.reactor.call_soon(self._subscriber.end, FEED_LOST)
 
     def _start_anew(self, plan: SubscriptionPlan) -> None:
-        if self._subscriber in self._node.hub.subscribers:
+        if self._subscriber in self._node.hub.membership:
             self._plan = plan
             self.start()
 
@@ -88,22 +84,15 @@ def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> No
     """Count a new subscriber in, and make it live on what its request asked for."""
     hub = node.hub
 
-    def go_live(due: CatchUp) -> None:
-        tells_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
-        put_due(hub, subscriber, due, tells_epoch, plan.request.notices())
+    def begin() -> None:
+        catch_up = subscriber.catch_up
+        if catch_up is not None:
+            catch_up.notices = plan.request.notices()
+            catch_up.say_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
+        hub.pacer.proceed(subscriber)
         if subscriber.state is Phase.OPENING:
             hub.set_live(subscriber)
             subscriber.on_live()
 
     if hub.add(subscriber):
-        Join(node, subscriber, plan, go_live).start()
-
-
-def put_due(hub: Hub, subscriber: Subscriber, due: CatchUp, tells_epoch: bool, notices: Sequence[Message] = ()) -> None:
-    """Put out what is due, behind the ``notices``, as the first batch where the transport wants one."""
-    batch = [*notices, *due.batch(hub.epoch, tells_epoch)]
-    if batch or (subscriber.transport.begins and subscriber.state is Phase.OPENING):
-        data = subscriber.transport.encode(join_batch(batch), hub.global_id)
-        # The bound is for those who do not read, not for those who were away: what they asked for comes on top.
-        subscriber.outlet.allow(len(data))
-        subscriber.put(data)
+        Join(node, subscriber, plan, begin).start()

@@ -16,13 +16,13 @@ from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
 from ..publishing.publisher import Publisher
-from ..stores import Feed, Listener, StoreState
+from ..stores import BacklogQuery, Feed, Listener, StoreState
 from .callbacks import Callbacks
 from .hub import Hub
 from .permissions import Access
-from .recovery import Cursor
+from .reading import BacklogReader
+from .recovery import Cursor, HistoryView, covers, query_for
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
-from .window import BacklogSnapshot
 
 logger = logging.getLogger("messagebus.hub")
 
@@ -40,6 +40,8 @@ class Node(Listener):
         self.publish = publisher.publish  # for clients that may
         self.reactor = Reactor()
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
+        self._reader = BacklogReader(self.store, options.store_timeout, self._absorb, self.reactor.clock)
+        self.hub.pacer.read_missing = self._read_missing
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
         self.is_healthy = True
@@ -112,8 +114,12 @@ class Node(Listener):
         self.reactor.call_soon(self.hub.lost, state)
         self.callbacks.lost(reset)
 
+    def newest(self) -> Sequence[Message]:
+        return self.hub.windows.newest()
+
     def healthy(self, healthy: bool) -> None:
         self.is_healthy = healthy
+        self._reader.set_away(not healthy)
 
     # --- requests ---
 
@@ -159,7 +165,7 @@ class Node(Listener):
             return True
         hub = self.hub
         cursors = request.cursors(hub.epoch)
-        return hub.epoch is not None and not self._is_behind(cursors) and all(map(hub.knows, cursors))
+        return hub.epoch is not None and not self._is_behind(cursors) and all(map(hub.windows.knows, cursors))
 
     def _is_behind(self, cursors: Sequence[Cursor]) -> bool:
         return any(cursor.after is not None and cursor.after > self.hub.global_id for cursor in cursors)
@@ -172,18 +178,38 @@ class Node(Listener):
             # Another process is ahead of this one, or the store has begun anew.
             newest = self.store.state().global_id
             cursors = [c._replace(stale=True) if c.after is not None and c.after > newest else c for c in cursors]
-        snapshots: dict[str, BacklogSnapshot] = {}
+        pages = self._read_pages(cursors)
+        more = [query for cursor in cursors if (query := _query_after(cursor, pages.get(cursor.name))) is not None]
         global_id = 0
         for cursor in cursors:
-            snapshot = self.hub.read(cursor, self._read_last_id, self.store.backlog)
-            if snapshot is not None:
-                snapshots[cursor.name] = snapshot
+            page = pages.get(cursor.name)
+            if page is not None:
                 # Its own newest message where the store still has that, the one after it otherwise.
-                seen = (m.global_id for m in snapshot.backlog.messages if 0 < cursor.position <= m.message_id)
+                seen = (m.global_id for m in page.messages if 0 < cursor.position <= m.message_id)
                 global_id = max(global_id, next(seen, 0))
             if cursor.after is not None and not cursor.stale:
                 global_id = max(global_id, cursor.after)
-        return SubscriptionPlan(request, cursors, snapshots, global_id)
+        if more:
+            pages |= self._reader.read(more)
+        return SubscriptionPlan(request, cursors, pages, global_id)
+
+    def _read_pages(self, cursors: Sequence[Cursor]) -> dict[str, HistoryView]:
+        """What has to be read for these, in one round trip for all of them."""
+        windows = self.hub.windows
+        queries = []
+        for cursor in cursors:
+            windows.enter(cursor.name)  # before it is read, see there
+            if not windows.knows(cursor):
+                view = windows.covering(cursor)
+                # What is known may have expired: the store is asked for nothing but how long it lasts.
+                queries.append(query_for(cursor) if view is None else BacklogQuery(cursor.name, view.last_id))
+        return self._reader.read(queries) if queries else {}
+
+    def _read_missing(self, missing: Sequence[Cursor]) -> None:
+        self._reader.read([BacklogQuery(cursor.name, cursor.position) for cursor in missing])
+
+    def _absorb(self, name: str, page: HistoryView) -> None:
+        self.reactor.call_soon(self.hub.windows.absorb, name, page)
 
     def _learn_epoch(self) -> None:
         # An empty store has none: the first publish makes it, unheard by the feed. Nor has a store that only other
@@ -193,8 +219,16 @@ class Node(Listener):
             self._ask_epoch_at = now + 1.0
             self.hub.epoch = self.store.state().epoch
 
-    def _read_last_id(self, name: str) -> int:
-        return self.store.last_ids([name])[0]
+
+def _query_after(cursor: Cursor, page: HistoryView | None) -> BacklogQuery | None:
+    """What else has to be read of a channel, as its first page shows."""
+    if page is None or covers(page, cursor):
+        return None
+    if cursor.position > page.last_id:
+        # In the same epoch this is a position of another life of the store: such a client is given everything.
+        return BacklogQuery(cursor.name, 0) if cursor.strict else None
+    # The page ended with the message before those that are due, or was only asked for how long they last.
+    return BacklogQuery(cursor.name, cursor.position) if cursor.position >= page.through > 0 else None
 
 
 def _capacity(options: Options) -> int:

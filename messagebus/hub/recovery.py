@@ -1,19 +1,30 @@
-"""What a subscriber is due on a channel before it goes live. Pure: positions and backlogs in, messages and notices
-out."""
+"""What a subscriber has missed on a channel. Pure: positions and pieces of history in, positions and gaps out.
+
+A :class:`HistoryView` is a part of a channel's backlog without a hole, a :class:`Cursor` is what a subscriber asks for.
+:func:`covers` says whether the one suffices for the other, :func:`start` where the subscriber begins in it, and
+:func:`query_for` what to ask the store where it does not.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-from ..message import Message, gap_message, status_message
-from ..stores import Backlog
+import msgspec
+
+from ..message import Message
+from ..stores import BacklogPage, BacklogQuery
 from ..wire import NEW_ONLY
 
+NOTHING = 1 << 62
+"""A global id that there will never be."""
+MIN_AGE = 1.0
+"""Seconds that every message is kept for: ``max_backlog_age`` is 1 at least."""
+
 _by_message_id = attrgetter("message_id")
+_by_global_id = attrgetter("global_id")
 
 
 class Cursor(NamedTuple):
@@ -33,105 +44,230 @@ class Cursor(NamedTuple):
     """The client knows this store's epoch, so a position beyond the channel's last id means nothing either."""
 
 
-class HistoryView(NamedTuple):
-    """What is known of a channel: a part of its backlog without a hole."""
+class HistoryView(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a channel at one moment. Never changes, and may be looked at from any thread: the list is only
+    ever appended to, beyond ``end``."""
 
-    messages: Sequence[Message]
-    """Every kept message with an id above ``floor``, up to ``last_id``."""
+    log: list[Message]
+    end: int
+    """So many messages at the beginning of ``log`` count."""
     floor: int
+    through: int
+    """Every kept message with ``floor < id <= through`` is there."""
     last_id: int
+    """The channel's newest message. A window reaches as far; a page may not."""
     after: int
-    """Every message ever published on it with a global id above this one is in ``messages``."""
-    whole: bool
-    """Whether ``messages`` is all that the store keeps."""
+    """Every message ever published on it with a global id above this one, up to ``through``, is there."""
+    first_id: int
+    """Nothing older than this is kept, as far as is known."""
+    until: float
+    """Until then, on the reactor's clock, what is there is certainly still kept. Later the store may have dropped all
+    of it."""
+    sure_from: int = 0
+    """Messages from this id on are certainly kept until then, unless newer ones have pushed them out."""
+    read_at: float = 0.0
+    """When the newest message came, or the page was read."""
+    kept: bool = False
+    """A page that was read a while ago: the channel has gone on since."""
 
-    @classmethod
-    def of(cls, backlog: Backlog, after: int) -> HistoryView:
-        """What was read from a store, having asked for messages after ``after``."""
-        floor = max(after, backlog.first_id - 1)
+    @property
+    def messages(self) -> Sequence[Message]:
+        return self.log[: self.end]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is kept that is older than what is there."""
+        return self.first_id > self.floor
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing comes behind it."""
+        return self.through >= self.last_id and not self.kept
+
+    def index_after(self, position: int) -> int:
+        """Where in ``log`` the messages after a position begin."""
+        return bisect_right(self.log, position, 0, self.end, key=_by_message_id)
+
+
+def view_of_page(page: BacklogPage, read_at: float) -> HistoryView:
+    """What was read from a store, the question having been sent at ``read_at``."""
+    floor = min(max(page.after, page.first_id - 1), page.last_id)
+    messages = page.messages
+    if floor and messages:
         # Without the ids' times, all that is known of a message before the first is that it is older.
-        older = floor > 0 and backlog.messages
-        return cls(
-            backlog.messages,
-            floor,
-            backlog.last_id,
-            backlog.messages[0].global_id - 1 if older else 0,
-            floor == backlog.first_id - 1,
-        )
+        after = messages[0].global_id - 1
+    else:
+        after = 0 if not floor or page.first_id > page.last_id else NOTHING
+    return HistoryView(
+        messages,
+        len(messages),
+        floor,
+        min(page.through, page.last_id),
+        page.last_id,
+        after,
+        page.first_id,
+        read_at + page.expires_in,
+        floor + 1,
+        read_at,
+    )
 
 
-@dataclass(slots=True)
-class CatchUp:
-    """What a subscriber is due over all its channels."""
+class Start(NamedTuple):
+    """Where a subscriber begins on a channel."""
 
-    messages: list[Message] = field(default_factory=list)
-    gaps: dict[str, tuple[int | None, int]] = field(default_factory=dict)
-    """Channel -> (after, before): the ids in between are gone; after ``None``: so is all that it knew."""
-    positions: dict[str, int] = field(default_factory=dict)
-    """What the status says: channel -> the position to continue from."""
-
-    def batch(self, epoch: str | None, say_epoch: bool) -> list[Message]:
-        """Gaps first, then the messages by global id, the status last."""
-        self.messages.sort(key=attrgetter("global_id"))
-        batch = self.messages
-        if self.gaps:
-            batch = [gap_message(self.gaps), *batch]
-        if self.positions or say_epoch:
-            batch = [*batch, status_message(self.positions, epoch)]
-        return batch
+    position: int
+    """It is due everything after this message."""
+    gap: tuple[int | None, int] | None = None
+    """(after, before): the ids in between are gone; after ``None``: so is all that it knew."""
+    tell: bool = False
+    """Whether it has to be told the position to continue from."""
 
 
 def covers(view: HistoryView, want: Cursor) -> bool:
-    """Whether the view suffices to tell what is due to ``want``."""
+    """Whether the view suffices to tell where ``want`` begins, and its next messages."""
     if want.stale:
         return view.whole
+    if want.position > view.last_id:
+        return False  # the store may know more than this process
     if want.position >= 0:
-        known = view.floor <= want.position or (want.after is not None and view.after <= want.after)
-        return known and want.position <= view.last_id
+        known = view.whole or view.floor <= want.position or (want.after is not None and view.after <= want.after)
+        return known and (want.position < view.through or view.ends)
     if want.after is not None:
-        return view.after <= want.after
-    return view.floor <= max(view.last_id - _lookback(want.position), 0)
+        return view.whole or view.after <= want.after
+    begin = max(view.last_id - _lookback(want.position), 0)
+    return (view.whole or view.floor <= begin) and (begin < view.through or view.ends)
 
 
-def add_due(due: CatchUp, view: HistoryView, want: Cursor) -> list[Message]:
-    """Adds what is due on one channel, but for the messages: they are returned, to be withheld or not.
-
-    Works for any view; where :func:`covers` says no, the ids that the view lacks are taken for gone."""
-    last_id, position = view.last_id, want.position
+def start(view: HistoryView, want: Cursor) -> Start:
+    """Where ``want`` begins. Works for any view; what it lacks, where :func:`covers` says no, is taken for gone."""
+    last_id, position, floor = view.last_id, want.position, view.floor
     if want.stale or (want.strict and position > last_id):
-        due.gaps[want.channel] = (None, view.floor + 1)
-        due.positions[want.channel] = last_id
-        return list(view.messages)
+        return Start(floor, (None, floor + 1), True)
     if position > last_id:
-        due.positions[want.channel] = last_id
-        return []
+        return Start(last_id, tell=True)
     if position >= 0:
-        if not covers(view, want):
-            due.gaps[want.channel] = (position, view.floor + 1)
-        messages = view.messages[bisect_right(view.messages, position, key=_by_message_id) :]
-        return [m for m in messages if want.after is None or m.global_id > want.after]
+        by_global_id = _position_at(view, want.after) if want.after is not None else 0
+        if floor <= position or (want.after is not None and view.after <= want.after):
+            return Start(max(position, by_global_id))
+        return Start(max(floor, by_global_id), (position, floor + 1))
     if want.after is not None:
-        due.positions[want.channel] = last_id
-        if view.after > want.after:
-            due.gaps[want.channel] = (None, view.floor + 1)
-        return [m for m in view.messages if m.global_id > want.after]
-    if position == NEW_ONLY:
-        due.positions[want.channel] = last_id
-    start = max(last_id - _lookback(position), 0)
-    return list(view.messages[bisect_right(view.messages, start, key=_by_message_id) :])
+        gap = (None, floor + 1) if view.after > want.after else None
+        return Start(_position_at(view, want.after), gap, True)
+    return Start(max(last_id - _lookback(position), floor), tell=position == NEW_ONLY)
 
 
-def read_after(want: Cursor, last_id: int) -> int:
-    """From where to read the store for ``want``, on a channel whose last id is ``last_id``.
+def query_for(want: Cursor) -> BacklogQuery:
+    """What to ask the store for ``want``.
 
     One message more than is due, where there is one: its global id tells how far the store is ahead of this process."""
-    if want.stale or (want.after is not None and want.position < 0) or want.position > last_id:
-        return 0
+    if want.stale or (want.after is not None and want.position < 0):
+        return BacklogQuery(want.name, 0)
     if want.position >= 0:
-        return max(want.position - 1, 0)
-    return max(last_id - _lookback(want.position) - 1, 0)
+        return BacklogQuery(want.name, max(want.position - 1, 0))
+    return BacklogQuery(want.name, -_lookback(want.position) - 1)
+
+
+def answers(page: BacklogPage, query: BacklogQuery) -> bool:
+    """Whether a page that was read for another query has what this one asks for."""
+    after = query.after if query.after >= 0 else max(page.last_id + query.after, 0)
+    return page.after <= after and (after < page.through or page.through >= page.last_id)
+
+
+def _position_at(view: HistoryView, global_id: int) -> int:
+    """The newest message that a subscriber who has seen everything up to a global id has seen."""
+    index = bisect_right(view.log, global_id, 0, view.end, key=_by_global_id)
+    return view.log[index - 1].message_id if index else view.floor
 
 
 def _lookback(position: int) -> int:
     """How many messages a negative position asks for: -1 none, -2 the last one."""
     return -position - 1
+
+
+# --- how views grow ---
+
+
+def appended(view: HistoryView | None, messages: Sequence[Message], now: float, entered: int = NOTHING) -> HistoryView:
+    """A window's view with the channel's next messages, which have just been dispatched. ``entered``: the window has
+    every message above this global id."""
+    first, last = messages[0], messages[-1].message_id
+    if view is None:
+        floor = first.message_id - 1
+        # From the channel's first message on nothing is older.
+        after, first_id = (min(first.global_id - 1, entered), 0) if floor else (0, 1)
+        log = [*messages]
+        return HistoryView(log, len(log), floor, last, last, after, first_id, now + MIN_AGE, floor + 1, now)
+    log = view.log
+    log += messages
+    # Where nothing came for longer than is certain, all that was there before may have expired meanwhile.
+    sure_from = view.sure_from if view.until > now else first.message_id
+    return HistoryView(log, len(log), view.floor, last, last, view.after, view.first_id, now + MIN_AGE, sure_from, now)
+
+
+def dispatched(page: HistoryView, global_id: int) -> HistoryView:
+    """As much of a page as has been dispatched: the rest is left to the live feed."""
+    if not page.end or page.log[page.end - 1].global_id <= global_id:
+        return page
+    end = bisect_right(page.log, global_id, 0, page.end, key=_by_global_id)
+    last_id = page.log[end].message_id - 1
+    return msgspec.structs.replace(page, log=page.log[:end], end=end, through=last_id, last_id=last_id)
+
+
+def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) -> HistoryView | None:
+    """A window's view together with what was read from the store and has been dispatched; ``None`` where the two do not
+    touch, so that there would be a hole."""
+    if view is None:
+        if not page.ends:
+            return None
+        log = page.log[: page.end]
+        return msgspec.structs.replace(page, log=log, after=min(page.after, entered))
+    if page.through < view.floor or page.last_id < view.floor or page.floor > view.last_id:
+        return None
+    floor, log, after = view.floor, view.log[: view.end], min(view.after, page.after)
+    if page.floor < floor:
+        log = page.log[: page.index_after(floor)] + log
+        floor = page.floor
+    # What the store has no more, though newer messages have not pushed it out, has expired.
+    sure_from = view.sure_from if view.until > page.read_at else view.last_id + 1
+    expired = min(page.first_id, sure_from) - 1
+    if expired > floor:
+        drop = bisect_right(log, expired, key=_by_message_id)
+        after = log[drop - 1].global_id if drop else after
+        floor, log = expired, log[drop:]
+    until, sure_from = page.until, floor + 1
+    if view.last_id > page.last_id:
+        # The newer message may have a shorter age. What is there outlived it if it was to last until then.
+        until = view.until
+        if page.until <= view.read_at:
+            sure_from = view.sure_from
+    return HistoryView(
+        log,
+        len(log),
+        floor,
+        view.last_id,
+        view.last_id,
+        after,
+        max(view.first_id, page.first_id),
+        until,
+        sure_from,
+        view.read_at,
+    )
+
+
+def trimmed(view: HistoryView, drop: int) -> HistoryView:
+    """The view without its oldest messages."""
+    last = view.log[drop - 1]
+    log = view.log[drop : view.end]
+    return msgspec.structs.replace(
+        view,
+        log=log,
+        end=len(log),
+        floor=last.message_id,
+        after=last.global_id,
+        sure_from=max(view.sure_from, last.message_id + 1),
+    )
+
+
+def is_sure(view: HistoryView, now: float) -> bool:
+    """Whether what is there is certainly still kept."""
+    return view.until > now and view.sure_from <= view.floor + 1

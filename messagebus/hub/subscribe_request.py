@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from ..message import Message, refused_message, store_name
 from ..wire import Position
-from .recovery import Cursor
+from .recovery import Cursor, HistoryView
 from .subscriber import Identity
-from .window import BacklogSnapshot
 
 
 class ChannelRefusal(NamedTuple):
@@ -88,7 +87,7 @@ class SubscriptionPlan(NamedTuple):
 
     request: SubscribeRequest
     cursors: Sequence[Cursor]
-    snapshots: dict[str, BacklogSnapshot]
-    """Channel, as the store names it -> what was read of it."""
+    pages: Mapping[str, HistoryView]
+    """Channel, as the store names it -> what was read of its backlog."""
     global_id: int
     """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -11,13 +12,7 @@ from ..errors import SLOW, Close
 from ..loop.outbound import Outbound
 from ..message import Message
 from ..transports import Transport
-
-if TYPE_CHECKING:
-    from .hub import Hub
-    from .window import ChannelWindow
-
-DRAIN_SECONDS = 10.0
-"""How long a connection that is over may take to send what it still has."""
+from .catch_up import CatchUp
 
 
 class Phase(enum.Enum):
@@ -56,35 +51,72 @@ def id_key(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
+class Registry(Protocol):
+    """Who keeps the subscribers, as a subscriber sees it."""
+
+    def retire(self, subscriber: Subscriber) -> None:
+        """Deliver nothing more to it: its last bytes are on their way."""
+
+    def on_deadline_of(self, subscriber: Subscriber) -> None:
+        """The deadline of its connection has come."""
+
+    def on_drained(self, subscriber: Subscriber) -> None:
+        """A piece of what it catches up with has left."""
+
+    def closed(self, subscriber: Subscriber) -> None:
+        """Its connection has ended."""
+
+
 class Subscriber:
     """One connected reader. Everything about it happens in the reactor's loop."""
 
-    __slots__ = ("channels", "head", "hub", "identity", "outlet", "sequence", "state", "transport")
+    __slots__ = ("catch_up", "channels", "head", "identity", "outlet", "registry", "sequence", "state", "transport")
 
-    def __init__(self, hub: Hub, transport: Transport, identity: Identity, head: bytes, sequence: int | None) -> None:
+    def __init__(
+        self, registry: Registry, transport: Transport, identity: Identity, head: bytes, sequence: int | None
+    ) -> None:
         """``head``: the lines of the response's head that are known, on a taken socket. ``sequence``: the ``__seq`` of
         a poll."""
-        self.hub = hub
+        self.registry = registry
         self.transport = transport
         self.identity = identity
         self.head = head
         self.sequence = sequence
-        self.channels: set[ChannelWindow] | tuple[ChannelWindow, ...] = ()
+        self.channels: set[str] | tuple[str, ...] = ()
+        """The channels that it is live on, by the names that stores have for them. The membership keeps them."""
+        self.catch_up: CatchUp | None = None
+        """What it is still to be given."""
         self.state = Phase.OPENING
         self.outlet: Outbound
 
+    @property
+    def followed(self) -> set[str]:
+        """The channels that it is live on, or on its way to."""
+        return {*self.channels, *(self.catch_up.names if self.catch_up is not None else ())}
+
     def put(self, data: bytes) -> None:
-        """Send what its transport has encoded, and end if that was all it came for."""
+        """Send what its transport has encoded, and end if that was all it came for. The dispatcher, which sends the
+        same to thousands, does without this call for those that have begun and live on."""
         if self.head:
             self._put_head(len(data))
         self.outlet.put(data)
         if self.transport.one_batch:
             self._close()
 
-    def end(self, close: Close) -> None:
-        """End its connection in order, now."""
+    def put_piece(self, parts: Sequence[bytes]) -> None:
+        """As ``put``, a piece of what it catches up with: the registry is told when it has left."""
+        if self.head:
+            self._put_head(sum(map(len, parts)))
+        self.outlet.put_piece(parts)
+        if self.transport.one_batch:
+            self._close()
+
+    def end(self, close: Close, last: bytes = b"") -> None:
+        """End its connection in order, now; ``last``: what its transport has encoded, to be sent before."""
         if self.state in (Phase.OPENING, Phase.LIVE):
-            data = self.transport.end(close)
+            # First: the farewell must not be what makes it too slow.
+            self.state = Phase.CLOSING
+            data = last if last and self.transport.one_batch else last + self.transport.end(close)
             if self.head:
                 self._put_head(len(data))
             if data:
@@ -98,9 +130,7 @@ class Subscriber:
 
     def _close(self) -> None:
         self.state = Phase.CLOSING
-        self.hub.leave(self)
-        self.hub.draining.add(self)
-        self.hub.reactor.set_deadline(self.outlet, DRAIN_SECONDS)
+        self.registry.retire(self)
         self.outlet.finish()
 
     def on_live(self) -> None:
@@ -114,17 +144,16 @@ class Subscriber:
     def on_deadline(self) -> None:
         if self.state is Phase.CLOSING:
             self.outlet.abort()
-            return
-        was = self.state
-        self.hub.stop_waiting(self)
-        if was is Phase.LIVE and self.state is Phase.LIVE:
-            self.hub.keep_alive(self)
+        else:
+            self.registry.on_deadline_of(self)
 
     def on_slow(self) -> None:
-        self.outlet.allow(1 << 62)  # the farewell must not be the next thing that is too much
         self.end(SLOW)
+
+    def on_drained(self) -> None:
+        self.registry.on_drained(self)
 
     def on_closed(self) -> None:
         if self.state is not Phase.CLOSED:
             self.state = Phase.CLOSED
-            self.hub.closed(self)
+            self.registry.closed(self)

@@ -14,9 +14,10 @@ import sys
 # Not socket.socket: under gevent that is a class that waits for its greenlet's turn, and it is three times the size.
 from _socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 from _socket import socket as RawSocket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from .outboxes import Outboxes
 from .poller import WRITABLE
 from .reactor import Reactor
 
@@ -44,6 +45,9 @@ class OutboundListener(Protocol):
     def on_slow(self) -> None:
         """More waits for the peer than it may; the owner is expected to end the connection."""
 
+    def on_drained(self) -> None:
+        """Everything that was put has been sent, since the last :meth:`Outbound.put_piece`."""
+
     def on_closed(self) -> None:
         """The connection has ended, whoever ended it. Called once."""
 
@@ -56,8 +60,9 @@ class Outbound(Protocol):
     def put(self, data: bytes) -> None:
         """Send this, in the order of these calls. Never blocks; what is put in one turn leaves in one write."""
 
-    def allow(self, size: int) -> None:
-        """Let ``size`` more bytes wait than ``limit``."""
+    def put_piece(self, parts: Sequence[bytes]) -> None:
+        """Send a piece of what the peer has asked for: it does not count against the connection's limit, and the owner
+        is told when the last byte has left, to put the next one. ``parts`` are not copied, and may be shared."""
 
     def finish(self) -> None:
         """Close when everything that was put has been sent."""
@@ -76,27 +81,40 @@ class SocketWriter:
         "_lingering",
         "_lingers",
         "_out",
+        "_outboxes",
         "_owner",
+        "_piece",
         "_reactor",
         "_size",
         "_sock",
+        "_tells_when_sent",
         "closed",
         "finishing",
         "tick",
     )
 
     def __init__(
-        self, sock: RawSocket, reactor: Reactor, owner: OutboundListener, limit: int, lingers: bool = False
+        self,
+        sock: RawSocket,
+        reactor: Reactor,
+        owner: OutboundListener,
+        limit: int,
+        outboxes: Outboxes,
+        lingers: bool = False,
     ) -> None:
-        """``limit``: bytes that may wait for a slow peer. ``lingers``: after the last byte go on reading, and throwing
-        away, for a moment: to close a socket with unread input is to reset it, and a reset overtakes the farewell."""
+        """``limit``: bytes that may wait for a slow peer. ``outboxes``: where they are counted. ``lingers``: after the
+        last byte go on reading, and throwing away, for a moment: to close a socket with unread input is to reset it,
+        and a reset overtakes the farewell."""
         self._sock = sock
         self._reactor = reactor
         self._owner = owner
         self._limit = limit
+        self._outboxes = outboxes
         # What is to be sent: nearly always one piece, shared with thousands, and then no list of its own for it.
         self._out: bytes | list[bytes | memoryview] | None = None
         self._size = 0  # bytes that wait for the peer to read; 0 while it keeps up
+        self._piece = 0  # bytes of a piece that has not left yet, with what was put before it
+        self._tells_when_sent = False  # it is finishing, or a piece is out
         self._lingers = lingers
         self._lingering = False
         self.closed = False
@@ -122,14 +140,29 @@ class SocketWriter:
         out.append(data)
         if self._size:
             self._size += len(data)
-            if self._size > self._limit:
-                self._owner.on_slow()
+            self._outboxes.hold(self, (data,))
+            self._check_limit()
 
-    def allow(self, size: int) -> None:
-        self._limit += size
+    def put_piece(self, parts: Sequence[bytes]) -> None:
+        if self.closed:
+            return
+        size = sum(map(len, parts))
+        self._piece = self._size + size
+        self._tells_when_sent = True
+        out = self._out
+        if out is None:
+            self._out = [*parts]
+            self._reactor.mark_dirty(self)
+            return
+        if isinstance(out, bytes):
+            self._out = out = [out]
+        out.extend(parts)
+        if self._size:
+            self._size += size
+            self._outboxes.hold(self, parts)
 
     def finish(self) -> None:
-        self.finishing = True
+        self.finishing = self._tells_when_sent = True
         if self._out is None:
             self._finished()
 
@@ -137,12 +170,24 @@ class SocketWriter:
         if self.closed:
             return
         self.closed = True
-        self._out = None
+        self._let_go()
         self._reactor.clear_deadline(self)
         self._reactor.remove(self._sock.fileno())
         self._sock.close()
         if not self._lingering:
             self._owner.on_closed()
+
+    def _let_go(self) -> None:
+        """Of everything that waits."""
+        out, self._out = self._out, None
+        if self._size and isinstance(out, list):
+            self._outboxes.release(out)
+            self._outboxes.forget(self)
+        self._size = 0
+
+    def _check_limit(self) -> None:
+        if self._size > self._limit + self._piece and not self.finishing and not self.closed:
+            self._owner.on_slow()
 
     def _finished(self) -> None:
         if not self._lingers or self.closed:
@@ -172,7 +217,7 @@ class SocketWriter:
         except OSError:
             self.abort()
             return
-        if sent == len(out) and not self.finishing:
+        if sent == len(out) and not self._tells_when_sent:
             self._out = None
         else:
             self._note_sent([out], sent, len(out))
@@ -205,9 +250,13 @@ class SocketWriter:
     def _send(self, out: list[bytes | memoryview]) -> None:
         size = self._size or sum(map(len, out))
         try:
-            if len(out) > 1 and size <= JOIN_SIZE:
-                out[:] = [b"".join(out)]
-            sent = self._sock.send(out[0]) if len(out) == 1 else self._sock.sendmsg(out[:MAX_PIECES])
+            if len(out) == 1:
+                sent = self._sock.send(out[0])
+            elif size <= JOIN_SIZE:
+                # Only for the kernel: what it does not take waits as the pieces that others wait for as well.
+                sent = self._sock.send(b"".join(out))
+            else:
+                sent = self._sock.sendmsg(out[:MAX_PIECES])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -217,44 +266,70 @@ class SocketWriter:
 
     def _note_sent(self, out: list[bytes | memoryview], sent: int, size: int) -> None:
         """The socket has taken ``sent`` of the ``size`` bytes in ``out``; the rest waits until it is writable."""
-        was_waiting = self._size
-        self._size = size - sent
-        if sent == size:
-            self._out = None
-            if was_waiting:
-                self._reactor.watch_writable(self._sock.fileno(), False)
-            if self.finishing:
-                self._finished()
-            return
-        _drop_sent(out, sent)
-        self._out = out
-        if not was_waiting:
+        if self._size:
+            self._outboxes.release(_drop_sent(out, sent))
+            if sent < size:
+                self._size = size - sent
+                if sent:
+                    self._outboxes.progressed(self)
+                return
+            self._outboxes.forget(self)
+            self._reactor.watch_writable(self._sock.fileno(), False)
+        elif sent < size:
+            _drop_sent(out, sent)
+            self._out = out
+            self._size = size - sent
             self._reactor.watch_writable(self._sock.fileno(), True)
-            if self._size > self._limit:
-                self._owner.on_slow()
+            self._outboxes.hold(self, out)
+            self._check_limit()
+            return
+        self._out = None
+        self._size = 0
+        if self.finishing:
+            self._finished()
+        elif self._tells_when_sent:
+            self._tells_when_sent = False
+            self._piece = 0
+            self._owner.on_drained()
 
 
-def _drop_sent(out: list[bytes | memoryview], sent: int) -> None:
+def _drop_sent(out: list[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
+    """Take what was sent from the front; returns the pieces of which nothing is left."""
     whole = 0
     while sent and sent >= len(out[whole]):
         sent -= len(out[whole])
         whole += 1
+    gone = out[:whole]
     del out[:whole]
     if sent:
         out[0] = memoryview(out[0])[sent:]
+    return gone
 
 
 class BlockingWriter:
     """A WSGI server's iterable: it waits in the server's thread or greenlet, and takes what the loop puts."""
 
-    __slots__ = ("_limit", "_owner", "_queue", "_reactor", "_size", "closed", "finishing", "tick")
+    __slots__ = (
+        "_limit",
+        "_outboxes",
+        "_owner",
+        "_piece",
+        "_queue",
+        "_reactor",
+        "_size",
+        "closed",
+        "finishing",
+        "tick",
+    )
 
-    def __init__(self, reactor: Reactor, owner: OutboundListener, limit: int) -> None:
+    def __init__(self, reactor: Reactor, owner: OutboundListener, limit: int, outboxes: Outboxes) -> None:
         self._reactor = reactor
         self._owner = owner
         self._limit = limit
+        self._outboxes = outboxes
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._size = 0
+        self._piece = 0
         self.closed = False
         self.finishing = False
         self.tick = 0
@@ -262,13 +337,21 @@ class BlockingWriter:
     def put(self, data: bytes) -> None:
         if self.closed or self.finishing:
             return
-        self._queue.put(data)
-        self._size += len(data)
-        if self._size > self._limit:
+        self._add(data)
+        if self._size > self._limit + self._piece:
             self._owner.on_slow()
 
-    def allow(self, size: int) -> None:
-        self._limit += size
+    def put_piece(self, parts: Sequence[bytes]) -> None:
+        if self.closed or self.finishing:
+            return
+        data = b"".join(parts)  # the server may make a chunk, and a write, of each
+        self._piece = self._size + len(data)
+        self._add(data)
+
+    def _add(self, data: bytes) -> None:
+        self._queue.put(data)
+        self._size += len(data)
+        self._outboxes.hold(self, (data,))
 
     def finish(self) -> None:
         self.finishing = True
@@ -278,8 +361,18 @@ class BlockingWriter:
         if not self.closed:
             self.closed = True
             self._reactor.clear_deadline(self)
+            self._let_go()
             self._queue.put(None)
             self._owner.on_closed()
+
+    def _let_go(self) -> None:
+        """Of everything that waits, but for what the server is writing at the moment."""
+        self._outboxes.forget(self)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                data = self._queue.get_nowait()
+                if data is not None:
+                    self._outboxes.release((data,))
 
     def on_deadline(self) -> None:
         self._owner.on_deadline()
@@ -289,8 +382,10 @@ class BlockingWriter:
     def __iter__(self) -> Iterator[bytes]:
         try:
             while (data := self._next()) is not None:
-                yield data
-                self._reactor.call_soon(self._taken, len(data))
+                try:
+                    yield data
+                finally:
+                    self._reactor.call_soon(self._taken, data)
         finally:
             self.close()
 
@@ -306,5 +401,15 @@ class BlockingWriter:
         """As a WSGI server does when it has no more use for the response, begun or not (PEP 3333)."""
         self._reactor.call_soon(self.abort)
 
-    def _taken(self, size: int) -> None:
-        self._size -= size
+    def _taken(self, data: bytes) -> None:
+        self._outboxes.release((data,))
+        self._size -= len(data)
+        if self.closed:
+            return
+        if self._size:
+            self._outboxes.progressed(self)
+            return
+        self._outboxes.forget(self)
+        if self._piece and not self.finishing:
+            self._piece = 0
+            self._owner.on_drained()

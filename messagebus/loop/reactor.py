@@ -160,6 +160,8 @@ class Reactor:
                     handler.flush()
                 except Exception:
                     logger.exception("%r failed in the loop", handler)
+            if self._dirty:  # a handler whose last byte has left was given more
+                self._wake()
         return not (self.stopped and not self._calls)
 
     def seconds_to_next(self) -> float:

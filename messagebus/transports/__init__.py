@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Transport, join_batch
+from .base import Transport, batch_parts, join_batch
 from .polling import LONG_POLLING, LONG_POLLING_WSGI
 from .sse import EVENT_SOURCE
 from .streaming import STREAMING, STREAMING_WSGI
@@ -16,5 +16,6 @@ __all__ = [
     "STREAMING_WSGI",
     "WEBSOCKET",
     "Transport",
+    "batch_parts",
     "join_batch",
 ]

@@ -20,6 +20,24 @@ def join_batch(messages: Sequence[Message]) -> bytes:
     return b"[%b]" % b",".join([message.json for message in messages])
 
 
+def batch_parts(messages: Sequence[Message]) -> list[bytes]:
+    """The same array in pieces, joined: the JSON of a large message is not copied, but shared with whoever holds it."""
+    parts: list[bytes] = []
+    small = [b"["]
+    for number, message in enumerate(messages):
+        if number:
+            small.append(b",")
+        head, *rest = message.parts
+        small.append(head)
+        if rest:
+            raw, tail = rest
+            parts += (b"".join(small), raw)
+            small = [tail]
+    small.append(b"]")
+    parts.append(b"".join(small))
+    return parts
+
+
 class Transport(ABC):
     """One kind of connection. Its instances have no state: there is one of each."""
 
@@ -43,8 +61,13 @@ class Transport(ABC):
         return b"Connection: close\r\n"
 
     @abstractmethod
-    def encode(self, batch: bytes, global_id: int) -> bytes:
-        """The batch on the wire. ``global_id``: everything up to it has been given to this subscriber."""
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+        """The batch on the wire. ``global_id``: everything up to it has been given to this subscriber; ``None``: that
+        cannot be said of any."""
+
+    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+        """As ``encode``, of a batch in pieces, which are not copied."""
+        return [self.encode(b"".join(parts), global_id)]
 
     def end(self, close: Close) -> bytes:
         """What is still to be sent when a connection of this kind ends in order."""

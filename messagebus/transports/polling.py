@@ -13,8 +13,11 @@ class _LongPollingWSGI(Transport):
     one_batch = True
     bounded = True
 
-    def encode(self, batch: bytes, global_id: int) -> bytes:
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
         return batch
+
+    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+        return parts
 
     def end(self, close: Close) -> bytes:
         return EMPTY_BATCH

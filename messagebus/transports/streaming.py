@@ -20,8 +20,12 @@ class _StreamingWSGI(Transport):
     begins = True
     heartbeat = EMPTY_BATCH + SEPARATOR
 
-    def encode(self, batch: bytes, global_id: int) -> bytes:
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
         return batch.replace(SEPARATOR, ESCAPED_SEPARATOR) + SEPARATOR
+
+    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+        # A separator in two of them it cannot be: they are cut at a comma or a colon.
+        return [*[part.replace(SEPARATOR, ESCAPED_SEPARATOR) for part in parts], SEPARATOR]
 
     def end(self, close: Close) -> bytes:
         return self.heartbeat
@@ -35,9 +39,13 @@ class _Streaming(_StreamingWSGI):
     def fields(self, size: int) -> bytes:
         return b"Connection: close\r\nTransfer-Encoding: chunked\r\n"
 
-    def encode(self, batch: bytes, global_id: int) -> bytes:
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
         part = super().encode(batch, global_id)
         return b"%x\r\n%b\r\n" % (len(part), part)
+
+    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+        parts = super().encode_parts(parts, global_id)
+        return [b"%x\r\n" % sum(map(len, parts)), *parts, b"\r\n"]
 
     def end(self, close: Close) -> bytes:
         return self.heartbeat + b"0\r\n\r\n"

@@ -26,12 +26,15 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def _frame(first_byte: int, payload: bytes) -> bytes:
-    size = len(payload)
+    return _frame_head(first_byte, len(payload)) + payload
+
+
+def _frame_head(first_byte: int, size: int) -> bytes:
     if size < 126:
-        return _pack_short(first_byte, size) + payload
+        return _pack_short(first_byte, size)
     if size < 65_536:
-        return _pack_medium(first_byte, 126, size) + payload
-    return _pack_long(first_byte, 127, size) + payload
+        return _pack_medium(first_byte, 126, size)
+    return _pack_long(first_byte, 127, size)
 
 
 class _WebSocket(Transport):
@@ -43,8 +46,11 @@ class _WebSocket(Transport):
     def fields(self, size: int) -> bytes:
         return b""
 
-    def encode(self, batch: bytes, global_id: int) -> bytes:
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
         return _frame(_TEXT, batch)
+
+    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+        return [_frame_head(_TEXT, sum(map(len, parts))), *parts]
 
     def end(self, close: Close) -> bytes:
         # A control frame has 125 bytes at most, two of which are the code; a character is not cut in two.

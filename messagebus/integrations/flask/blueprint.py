@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from flask.blueprints import BlueprintSetupState
@@ -16,20 +16,18 @@ from ...errors import BusClosed, InvalidChannel
 from ...http import static_files
 from ...http.refusals import unavailable
 from ...http.routes import Answer, answer, refuse
+from ...http.servable import Servable
 from ...message import check_channel
 from ...options import Environ
 from ...stores import StoreState
 from ...wire import ROOT
 from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
 
-if TYPE_CHECKING:
-    from ...bus import Bus
-
 # All of them, so that it is the endpoint that says which one it takes.
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
 
 
-def make_blueprint(bus: Bus) -> Blueprint:
+def make_blueprint(bus: Servable) -> Blueprint:
     """The blueprint of a bus. It may be registered with several apps, and under a prefix."""
     blueprint = Blueprint("messagebus", __name__)
 
@@ -56,7 +54,7 @@ def make_blueprint(bus: Bus) -> Blueprint:
     return blueprint
 
 
-def _register(state: BlueprintSetupState, bus: Bus) -> None:
+def _register(state: BlueprintSetupState, bus: Servable) -> None:
     app = state.app
     if "messagebus" in app.extensions:
         return  # a second bus of the same app: the template's helper stays with the first

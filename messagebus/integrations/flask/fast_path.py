@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import flask.app
 from flask import Flask, Request, Response, g, request, signals
@@ -22,11 +21,9 @@ from werkzeug.wrappers import Request as PlainRequest
 from ...errors import BusClosed
 from ...http.held_response import StartResponse
 from ...http.routes import ENDPOINTS, answer
+from ...http.servable import Servable
 from ...hub.permissions import Access
 from ...options import Environ, Options
-
-if TYPE_CHECKING:
-    from ...bus import Bus
 
 _SIGNALS = (
     signals.appcontext_pushed,
@@ -51,7 +48,7 @@ _METHODS = (
 class RecordPosition:
     """Before each of the app's own views: what is published while it makes the page comes after this."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Servable) -> None:
         self._bus = bus
 
     def __call__(self) -> None:
@@ -61,7 +58,7 @@ class RecordPosition:
 class FastPath:
     """In the place of ``Flask.wsgi_app``. Middleware that the app is wrapped in afterwards stays around it."""
 
-    def __init__(self, app: Flask, bus: Bus, root: str) -> None:
+    def __init__(self, app: Flask, bus: Servable, root: str) -> None:
         """``root``: what the paths of the bus begin with, the last slash included."""
         self._app = app
         self._bus = bus

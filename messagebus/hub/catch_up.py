@@ -1,0 +1,173 @@
+"""What one subscriber still has to be given before it is live, in pieces of bounded size. No sockets, no store.
+
+It keeps a position for each channel, and no messages: each piece is taken from what the process remembers at that
+moment, so that a thousand who catch up share one copy, however slowly they read. What they have been given of a piece
+is theirs: with the ids of its last messages they may come back at any time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+from ..message import Message, gap_message, status_message
+from .recovery import NOTHING, Cursor, HistoryView, Start, start
+
+Holding = Callable[[str, int], HistoryView | None]
+"""Channel and position -> what has the messages after it; ``None`` where that has to be read from the store."""
+MaySee = Callable[[Message], bool]
+
+
+class _Place:
+    """Where a subscriber stands on a channel that it is catching up on."""
+
+    __slots__ = ("channel", "name", "position", "tell", "withheld")
+
+    def __init__(self, channel: str, name: str, begin: Start) -> None:
+        self.channel = channel
+        self.name = name
+        self.position = begin.position
+        self.tell = begin.tell
+        """Whether it has to be told its position."""
+        self.withheld = False
+        """Whether its newest message so far is one that the subscriber does not get."""
+
+
+class Piece(NamedTuple):
+    """The next messages that a subscriber is due, with the notices that belong to them."""
+
+    batch: list[Message]
+    done: bool
+    """Whether that was all, as of now."""
+    missing: list[Cursor]
+    """What has to be read before there is more."""
+    global_id: int | None
+    """Everything up to this one has been given; ``None`` where that cannot be said of any."""
+
+
+class CatchUp:
+    """See the module. Not safe from several threads."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}
+        self._gaps: dict[str, tuple[int | None, int]] = {}
+        self._begins = True
+        self.notices: Sequence[Message] = ()
+        """What comes before everything else."""
+        self.say_epoch = False
+        """Whether the subscriber is to be told the store's epoch in any case."""
+        self.readings = 0
+        """How often in a row what is missing was read."""
+
+    def add(self, want: Cursor, view: HistoryView) -> None:
+        """Begin on a channel, or anew on one, where ``view`` says."""
+        begin = start(view, want)
+        self._places[want.name] = _Place(want.channel, want.name, begin)
+        self._gaps.pop(want.channel, None)
+        if begin.gap is not None:
+            self._gaps[want.channel] = begin.gap
+        self._begins = True
+
+    def drop(self, name: str) -> None:
+        """The subscriber no longer follows a channel."""
+        place = self._places.pop(name, None)
+        if place is not None:
+            self._gaps.pop(place.channel, None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The channels, as the store names them."""
+        return self._places.keys()
+
+    def take(self, holding: Holding, may_see: MaySee, max_bytes: int, epoch: str | None) -> Piece:
+        """The next piece: messages of all channels by global id, up to the one that takes it to ``max_bytes``. Gaps
+        come first, a status last."""
+        missing: list[Cursor] = []
+        runs: list[Iterator[tuple[int, _Place, Message]]] = []
+        ends: list[tuple[_Place, HistoryView]] = []
+        limit = NOTHING  # where the first of the pages ends, for what comes behind it is not known here
+        for place in self._places.values():
+            view, index = self._look(place, holding)
+            if view is None:
+                missing.append(Cursor(place.channel, place.name, place.position))
+                continue
+            ends.append((place, view))
+            if index < view.end:
+                runs.append(_run(place, view, index))
+                if not view.ends:
+                    limit = min(limit, view.log[view.end - 1].global_id)
+        # What is missing may come before what is here: it is read first, and where that leads nowhere it has to wait.
+        ordered = not missing
+        batch: list[Message] = []
+        size, reached = 0, None
+        if ordered or self.readings > 1:
+            for global_id, place, message in runs[0] if len(runs) == 1 else heapq.merge(*runs, key=itemgetter(0)):
+                if global_id > limit:
+                    break
+                place.position, reached = message.message_id, global_id
+                place.withheld = not may_see(message)
+                if not place.withheld:
+                    batch.append(message)
+                    size += len(message.raw)
+                    if size >= max_bytes:
+                        break
+        done = ordered and all(_is_at_end(place, view) for place, view in ends)
+        if done:
+            for place, view in ends:
+                place.position = max(place.position, view.last_id)
+        if reached is not None or done:
+            self.readings = 0
+        return Piece(self._notices(batch, done, epoch), done, missing, reached if ordered else None)
+
+    def _look(self, place: _Place, holding: Holding) -> tuple[HistoryView | None, int]:
+        """What has the next messages at a place, and where in it they begin."""
+        while (view := holding(place.name, place.position)) is not None:
+            if view.floor > place.position:  # they are gone
+                self._gaps[place.channel] = (place.position, view.floor + 1)
+                place.position = view.floor
+            index = view.index_after(place.position)
+            if index < view.end or view.ends:
+                return view, index
+            place.position = view.through  # nothing that is left of the page could be decoded
+        return None, 0
+
+    def _notices(self, messages: list[Message], done: bool, epoch: str | None) -> list[Message]:
+        """The messages, after the gaps and before a status, where there is something to say."""
+        begins, self._begins = self._begins, False
+        batch = messages
+        if self._gaps:
+            batch = [gap_message(self._gaps), *messages]
+            self._gaps = {}
+        if self.notices:
+            batch = [*self.notices, *batch]
+            self.notices = ()
+        # At the beginning, too: a client that is cut off in the middle comes back with the positions that it knows.
+        told = {
+            place.channel: place.position
+            for place in self._places.values()
+            if place.withheld or (place.tell and (begins or done))
+        }
+        for place in self._places.values():
+            place.withheld = False
+        if told or self.say_epoch:
+            self.say_epoch = False
+            batch = [*batch, status_message(told, epoch)]
+        return batch
+
+
+def _run(place: _Place, view: HistoryView, index: int) -> Iterator[tuple[int, _Place, Message]]:
+    for number in range(index, view.end):
+        message = view.log[number]
+        yield message.global_id, place, message
+
+
+def _is_at_end(place: _Place, view: HistoryView) -> bool:
+    return view.ends and view.index_after(place.position) >= view.end

@@ -1,0 +1,223 @@
+"""The way of a message through the process.
+
+``dispatch`` finds its channel, appends it to the window, encodes it once for each transport in use there, and puts the
+bytes out to each follower; the reactor writes them when its turn is over.
+
+Messages that some followers do not get, being for others or filtered out, move their positions all the same: now and
+then they are told by a status, which is encoded once as well. Otherwise a client that comes back after a thousand
+messages for others would be told that a thousand are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from ..loop.reactor import Reactor
+from ..message import Message, split_name, status_message
+from ..options import Options
+from ..transports import Transport, join_batch
+from .membership import Followers, Membership, count
+from .permissions import Access, ReportError
+from .subscriber import Phase, Subscriber
+from .windows import Windows
+
+STATUS_SECONDS = 1.0
+"""How long followers may be behind messages that were not theirs."""
+STATUSES_PER_SECOND = 1000
+"""How many of these statuses a process sends at most: for channels with more followers they are so much rarer."""
+
+
+class _Withheld:
+    """Messages of a channel that some of its followers did not get."""
+
+    __slots__ = ("count", "since", "told")
+
+    def __init__(self, told: int) -> None:
+        self.told = told
+        """Every follower knows that it is not behind this message."""
+        self.count = 0
+        self.since = 0.0
+        """When the first of them came that nobody was told of; 0: there is none."""
+
+
+class Dispatcher:
+    """See the module. In the reactor's loop only."""
+
+    def __init__(
+        self,
+        options: Options,
+        reactor: Reactor,
+        windows: Windows,
+        membership: Membership,
+        access: Access,
+        report: ReportError,
+    ) -> None:
+        """``report``: told of filters that fail."""
+        self._reactor = reactor
+        self._clock = reactor.clock
+        self._windows = windows
+        self._followers = membership.followers
+        self._find = membership.find
+        self._access = access
+        self._report = report
+        self._window_size = options.window_size
+        self._withheld: dict[str, _Withheld] = {}
+        # Often enough that what the store keeps cannot pass the followers by.
+        self._most_withheld = max(1, min(options.max_backlog_size, options.window_size) // 4)
+        self._statuses = float(STATUSES_PER_SECOND)  # that may be sent now
+        self._counted_at = reactor.clock()
+        self.tick = 0
+
+    def dispatch(self, messages: Sequence[Message]) -> None:
+        """Deliver the feed's next messages. What comes in a row on one channel is one batch to its followers."""
+        now, windows = self._clock(), self._windows
+        for batch in _runs(messages):
+            windows.global_id = batch[-1].global_id
+            name = batch[0].name
+            window = windows.find(name)
+            if window is None:
+                continue
+            windows.size += window.append(batch, now, self._window_size, windows.share)
+            followers = self._followers(name)
+            if followers is None:
+                continue
+            delivered: Sequence[Message] = batch
+            if self._access.filters:
+                delivered = [message for message in batch if self._access.lets_through(message, self._report)]
+            if batch[0].targeted:
+                self._deliver_targeted(name, delivered)
+            elif delivered:
+                self._deliver(name, followers, delivered)
+            if batch[0].targeted or len(delivered) < len(batch):
+                self._withhold(name, batch, now)
+
+    def _deliver(self, name: str, followers: Followers, messages: Sequence[Message]) -> None:
+        batch = join_batch(messages)
+        global_id = messages[-1].global_id
+        # Copies: who came for one batch leaves, and so does who is too slow. Tuples are made faster than lists.
+        for transport, members in (*followers.items(),):
+            data = transport.encode(batch, global_id)
+            if transport.one_batch:
+                for subscriber in (*members,):
+                    self._answer(subscriber, name, messages, data)
+                continue
+            for subscriber in (*members,):
+                if subscriber.head:
+                    subscriber.put(data)
+                else:
+                    subscriber.outlet.put(data)  # as ``put`` does, without a call more for each
+
+    def _deliver_targeted(self, name: str, messages: Iterable[Message]) -> None:
+        for message in messages:
+            encoded: dict[Transport, bytes] = {}
+            for subscriber in self._find(message):
+                if name in subscriber.channels:
+                    transport = subscriber.transport
+                    data = encoded.get(transport)
+                    if data is None:
+                        data = encoded[transport] = transport.encode(join_batch([message]), message.global_id)
+                    if transport.one_batch:
+                        self._answer(subscriber, name, (message,), data)
+                    elif subscriber.head:
+                        subscriber.put(data)
+                    else:
+                        subscriber.outlet.put(data)
+
+    def _answer(self, subscriber: Subscriber, name: str, messages: Sequence[Message], data: bytes) -> None:
+        """End a poll with its batch, and with what it has to know of its other channels."""
+        if self._withheld and len(subscriber.channels) > 1:
+            positions = self.positions(other for other in subscriber.channels if other != name)
+            if positions:
+                batch = join_batch([*messages, status_message(positions, self._windows.epoch)])
+                data = subscriber.transport.encode(batch, messages[-1].global_id)
+        subscriber.put(data)
+
+    # --- positions of those who did not get a message ---
+
+    def positions(self, names: Iterable[str]) -> dict[str, int]:
+        """Where a follower of these channels stands on those with messages that may have been withheld from it."""
+        found = {}
+        for name in names:
+            if name in self._withheld:
+                window = self._windows.find(name)
+                if window is not None and window.state is not None:
+                    found[split_name(name)[0]] = window.state.last_id
+        return found
+
+    def last_status(self, subscriber: Subscriber) -> bytes:
+        """What a held connection has to be told before it ends, as its transport sends it; empty: nothing."""
+        if not self._withheld or subscriber.state is not Phase.LIVE:
+            return b""
+        positions = self.positions(subscriber.channels)
+        if not positions:
+            return b""
+        batch = join_batch([status_message(positions, self._windows.epoch)])
+        return subscriber.transport.encode(batch, self._windows.global_id)
+
+    def forget(self, is_over: Callable[[str], bool]) -> None:
+        """Forget what was withheld on channels of which that is said."""
+        for name in list(filter(is_over, self._withheld)):
+            del self._withheld[name]
+
+    def _withhold(self, name: str, batch: Sequence[Message], now: float) -> None:
+        held = self._withheld.get(name)
+        if held is None:
+            held = self._withheld[name] = _Withheld(batch[0].message_id - 1)
+        held.count += len(batch)
+        if not held.since:
+            held.since = now
+            if not self.tick:
+                self._reactor.set_deadline(self, STATUS_SECONDS)
+        window = self._windows.find(name)
+        state = window.state if window is not None else None
+        # Before this process forgets what was withheld, or the store does.
+        if held.count >= self._most_withheld or (state is not None and state.floor > held.told):
+            self._tell(name, held, now, polls=state is not None and state.floor > held.told)
+
+    def on_deadline(self) -> None:
+        """Tell the followers of those channels where something was withheld a while ago."""
+        now = self._clock()
+        for name, held in list(self._withheld.items()):
+            if held.since and held.since <= now - STATUS_SECONDS * 0.9:
+                self._tell(name, held, now)
+        if any(held.since for held in self._withheld.values()):
+            self._reactor.set_deadline(self, STATUS_SECONDS)
+
+    def _tell(self, name: str, held: _Withheld, now: float, polls: bool = False) -> None:
+        """Tell a channel's followers that they are up to date. ``polls``: also those whose answer that would be, and
+        who are told with their answer otherwise."""
+        followers = self._followers(name) or {}
+        number = count(followers)
+        most = float(max(STATUSES_PER_SECOND, number))
+        self._statuses = min(most, self._statuses + (now - self._counted_at) * STATUSES_PER_SECOND)
+        self._counted_at = now
+        if number > self._statuses:
+            return
+        self._statuses -= number
+        positions = self.positions((name,))
+        if not positions:
+            return
+        [held.told] = positions.values()
+        held.count, held.since = 0, 0.0
+        batch = join_batch([status_message(positions, self._windows.epoch)])
+        for transport, members in (*followers.items(),):
+            if polls or not transport.one_batch:
+                data = transport.encode(batch, self._windows.global_id)
+                for subscriber in (*members,):
+                    subscriber.put(data)
+
+
+def _runs(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """What comes in a row on one channel, and is targeted or is not."""
+    channel = site_id = targeted = None
+    run: list[Message] = []
+    for message in messages:
+        is_targeted = message.targeted
+        if message.channel != channel or is_targeted is not targeted or message.site_id != site_id:
+            if run:
+                yield run
+            run = []
+            channel, site_id, targeted = message.channel, message.site_id, is_targeted
+        run.append(message)
+    if run:
+        yield run

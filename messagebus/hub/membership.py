@@ -1,0 +1,96 @@
+"""Who is connected to this process, and who follows which channel: by transport, and by identity. No sockets, no
+messages.
+
+The only place that changes it. In the reactor's loop only, but for :meth:`Membership.__len__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..transports import Transport
+from .subscriber import Subscriber
+from .targets import TargetIndex
+
+Followers = dict[Transport, dict[Subscriber, None]]
+"""By transport; not sets, which would mix up the order in which they came. In it they lie in memory, here and in the
+kernel, and to write to ten thousand sockets costs about a tenth less."""
+
+
+class Membership:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._subscribers: set[Subscriber] = set()
+        self._by_channel: dict[str, Followers] = {}
+        self.followers = self._by_channel.get
+        """A channel's followers, ``None`` where it has none: the table's own method, for it is called for every
+        message."""
+        self._targets = TargetIndex()
+        self.of_client = self._targets.of_client
+        self.find = self._targets.find
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def __contains__(self, subscriber: Subscriber) -> bool:
+        return subscriber in self._subscribers
+
+    def all(self) -> list[Subscriber]:
+        return list(self._subscribers)
+
+    def is_followed(self, name: str) -> bool:
+        return name in self._by_channel
+
+    # --- connections ---
+
+    def add(self, subscriber: Subscriber) -> None:
+        """It is connected, and follows nothing yet."""
+        self._subscribers.add(subscriber)
+        self._targets.add(subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """It is connected no more. May be repeated."""
+        if subscriber not in self._subscribers:
+            return
+        self._subscribers.discard(subscriber)
+        for name in subscriber.channels:
+            self._remove(subscriber, name)
+        subscriber.channels = ()
+        self._targets.remove(subscriber)
+
+    # --- channels ---
+
+    def join(self, subscriber: Subscriber, names: Collection[str]) -> None:
+        """It follows these channels, too."""
+        if not names:
+            return
+        for name in names:
+            self._by_channel.setdefault(name, {}).setdefault(subscriber.transport, {})[subscriber] = None
+        alone = len(names) == 1 and not subscriber.channels
+        # A tuple takes less memory than a set, and most have one channel.
+        subscriber.channels = (*names,) if alone else {*subscriber.channels, *names}
+
+    def leave(self, subscriber: Subscriber, name: str) -> bool:
+        """It follows a channel no more. Returns whether it did."""
+        if name not in subscriber.channels:
+            return False
+        subscriber.channels = {other for other in subscriber.channels if other != name}
+        self._remove(subscriber, name)
+        return True
+
+    def _remove(self, subscriber: Subscriber, name: str) -> None:
+        followers = self._by_channel.get(name)
+        members = followers.get(subscriber.transport) if followers is not None else None
+        if followers is None or members is None:
+            return
+        members.pop(subscriber, None)
+        if not members:
+            del followers[subscriber.transport]
+            if not followers:
+                del self._by_channel[name]
+
+
+def count(followers: Mapping[Transport, Collection[Subscriber]]) -> int:
+    """How many there are over all transports."""
+    return sum(map(len, followers.values()))

@@ -1,0 +1,148 @@
+"""Gives subscribers what they catch up with: piece after piece, the next one when the last has left the socket, and all
+of them within the room that there is. No HTTP.
+
+In the reactor's loop; what is missing is read from the store outside of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from ..errors import FEED_LOST, BackendUnavailable, BusClosed
+from ..loop.outboxes import Outboxes
+from ..loop.reactor import Reactor
+from ..message import LARGE, Message
+from ..options import Options
+from ..transports import batch_parts
+from .membership import Membership
+from .permissions import Access, ReportError
+from .recovery import Cursor
+from .subscriber import Identity, Phase, Subscriber
+from .windows import Windows
+
+logger = logging.getLogger("messagebus.hub")
+
+READINGS = 3
+"""How often it is read what one subscriber misses without a piece coming of it, before it is sent back."""
+CROWDED_SECONDS = 5.0
+"""How long a reader may take nothing while others wait for room."""
+
+ReadMissing = Callable[[Sequence[Cursor]], object]
+"""Reads the next messages of channels. May block; raises ``BackendUnavailable``, or ``BusClosed``."""
+
+
+class Pacer:
+    """See the module."""
+
+    def __init__(
+        self,
+        options: Options,
+        reactor: Reactor,
+        windows: Windows,
+        membership: Membership,
+        outboxes: Outboxes,
+        access: Access,
+        report: ReportError,
+    ) -> None:
+        self._size = options.max_catch_up_batch
+        self._reactor = reactor
+        self._windows = windows
+        self._membership = membership
+        self._outboxes = outboxes
+        self._access = access
+        self._report = report
+        self._under_way: dict[Subscriber, int] = {}
+        """Whose piece has not left yet, and how many bytes of it are its own."""
+        self._own = 0
+        self._waiting: dict[Subscriber, None] = {}
+        """Who waits for room, in the order of their coming."""
+        self.read_missing: ReadMissing = lambda missing: None
+
+    def may_see(self, identity: Identity) -> Callable[[Message], bool]:
+        """Whether a message is for a subscriber, and filters let it through."""
+        if not self._access.filters:
+            return lambda message: not message.targeted or identity.may_see(message)
+        return lambda message: (
+            (not message.targeted or identity.may_see(message)) and self._access.lets_through(message, self._report)
+        )
+
+    def proceed(self, subscriber: Subscriber) -> None:
+        """Give a subscriber its next piece, or the first one. With the last one it is live on its channels."""
+        catch_up = subscriber.catch_up
+        if catch_up is None or subscriber in self._under_way or subscriber not in self._membership:
+            return
+        begins = subscriber.state is Phase.OPENING
+        if not self._has_room():
+            if begins and subscriber.transport.begins:
+                self._put(subscriber, [], None)
+            else:
+                self._waiting[subscriber] = None
+            return
+        self._waiting.pop(subscriber, None)
+        may_see = self.may_see(subscriber.identity)
+        piece = catch_up.take(self._windows.holding, may_see, self._size, self._windows.epoch)
+        if piece.done:
+            subscriber.catch_up = None
+            # By the windows' own strings: thousands follow the same channel.
+            self._membership.join(subscriber, [self._windows.enter(name).name for name in catch_up.names])
+        if piece.batch or (begins and subscriber.transport.begins):
+            self._put(subscriber, piece.batch, self._windows.global_id if piece.done else piece.global_id)
+        elif not piece.done:
+            self._read(subscriber, piece.missing)
+
+    def on_drained(self, subscriber: Subscriber) -> None:
+        """The last byte of a piece has left."""
+        self._own -= self._under_way.pop(subscriber, 0)
+        self.proceed(subscriber)
+        self.let_in()
+
+    def forget(self, subscriber: Subscriber) -> None:
+        """It is connected no more. May be repeated."""
+        subscriber.catch_up = None
+        self._waiting.pop(subscriber, None)
+        self._own -= self._under_way.pop(subscriber, 0)
+
+    def let_in(self) -> None:
+        """Let those who wait for room have what there is."""
+        while self._waiting and self._has_room():
+            subscriber = next(iter(self._waiting))
+            del self._waiting[subscriber]
+            self.proceed(subscriber)
+
+    def sweep(self) -> None:
+        """End the readers that take nothing while others wait for the room."""
+        if self._waiting:
+            self._outboxes.end_stalled(CROWDED_SECONDS)
+            self.let_in()
+
+    def _has_room(self) -> bool:
+        return not self._under_way or self._outboxes.has_room(self._own + self._size)
+
+    def _put(self, subscriber: Subscriber, batch: list[Message], global_id: int | None) -> None:
+        parts = subscriber.transport.encode_parts(batch_parts(batch), global_id)
+        if subscriber.catch_up is not None:
+            own = sum(map(len, parts)) - sum([len(message.raw) for message in batch if len(message.raw) > LARGE])
+            self._under_way[subscriber] = own
+            self._own += own
+        subscriber.put_piece(parts)
+
+    def _read(self, subscriber: Subscriber, missing: list[Cursor]) -> None:
+        catch_up = subscriber.catch_up
+        assert catch_up is not None
+        catch_up.readings += 1
+        if catch_up.readings > READINGS:
+            subscriber.end(FEED_LOST)
+            return
+
+        def read() -> None:
+            try:
+                self.read_missing(missing)
+            except BaseException as error:  # gevent's timeouts are no Exception
+                if not isinstance(error, (BackendUnavailable, BusClosed)):
+                    logger.exception("what a subscriber has missed cannot be read")
+                self._reactor.call_soon(subscriber.end, FEED_LOST)
+            else:
+                self._reactor.call_soon(self.proceed, subscriber)
+
+        self._reactor.spawn(read)

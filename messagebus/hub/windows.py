@@ -1,0 +1,194 @@
+"""The windows of all channels that somebody in this process asks for, and pages of their backlogs further back.
+
+Both together are bounded in bytes. Catching up without a gap or a duplicate rests on one rule: a channel is entered
+here *before* its backlog is read from the store. From then on the window has what is dispatched, the store had what
+came before, and ``global_id``, the last global id that was dispatched, says where the two meet: what was read beyond it
+is left to the live feed.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections.abc import Callable
+
+import msgspec
+
+from ..message import Message
+from ..options import Options
+from .recovery import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
+from .window import ChannelWindow
+
+LINGER_SECONDS = 60.0
+"""How long a channel that nobody follows keeps its window, for those who come back."""
+MAX_IDLE_CHANNELS = 10_000
+
+
+class Windows:
+    """See the module. In the reactor's loop only, unless a method says otherwise."""
+
+    def __init__(self, options: Options, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._options = options
+        self._by_name: dict[str, ChannelWindow] = {}
+        self.find = self._by_name.get
+        """The window of a channel, if it has one. From any thread; the table's own method, for the dispatcher calls it
+        for every message of the store."""
+        self._pages: dict[tuple[str, int], HistoryView] = {}  # by channel and floor, the newest last
+        self._floors: dict[str, tuple[int, ...]] = {}
+        self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
+        self.global_id = 0
+        """The last global id that was dispatched. The dispatcher sets it before it looks for the channel."""
+        self.epoch: str | None = None
+        """The store's."""
+        self.size = 0
+        """Bytes of all windows; the dispatcher adds what they grow by."""
+        self._pages_size = 0
+        self.share = options.window_bytes
+        """Bytes that one window may have."""
+
+    # --- from any thread ---
+
+    def enter(self, name: str) -> ChannelWindow:
+        """The channel's window, which from now on remembers what is dispatched."""
+        window = self.find(name)
+        if window is None:
+            with self._lock:
+                window = self.find(name)
+                if window is None:
+                    window = self._by_name[name] = ChannelWindow(name, self._clock())
+                    # After it can be found: every message that is dispatched from now on has a greater global id, and
+                    # finds it. The other way round, one that came in between would be claimed and never seen.
+                    window.entered = self.global_id
+        window.touched = self._clock()
+        return window
+
+    def covering(self, want: Cursor) -> HistoryView | None:
+        """What suffices to tell where ``want`` begins, the window or a page; ``None`` where this process has neither.
+        (It may be out of date, see :meth:`knows`.)"""
+        window = self.find(want.name)
+        state = window.state if window is not None else None
+        if state is not None and covers(state, want):
+            return state
+        for floor in self._floors.get(want.name, ()):
+            page = self._pages.get((want.name, floor))
+            if page is None:
+                continue
+            if state is not None:
+                if want.position < 0 and want.after is None and page.through < state.floor:
+                    continue  # of the last messages some would be missing
+                page = msgspec.structs.replace(page, last_id=max(page.last_id, state.last_id))
+            if covers(page, want):
+                return page
+        return None
+
+    def newest(self) -> list[Message]:
+        """The newest message of each channel, as far as there is one."""
+        states = [window.state for window in list(self._by_name.values())]
+        return [state.log[state.end - 1] for state in states if state is not None and state.end]
+
+    def knows(self, want: Cursor) -> bool:
+        """Whether what is due to ``want`` can be told without the store, and has certainly not expired there."""
+        view = self.covering(want)
+        return view is not None and is_sure(view, self._clock())
+
+    def holding(self, name: str, position: int) -> HistoryView | None:
+        """What has the messages after a position, or says that there are none: the window where it reaches back so far,
+        a page otherwise. It may begin later where nothing older is kept."""
+        window = self.find(name)
+        state = window.state if window is not None else None
+        if state is not None and (state.floor <= position or state.whole):
+            return state
+        for floor in self._floors.get(name, ()):
+            page = self._pages.get((name, floor))
+            if page is not None and (floor <= position or page.whole) and position < page.through:
+                return page
+        return None
+
+    # --- in the loop ---
+
+    def absorb(self, name: str, page: HistoryView) -> HistoryView | None:
+        """Take in what was read of a channel, for everybody who asks for it next. Returns what of it has been
+        dispatched; ``None`` where it is of no use, as it was read before the window was begun."""
+        window = self.find(name)
+        if window is None or page.read_at < window.created:
+            return None
+        before = window.size
+        page = dispatched(page, self.global_id)
+        if self._merge(window, page):
+            # Pages that were read before may touch the window now, the newest first.
+            for floor in self._floors.get(name, ())[::-1]:
+                if not self._merge(window, self._pages[name, floor]):
+                    break
+                self._drop(name, floor)
+        else:
+            self._keep(name, page)
+        self.size += window.size - before
+        self._make_room()
+        return page
+
+    def _merge(self, window: ChannelWindow, page: HistoryView) -> bool:
+        """Take a page into the window. ``False`` where not all of it has room there, or there would be a hole."""
+        state = window.state
+        older = page.end if state is None else page.index_after(state.floor)
+        count = self._options.window_size - (0 if state is None else state.end)
+        size = self.share - window.size
+        fitting = 0
+        while fitting < min(older, count) and (size := size - page.log[older - fitting - 1].memory) >= 0:
+            fitting += 1
+        drop = older - fitting
+        # What the page says of the channel's oldest message, and of its age, is good for the window in any case.
+        return window.merge(trimmed(page, drop) if drop else page) and not drop
+
+    def forget_all(self) -> None:
+        """Nothing that is known fits the store any more."""
+        with self._lock:
+            # The same table: its method is known elsewhere.
+            self._by_name.clear()
+        self._pages.clear()
+        self._floors.clear()
+        self.size = self._pages_size = 0
+
+    def sweep(self, is_followed: Callable[[str], bool]) -> None:
+        """Drop the windows that nobody has asked for in a while, and make the others fit."""
+        now = self._clock()
+        with self._lock:
+            idle = sorted(
+                (window for window in self._by_name.values() if not is_followed(window.name)),
+                key=lambda window: window.touched,
+            )
+            for number, window in enumerate(idle):
+                if window.touched < now - LINGER_SECONDS or number < len(idle) - MAX_IDLE_CHANNELS:
+                    del self._by_name[window.name]
+        # Not of all channels: whoever asks for many that are empty must not make the others forget.
+        windows = [window for window in list(self._by_name.values()) if window.size]
+        self.share = self._options.window_bytes // max(1, len(windows))
+        for window in windows:
+            window.trim(self._options.window_size, self.share)
+        self.size = sum([window.size for window in windows])
+        for name, floor in [key for key, page in self._pages.items() if page.until < now]:
+            self._drop(name, floor)
+        self._make_room()
+
+    def _keep(self, name: str, page: HistoryView) -> None:
+        if (name, page.floor) in self._pages:
+            self._drop(name, page.floor)
+        page = self._pages[name, page.floor] = msgspec.structs.replace(page, kept=True)
+        self._floors[name] = tuple(sorted((*self._floors.get(name, ()), page.floor)))
+        self._pages_size += _size(page)
+
+    def _make_room(self) -> None:
+        # The newest page stays in any case: somebody has just asked for it.
+        while len(self._pages) > 1 and self.size + self._pages_size > self._options.window_bytes:
+            self._drop(*next(iter(self._pages)))
+
+    def _drop(self, name: str, floor: int) -> None:
+        self._pages_size -= _size(self._pages.pop((name, floor)))
+        floors = tuple(other for other in self._floors[name] if other != floor)
+        if floors:
+            self._floors[name] = floors
+        else:
+            del self._floors[name]
+
+
+def _size(page: HistoryView) -> int:
+    return sum([message.memory for message in page.log])

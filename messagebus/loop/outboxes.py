@@ -1,0 +1,92 @@
+"""What waits for slow readers, over all connections of a process: a sum with a bound, and an end to those who take
+nothing. No sockets.
+
+Bytes that wait for many readers are one object, and are counted once: the sum is what the memory really holds. In the
+reactor's loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+OBJECT_SIZE = 33
+"""Bytes that Python takes for a ``bytes`` beside what is in it."""
+
+
+class Waiting(Protocol):
+    """A connection that more waits for than its peer takes."""
+
+    def abort(self) -> None:
+        """Close now, and let go of everything that waits."""
+
+
+class Outboxes:
+    """See the module."""
+
+    def __init__(self, limit: int, clock: Callable[[], float]) -> None:
+        """``limit``: bytes that may wait over all connections; past it those that have taken nothing for the longest
+        are closed until the rest is within it."""
+        self.size = 0
+        """Bytes that wait."""
+        self._limit = limit
+        self._clock = clock
+        self._holders: dict[int, int] = {}  # id of a bytes object -> how many connections it waits for
+        self._waiting: dict[Waiting, float] = {}  # who took something last is last
+
+    def __len__(self) -> int:
+        """How many connections something waits for."""
+        return len(self._waiting)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many more bytes leave half of what may wait to live messages."""
+        return self.size + size <= self._limit // 2
+
+    def hold(self, connection: Waiting, pieces: Iterable[bytes | memoryview]) -> None:
+        """More waits for a connection. May abort connections, also this one."""
+        self._waiting.setdefault(connection, self._clock())
+        for piece in pieces:
+            whole = _whole(piece)
+            holders = self._holders.get(id(whole), 0)
+            self._holders[id(whole)] = holders + 1
+            if not holders:
+                self.size += len(whole) + OBJECT_SIZE
+        while self.size > self._limit and self._waiting:
+            next(iter(self._waiting)).abort()
+
+    def release(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """A connection no longer holds these."""
+        for piece in pieces:
+            whole = _whole(piece)
+            holders = self._holders[id(whole)] - 1
+            if holders:
+                self._holders[id(whole)] = holders
+            else:
+                del self._holders[id(whole)]
+                self.size -= len(whole) + OBJECT_SIZE
+
+    def progressed(self, connection: Waiting) -> None:
+        """It has taken something, and more waits."""
+        if self._waiting.pop(connection, None) is not None:
+            self._waiting[connection] = self._clock()
+
+    def forget(self, connection: Waiting) -> None:
+        """Nothing waits for it any more. May be repeated."""
+        self._waiting.pop(connection, None)
+
+    def end_stalled(self, seconds: float) -> None:
+        """Close the connections that have taken nothing for so long. To be called now and then."""
+        before = self._clock() - seconds
+        while self._waiting:
+            connection, since = next(iter(self._waiting.items()))
+            if since > before:
+                return
+            connection.abort()
+            self._waiting.pop(connection, None)
+
+
+def _whole(piece: bytes | memoryview) -> bytes:
+    if isinstance(piece, bytes):
+        return piece
+    whole: bytes = piece.obj  # type: ignore[assignment]  # of which a part has been sent
+    return whole
