@@ -12,19 +12,16 @@ import logging
 import re
 import time
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ..http.hijack import EARLY_BYTES, HAND_OVER
-from .access_log import printable
+from .access_log import AccessLog, printable
 from .body import BodyError, open_body
-from .limits import MIN_BODY_RATE
+from .limits import MIN_BODY_RATE, Limits, RareWarning
 from .response import Response
-
-if TYPE_CHECKING:
-    from .acceptor import Acceptor
 
 logger = logging.getLogger("messagebus.serve")
 
@@ -114,10 +111,22 @@ class _Message:
         self.ended = True
 
 
+class Owner(Protocol):
+    """Who has accepted the connection."""
+
+    application: Any
+    limits: Limits
+    access_log: AccessLog | None
+    warn: RareWarning
+    waiting: dict[Connection, None]
+    """Those that wait for a request."""
+    stopping: bool
+
+
 class Connection:
     """See the module. For its own greenlet, but for :meth:`let_go`."""
 
-    def __init__(self, sock: Any, address: Any, environ: dict[str, Any], acceptor: Acceptor) -> None:
+    def __init__(self, sock: Any, address: Any, environ: dict[str, Any], acceptor: Owner) -> None:
         """``environ``: what each request's begins with."""
         self._sock = sock
         self.address: str = address[0] if isinstance(address, tuple) else ""
