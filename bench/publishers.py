@@ -8,6 +8,7 @@ from typing import Protocol
 
 from messagebus.message import encode_data, encode_envelope
 from messagebus.options import Options
+from messagebus.publishing.batches import batches_of
 from messagebus.stores import Publication, open_store
 
 Messages = Sequence[tuple[str, str]]
@@ -102,7 +103,8 @@ class StorePublisher:
             )
             for i, (channel, text) in enumerate(messages)
         ]
-        self._store.publish_many(publications)
+        for batch in batches_of(publications):
+            self._store.publish_many(batch.messages)
 
     def close(self) -> None:
         self._store.close()

@@ -20,6 +20,7 @@ from .errors import (
     MessageBusError,
     MessageTooLarge,
     PublishQueueFull,
+    PublishRefused,
 )
 from .message import Message
 from .options import Options
@@ -27,6 +28,7 @@ from .options import Options
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .distributed_cache import DistributedCache
+    from .publishing.arguments import PublishOptions
 
 __all__ = [
     "AsyncClient",
@@ -46,7 +48,9 @@ __all__ = [
     "MessageBusError",
     "MessageTooLarge",
     "Options",
+    "PublishOptions",
     "PublishQueueFull",
+    "PublishRefused",
 ]
 
 __version__ = "0.1.0"
@@ -62,4 +66,8 @@ def __getattr__(name: str) -> Any:
         from .distributed_cache import DistributedCache
 
         return DistributedCache
+    if name == "PublishOptions":
+        from .publishing.arguments import PublishOptions
+
+        return PublishOptions
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
-from .errors import InvalidTargets
 from .lifecycle import Lifecycle
 from .message import Ids, Message, check_channel, store_name
 
 if TYPE_CHECKING:
     from flask import Blueprint
+    from typing_extensions import Unpack
 
     from .hub.callbacks import Callback, Subscription
     from .hub.node import Node
     from .hub.permissions import Filter, Hook
+    from .publishing.arguments import PublishOptions
     from .stores import StoreState
 
 
@@ -53,105 +54,55 @@ class Bus(Lifecycle):
 
     # --- publishing ---
 
-    def publish(
-        self,
-        channel: str,
-        data: Any,
-        *,
-        user_ids: Iterable[Any] | None = None,
-        group_ids: Iterable[Any] | None = None,
-        client_ids: Iterable[str] | None = None,
-        site_id: str | None = None,
-        max_backlog_size: int | None = None,
-        max_backlog_age: int | None = None,
-        queue_in_memory: bool = True,
-    ) -> int | None:
+    def publish(self, channel: str, data: Any, **options: Unpack[PublishOptions]) -> int | None:
         """Publish a message, and return its id on the channel.
 
-        ``data`` is any JSON value. ``user_ids``, ``group_ids``: whom it is for (either suffices), ``client_ids``: on
-        which connections; ``None`` is everybody. ``max_backlog_size`` (messages) and ``max_backlog_age`` (seconds)
-        replace the options of the same name for this channel. While the store is gone the message is kept in memory,
-        up to ``publish_queue_size`` of them, and ``None`` is returned: it has no id yet; it is written when the store
-        is back.
+        ``data`` is any JSON value; in a Flask app whatever its ``jsonify`` takes. The keyword arguments are
+        :class:`messagebus.PublishOptions`: ``user_ids``, ``group_ids`` and ``client_ids`` (whom it is for),
+        ``site_id``, ``max_backlog_size`` and ``max_backlog_age`` (what is kept of the channel), ``queue_in_memory``,
+        ``idempotency_key``.
+
+        While the store is gone the message is kept in memory, up to ``publish_queue_size`` of them, and ``None`` is
+        returned: it has no id yet; it is written when the store is back. An answer that is lost on the way never makes
+        two messages of one: the store knows a publish that it has seen within the last 10 minutes.
 
         Raises:
-            InvalidChannel, InvalidData, InvalidTargets: What was given cannot be published.
+            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: What was given cannot be
+                published; nothing has changed.
+            PublishRefused: The store refuses it, and will until somebody changes that; nothing has changed.
             BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
             PublishQueueFull: The store is gone, and too many messages wait for it already.
         """
-        ids = self.publish_ids(
-            channel,
-            data,
-            user_ids=user_ids,
-            group_ids=group_ids,
-            client_ids=client_ids,
-            site_id=site_id,
-            max_backlog_size=max_backlog_size,
-            max_backlog_age=max_backlog_age,
-            queue_in_memory=queue_in_memory,
-        )
+        ids = self.publish_ids(channel, data, **options)
         return None if ids is None else ids.message_id
 
-    def publish_ids(
-        self,
-        channel: str,
-        data: Any,
-        *,
-        user_ids: Iterable[Any] | None = None,
-        group_ids: Iterable[Any] | None = None,
-        client_ids: Iterable[str] | None = None,
-        site_id: str | None = None,
-        max_backlog_size: int | None = None,
-        max_backlog_age: int | None = None,
-        queue_in_memory: bool = True,
-    ) -> Ids | None:
+    def publish_ids(self, channel: str, data: Any, **options: Unpack[PublishOptions]) -> Ids | None:
         """As :meth:`publish`, but returns the global id as well."""
-        name = _published_name(channel, site_id, targeted=not (user_ids is group_ids is client_ids is None))
-        if self._publish_off:
-            return None
-        targets = user_ids, group_ids, client_ids
-        return self._publisher_now().publish(name, data, targets, max_backlog_size, max_backlog_age, queue_in_memory)
+        return self._publish(((channel, data),), options)[0]
 
-    def publish_many(
-        self,
-        messages: Iterable[tuple[str, Any]],
-        *,
-        user_ids: Iterable[Any] | None = None,
-        group_ids: Iterable[Any] | None = None,
-        client_ids: Iterable[str] | None = None,
-        site_id: str | None = None,
-        max_backlog_size: int | None = None,
-        max_backlog_age: int | None = None,
-        queue_in_memory: bool = True,
-    ) -> list[int | None]:
+    def publish_many(self, messages: Iterable[tuple[str, Any]], **options: Unpack[PublishOptions]) -> list[int | None]:
         """Publish many messages, pairs of channel and data, in their order and with one round trip to the store (one
         for each thousand, if there are more). Returns their ids on their channels.
 
-        The other arguments are those of :meth:`publish`, and hold for all of the messages. All are checked before the
-        first is published. They are not one transaction: other processes' messages may come between them. Where the
-        store goes in the middle of it, the first thousands may be stored already, and are stored again from memory.
+        The keyword arguments are those of :meth:`publish`, and hold for all of the messages; an ``idempotency_key`` is
+        one for all of them. All are checked before the first is published. A thousand is one step, in which all or none
+        are stored; between the thousands other processes' messages may come. Where the store goes in the middle, the
+        first thousands are stored, and the others wait.
 
         Raises:
-            InvalidChannel, InvalidData, InvalidTargets: One of them cannot be published; none has been.
+            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: One of them cannot be published;
+                none has been.
             TypeError: One of them is not a pair.
+            PublishRefused: The store refuses one of them; of more than a thousand the first thousands may be stored.
             BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
-            PublishQueueFull: The store is gone, and there is no room for all of them; none is kept.
+            PublishQueueFull: The store is gone, and there is no room for all that are left; none of those is kept.
         """
-        targets = _listed(user_ids), _listed(group_ids), _listed(client_ids)
-        names: dict[str, str] = {}
-        pairs = []
-        anything: Iterable[Any] = messages
-        for message in anything:
-            if not isinstance(message, (tuple, list)) or len(message) != 2:
-                raise TypeError(f"messages: expected pairs of channel and data, not {message!r:.80}")
-            channel, data = message
-            if channel not in names:
-                names[channel] = _published_name(channel, site_id, targeted=targets != (None, None, None))
-            pairs.append((names[channel], data))
-        if self._publish_off:
-            return [None] * len(pairs)
-        given = self._publisher_now().publish_many(pairs, targets, max_backlog_size, max_backlog_age, queue_in_memory)
-        return [None if ids is None else ids.message_id for ids in given]
+        return [None if ids is None else ids.message_id for ids in self._publish(messages, options)]
+
+    def _publish(self, messages: Iterable[Any], options: PublishOptions) -> list[Ids | None]:
+        publisher = self._publisher_now()
+        request = publisher.check(messages, **options)
+        return [None] * len(request.publications) if self._publish_off else publisher.publish(request)
 
     # --- subscribing ---
 
@@ -355,19 +306,6 @@ class Bus(Lifecycle):
     def reset(self) -> None:
         """Delete all messages and numbers in the store. For tests, and for those who mean it."""
         self._publisher_now().store.reset()
-
-
-def _listed(ids: Iterable[Any] | None) -> Iterable[Any] | None:
-    """Targets for many messages: an iterator would be at its end behind the first."""
-    return list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else ids
-
-
-def _published_name(channel: str, site_id: str | None, targeted: bool) -> str:
-    """The stored name of a channel that is published to, if it may be."""
-    check_channel(channel)
-    if targeted and channel.startswith("/global/"):
-        raise InvalidTargets(f"{channel}: a /global/ channel is for everybody on every site; it takes no targets")
-    return store_name(channel, site_id)
 
 
 MessageBus = Bus()

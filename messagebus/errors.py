@@ -11,7 +11,8 @@
     ├── InvalidTargets (ValueError)      targets that would reach nobody, or a restricted ``/global/`` channel
     ├── InvalidOption (ValueError)       a setting that is unknown or out of range
     ├── BusClosed (RuntimeError)         the bus was closed
-    └── BackendUnavailable               the store gave no answer
+    ├── PublishRefused                   the store does not take the message, and waiting will not change that
+    └── BackendUnavailable               the store gave no answer, or takes no messages now
         └── PublishQueueFull             nor is there room to keep the message until it does
 """
 
@@ -84,8 +85,39 @@ class BusClosed(MessageBusError, RuntimeError):
     """The bus was closed; make a new :class:`messagebus.Bus` or configure this one again."""
 
 
+class PublishRefused(MessageBusError):
+    """The store refused a message for good: waiting does not help, a person has to. Nothing of it was stored, and no id
+    was used up; the text has the store's own words.
+
+    ``reason`` is one of:
+
+    - ``"forbidden"``: the store's user may not do it, or is not let in;
+    - ``"wrong type"``: something else stands where the store keeps the bus;
+    - ``"unsupported"``: the store lacks something that the bus needs;
+    - ``"duplicate"``: what was published before under the same ``idempotency_key`` was something else;
+    - ``"error"``: any other refusal.
+    """
+
+    def __init__(self, message: str, reason: str = "error") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class BackendUnavailable(MessageBusError):
-    """The store gave no answer. A publish that ends so may or may not have been stored."""
+    """The store gave no answer, or takes no messages now. A publish that ends so may or may not have been stored.
+
+    ``reason`` is one of:
+
+    - ``"gone"``: no connection, or no answer in time;
+    - ``"busy"``: it answers that it has no time: it starts, runs something long, has too many clients, a lock is held;
+    - ``"full"``: it answers that it has no room, in memory or on its disk;
+    - ``"read-only"``: it is a replica, or was told not to write;
+    - ``"forbidden"``: a read that the store's user is not allowed; a person has to change that.
+    """
+
+    def __init__(self, message: str, reason: str = "gone") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class PublishQueueFull(BackendUnavailable):

@@ -20,6 +20,7 @@ from .options import Options
 if TYPE_CHECKING:
     from .hub.callbacks import Callbacks
     from .hub.node import Node
+    from .publishing.arguments import Dumps
     from .publishing.publisher import Publisher
 
 STOP_SECONDS = 2.0
@@ -43,6 +44,7 @@ class Lifecycle:
         self._node: Node | None = None
         self._callbacks: Callbacks | None = None
         self._access = Access()
+        self._dumps: Dumps | None = None
         self._closed = False
         self._lock = allocate_lock()  # native: held while things are made, never across I/O or a greenlet switch
         if options:
@@ -63,14 +65,18 @@ class Lifecycle:
         self._stop()
         self._given, self._options, self._closed = given, merged, False
 
-    def configure_app(self, config: Mapping[str, Any]) -> None:
+    def configure_app(self, config: Mapping[str, Any], dumps: Dumps | None = None) -> None:
         """Take the settings of a Flask app, ``MESSAGEBUS_…``; done when the blueprint is registered. They stand
-        behind those of :meth:`configure`.
+        behind those of :meth:`configure`. ``dumps``: the app's way to make JSON of what it publishes.
 
         Raises:
             InvalidOption: A setting is unknown or out of range.
         """
         from_app = settings.from_config(config)
+        if dumps is not None:
+            self._dumps = dumps
+            if self._publisher is not None:
+                self._publisher.dumps = dumps
         if from_app == self._from_app:
             return
         merged = self._merge(from_app=from_app)
@@ -152,7 +158,7 @@ class Lifecycle:
                     raise BusClosed("the bus is closed; configure() opens it again")
                 publisher = self._publisher
                 if publisher is None:
-                    publisher = self._publisher = Publisher(options)
+                    publisher = self._publisher = Publisher(options, self._dumps)
         if self._node is None and self._callbacks:
             # They were there before a change of settings or a fork, and go on with whatever use comes first.
             self._running_node()
@@ -174,7 +180,7 @@ class Lifecycle:
             if self._node is not None:
                 return self._node
             if self._publisher is None:
-                self._publisher = Publisher(options)
+                self._publisher = Publisher(options, self._dumps)
             if self._callbacks is None:
                 self._callbacks = Callbacks()
             node = self._node = Node(self._publisher, self._callbacks, self._access)

@@ -7,10 +7,15 @@ into what subscribers get, and only decoded when a program asks for it.
 from __future__ import annotations
 
 import json
+import math
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
+from uuid import UUID
 
 import msgspec
 
@@ -200,8 +205,8 @@ def encode_json(value: Any) -> bytes:
 _encode_channel = lru_cache(maxsize=4096)(encode_json)
 
 
-def encode_data(data: Any, max_size: int) -> bytes:
-    """JSON of a value that a user publishes.
+def encode_data(data: Any, max_size: int, dumps: Callable[[Any], str] | None = None) -> bytes:
+    """JSON of a value that a user publishes. ``dumps`` makes JSON of what is more than a JSON value.
 
     Raises:
         InvalidData: Something in it is not a JSON value.
@@ -210,7 +215,13 @@ def encode_data(data: Any, max_size: int) -> bytes:
     try:
         raw = _encode_data(data).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidData(f"data cannot be published as JSON, turn it into a JSON value first: {error}") from error
+        if dumps is None:
+            raise _no_json(error) from error
+        try:
+            # Read again, for what others call JSON may have NaN in it.
+            raw = _encode_data(json.loads(dumps(data))).encode()
+        except Exception as other:  # what it may raise is another's affair
+            raise _no_json(other) from other
     if len(raw) > max_size:
         raise MessageTooLarge(len(raw), max_size)
     if raw.count(b"[") + raw.count(b"{") > SURELY_FLAT:
@@ -219,6 +230,49 @@ def encode_data(data: Any, max_size: int) -> bytes:
         except RecursionError:
             raise InvalidData("data is nested too deeply for its readers") from None
     return raw
+
+
+def _no_json(error: Exception) -> InvalidData:
+    return InvalidData(f"data cannot be published as JSON, turn it into a JSON value first: {error}")
+
+
+def check_id(field: str, value: Any) -> str | int | float:
+    """The id of a user or a group, as it is stored and compared: a string, or a number.
+
+    What a database or a library hands out for one of these is taken as such: an integral ``float`` or ``Decimal``, an
+    ``IntEnum``, numpy's integers are the integer, a ``UUID`` is its text in the usual form. So 7, 7.0 and
+    ``Decimal(7)`` are one id, and "7" is another.
+
+    Raises:
+        InvalidTargets: It is something else; ``bool`` too, which in Python equals 1 and 0, and in JSON does not.
+    """
+    if type(value) is str or type(value) is int:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, UUID):
+        return str(value)
+    with suppress(TypeError):  # of what only seems to be an integer
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            return operator.index(value)
+    is_finite = value.is_finite() if isinstance(value, Decimal) else isinstance(value, float) and math.isfinite(value)
+    if is_finite and abs(value) < 2**63:
+        if value == int(value):
+            return int(value)
+        if isinstance(value, float):
+            return float(value)
+    raise InvalidTargets(
+        f"{field}: an id is a string or a number (or a UUID, which counts as its text), "
+        f"not {value!r:.80} ({type(value).__name__})"
+    )
+
+
+def id_key(value: Any) -> bytes:
+    """The id of a user or a group, as something that is equal exactly where the ids are. Also of what other programs
+    published, where it may be any JSON value."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return msgspec.json.encode(value)
 
 
 def encode_envelope(

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 from .codecs import Codec
 from .errors import InvalidOption
@@ -156,7 +157,39 @@ _AT_LEAST: dict[str, float] = {
     "window_bytes": 1,
     "callback_queue_size": 1,
 }
+_AT_MOST: dict[str, float] = {
+    "max_backlog_age": 100 * 365 * 86_400,
+    "store_timeout": 86_400,
+    "long_polling_interval": 86_400,
+    "heartbeat_interval": 86_400,
+}
+"""100 years, and a day. More is a mistake, and beyond what clocks and stores can add to the present time."""
+_LARGEST = 2**31 - 1
+"""Of every other number: what all stores and systems can count with."""
 _NAMES = {option.name: option for option in dataclasses.fields(Options)}
+
+
+def check_whole_number(name: str, value: object) -> int:
+    """The value as an ``int``, of an option that is a whole number. Integers of other libraries (numpy) will do.
+
+    Raises:
+        InvalidOption: It is no whole number, or out of range.
+    """
+    if type(value) is not int:
+        try:
+            if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+                raise TypeError
+            value = operator.index(value)
+        except TypeError:
+            raise InvalidOption(name, f"expected an integer, not {value!r:.80} ({type(value).__name__})") from None
+    _check_range(name, value)
+    return value
+
+
+def _check_range(name: str, value: float) -> None:
+    least, most = _AT_LEAST[name], _AT_MOST.get(name, _LARGEST)
+    if not least <= value <= most:
+        raise InvalidOption(name, f"expected at least {least:g} and at most {most}, not {value!r}")
 
 
 def _check(name: str, value: object) -> None:
@@ -164,11 +197,12 @@ def _check(name: str, value: object) -> None:
     if kind == "bool":
         if not isinstance(value, bool):
             raise InvalidOption(name, f"expected True or False, not {value!r}")
-    elif kind in ("int", "float"):
-        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
-            raise InvalidOption(name, f"expected {'an integer' if kind == 'int' else 'a number'}, not {value!r}")
-        if not _AT_LEAST[name] <= value < float("inf"):
-            raise InvalidOption(name, f"expected at least {_AT_LEAST[name]:g}, not {value!r}")
+    elif kind == "int":
+        check_whole_number(name, value)
+    elif kind == "float":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidOption(name, f"expected a number, not {value!r:.80} ({type(value).__name__})")
+        _check_range(name, value)
     elif kind.startswith("tuple"):
         items = (str, re.Pattern) if "Pattern" in kind else str
         if not isinstance(value, tuple) or not all(isinstance(item, items) for item in value):

@@ -19,7 +19,6 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 import messagebus.message
-import messagebus.stores.redis
 from messagebus import Bus
 from messagebus.http.routes import Answer, answer
 from messagebus.hub.hub import Hub
@@ -27,14 +26,15 @@ from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
 from messagebus.hub.recovery import Cursor, view_of_page
 from messagebus.hub.subscribe_request import SubscriptionPlan
-from messagebus.hub.subscriber import Identity, Subscriber, id_key
+from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.loop.outbound import Outbound as AnyOutlet
 from messagebus.loop.outbound import SocketWriter
 from messagebus.loop.outboxes import Outboxes
 from messagebus.loop.reactor import Reactor
-from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored
+from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored, id_key
 from messagebus.options import Options
 from messagebus.stores import BacklogPage, StoreState
+from messagebus.stores.redis_connection import Connections
 from messagebus.transports import EVENT_SOURCE, STREAMING, WEBSOCKET, Transport
 
 from .crowd import Crowd, message_ids
@@ -324,7 +324,7 @@ def test_a_process_that_only_publishes_and_reads_starts_no_thread_and_hears_noth
 def test_what_is_published_at_once_is_one_command_and_names_each_channel_once(
     redis_server: RedisServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands = count_calls(monkeypatch, messagebus.stores.redis, "_call")
+    commands = count_calls(monkeypatch, Connections, "call")
     bus = Bus(url=redis_url)
     try:
         bus.publish(CHANNEL, 0)  # Redis has the script from here on

@@ -13,9 +13,18 @@ from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
 from messagebus.hub.recovery import Cursor, view_of_page
 from messagebus.hub.subscribe_request import SubscriptionPlan
-from messagebus.hub.subscriber import Identity, Subscriber, id_key
+from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.loop.reactor import Reactor
-from messagebus.message import Ids, Message, check_channel, decode_stored, encode_data, encode_envelope, encode_stored
+from messagebus.message import (
+    Ids,
+    Message,
+    check_channel,
+    decode_stored,
+    encode_data,
+    encode_envelope,
+    encode_stored,
+    id_key,
+)
 from messagebus.options import Options
 from messagebus.stores import BacklogPage, StoreState
 from messagebus.transports import EVENT_SOURCE

@@ -171,14 +171,14 @@ class Publish(Command):
         if not any(matches(pattern, channel) for pattern in caller.node.options.client_publish):
             raise CommandError("forbidden", f"clients may not publish to {channel}")
         self._node = caller.node
-        self._name = store_name(channel, caller.site_id)
+        self._channel, self._site_id = channel, caller.site_id
         self._data = value["data"]
 
     def perform_at_once(self) -> dict[str, Any] | None:
         return None if self._node.store.shared else self.perform()
 
     def perform(self) -> dict[str, Any]:
-        ids = self._node.publish(self._name, self._data)
+        ids = self._node.publish(self._channel, self._data, site_id=self._site_id)
         return {"message_id": ids and ids.message_id}
 
 

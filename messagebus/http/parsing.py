@@ -13,8 +13,8 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from ..hub.subscribe_request import SubscribeParams
-from ..hub.subscriber import Identity, id_key
-from ..message import check_site
+from ..hub.subscriber import Identity
+from ..message import check_site, id_key
 from ..options import Options
 from ..wire import CLIENT_ID
 from .channels import Refusals, read_positions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..hub.node import Node
@@ -20,7 +20,7 @@ class Servable(Protocol):
     def options(self) -> Options:
         """The settings in force."""
 
-    def configure_app(self, config: Mapping[str, Any]) -> None:
+    def configure_app(self, config: Mapping[str, Any], dumps: Callable[[Any], str] | None = None) -> None:
         """Take the settings of an app."""
 
     def seen(self) -> StoreState | None:

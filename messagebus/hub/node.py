@@ -37,7 +37,7 @@ class Node(Listener):
         options = self.options = publisher.options
         self.access = access
         self.store = publisher.store
-        self.publish = publisher.publish  # for clients that may
+        self.publish = publisher.publish_one  # for clients that may
         self.reactor = Reactor()
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self._reader = BacklogReader(self.store, options.store_timeout, self._absorb, self.reactor.clock)

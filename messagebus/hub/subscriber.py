@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from ..errors import SLOW, Close
 from ..loop.outbound import Outbound
-from ..message import Message
+from ..message import Message, id_key
 from ..transports import Transport
 from .catch_up import CatchUp
 
@@ -44,11 +44,6 @@ class Identity(msgspec.Struct, frozen=True):
         if message.user_ids is not None and self.user_id is not None and self.user_id in map(id_key, message.user_ids):
             return True
         return message.group_ids is not None and not self.group_ids.isdisjoint(map(id_key, message.group_ids))
-
-
-def id_key(value: Any) -> bytes:
-    """A user's or group's id, as something that is equal exactly where the JSON is."""
-    return msgspec.json.encode(value)
 
 
 class Registry(Protocol):

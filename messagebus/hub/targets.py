@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from ..message import Message
-from .subscriber import Identity, Subscriber, id_key
+from ..message import Message, id_key
+from .subscriber import Identity, Subscriber
 
 
 class TargetIndex:

@@ -8,11 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 
-from ..errors import BackendUnavailable, BusClosed, PublishQueueFull
+from ..errors import BackendUnavailable, BusClosed, PublishQueueFull, PublishRefused
 from ..message import Ids
-from ..stores.base import Publication, Store
+from ..stores.base import MAX_BYTES, Publication, Store
+from .batches import Batch, Lanes, batches_of
 
 logger = logging.getLogger("messagebus.publishing")
 
@@ -29,8 +29,8 @@ _left_behind: list[_Writer] = []
 class PublishQueue:
     """Publishes to ``store``; while it is unavailable keeps up to ``size`` messages (0: none).
 
-    A message whose answer was lost on the way may be stored twice: it cannot be known whether the store had taken it
-    before the connection broke, and it is written again. Safe from any thread and greenlet."""
+    A message whose answer was lost on the way is sent again under the same id, and so is stored once. Safe from any
+    thread and greenlet."""
 
     def __init__(self, store: Store, size: int) -> None:
         self._store = store
@@ -41,71 +41,123 @@ class PublishQueue:
     def _begin(self) -> None:
         # Nothing is waited for under the lock, so it may be made before gevent patches the process.
         self._lock = threading.Lock()
-        self._waiting: deque[Publication] = deque()  # a message leaves it when it is stored, not when it is sent
+        self._lanes = Lanes()
+        self._waiting: deque[Batch] = deque()  # a batch leaves it when it is stored, not when it is sent
+        self._count = 0  # of its messages
         self._writer: _Writer | None = None
 
     def __len__(self) -> int:
         """Messages that wait now."""
-        return len(self._waiting)
+        return self._count
 
-    def publish_many(self, messages: Sequence[Publication], *, queue_in_memory: bool = True) -> list[Ids] | list[None]:
+    def publish_many(
+        self,
+        messages: Sequence[Publication],
+        *,
+        queue_in_memory: bool = True,
+        idempotency_key: str | None = None,
+    ) -> list[Ids | None]:
         """Publish now, and return the ids; or behind others that wait already, and return a ``None`` for each.
 
-        Where the store goes in the middle of a large number, some may be stored already: those are stored twice.
+        Where the store goes in the middle of a large number, the first thousands are stored, and the others wait.
 
         Raises:
             BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
-            PublishQueueFull: The store gave no answer, and there is no room for all of them; none of them waits.
+            PublishQueueFull: The store gave no answer, and there is no room for all that is left; none of it waits.
+            PublishRefused: The store does not take them. Of a large number the first thousands may be stored.
             BusClosed: The queue was closed.
         """
         if self._closed:
             raise BusClosed("the bus was closed")
-        cause: BackendUnavailable | None = None
-        if not self._waiting:
+        batches = batches_of(messages, idempotency_key)
+        if self._waiting:
+            if not queue_in_memory:
+                # Not even tried: it would overtake the ones that wait.
+                raise BackendUnavailable(f"{self._count} earlier messages still wait for the store")
+            self._put(batches, None)
+            return [None] * len(messages)
+        given: list[Ids | None] = []
+        for number, batch in enumerate(batches):
             try:
-                if len(messages) == 1:
-                    ((name, envelope, size, age),) = messages
-                    return [self._store.publish(name, envelope, max_backlog_size=size, max_backlog_age=age)]
-                return self._store.publish_many(messages)
+                given += self._attempt(batch)
             except BackendUnavailable as error:
                 if not queue_in_memory or not self._size:
+                    self._let_go(batch)
                     raise
-                cause = error
-        elif not queue_in_memory:
-            # Not even tried: it would overtake the ones that wait.
-            raise BackendUnavailable(f"{len(self._waiting)} earlier messages still wait for the store")
-        self._put(messages, cause)
-        return [None] * len(messages)
+                self._put(batches[number:], error)
+                return given + [None] * (len(messages) - len(given))
+        return given
 
-    def _put(self, messages: Sequence[Publication], cause: BackendUnavailable | None) -> None:
+    def _attempt(self, batch: Batch) -> list[Ids]:
+        if batch.publication_id is None:
+            batch.publication_id = self._lanes.take()
+        try:
+            ids = self._store.publish_many(batch.messages, batch.publication_id)
+        except BackendUnavailable:
+            raise  # whether it was stored is not known: it is sent again under this id
+        except BaseException:
+            self._let_go(batch)
+            raise
+        self._let_go(batch)
+        return ids
+
+    def _let_go(self, batch: Batch) -> None:
+        """A batch is not sent again, under this id at least."""
+        if batch.publication_id is not None and batch.key is None:
+            self._lanes.give_back(batch.publication_id)
+            batch.publication_id = None
+
+    def _put(self, batches: Sequence[Batch], cause: BackendUnavailable | None) -> None:
+        count = sum(len(batch.messages) for batch in batches)
         with self._lock:
             if self._closed:
                 raise BusClosed("the bus was closed")
-            if len(self._waiting) + len(messages) > self._size:
+            if self._count + count > self._size:
+                for batch in batches:
+                    self._let_go(batch)
                 raise PublishQueueFull(
-                    f"the store is gone, {len(self._waiting)} messages wait for it already, and no more than "
-                    f"{self._size} may"
+                    f"the store is gone, {self._count} messages wait for it already, and no more than {self._size} may",
+                    "gone" if cause is None else cause.reason,
                 ) from cause
-            self._waiting.extend(messages)
+            self._waiting.extend(batches)
+            self._count += count
             if self._writer is not None:
                 return
             writer = self._writer = _Writer(self)
         # Outside the lock: to start a thread is to wait for it.
         if cause is not None:
-            logger.warning("the store is gone, keeping messages until it is back: %s", cause)
+            logger.warning("the store is %s, keeping messages until it takes them: %s", cause.reason, cause)
         writer.thread.start()
 
-    def _next(self, count: int) -> list[Publication]:
-        """The next up to ``count`` messages to write; none ends the writer, in one step with forgetting it."""
+    def _next(self) -> Batch | None:
+        """The next batch to write; none ends the writer, in one step with forgetting it.
+
+        Several publishers go on meanwhile, and the one writer has to be faster than they are: what was not sent before
+        is put together."""
         with self._lock:
             if not self._waiting:
                 self._writer = None
-            return list(islice(self._waiting, count))
-
-    def _written(self, count: int) -> None:
-        with self._lock:
-            for _ in range(min(count, len(self._waiting))):  # fewer where close gave up meanwhile
+                return None
+            messages: list[Publication] = []
+            size = 0
+            while self._waiting and self._waiting[0].publication_id is None:
+                head = self._waiting[0].messages
+                if messages and (len(messages) + len(head) > LARGEST_BATCH or size > MAX_BYTES):
+                    break
+                messages += head
+                size += sum(len(message.envelope) for message in head)
                 self._waiting.popleft()
+            if messages:
+                self._waiting.appendleft(Batch(messages))
+            return self._waiting[0]
+
+    def _done(self, batch: Batch, instead: Sequence[Batch] = ()) -> None:
+        """A batch needs to be written no more; what is to be written instead of it comes next."""
+        with self._lock:
+            if self._waiting and self._waiting[0] is batch:  # not where close gave up meanwhile
+                self._waiting.popleft()
+                self._waiting.extendleft(reversed(instead))
+                self._count -= len(batch.messages) - sum(len(part.messages) for part in instead)
 
     def close(self, timeout: float) -> None:
         """Take no more messages, and write those that wait for up to ``timeout`` seconds. Lost ones are logged as an
@@ -117,7 +169,7 @@ class PublishQueue:
             return
         writer.done.wait(timeout)
         with self._lock:
-            lost = len(self._waiting)
+            lost, self._count = self._count, 0
             self._waiting.clear()
         writer.stop.set()
         if lost:
@@ -147,35 +199,46 @@ class _Writer:
         _left_behind.append(self)
 
     def _run(self) -> None:
-        attempts = written = 0
-        batch = 1
+        queue = self._queue
+        attempts = written = lost = 0
         began = time.monotonic()
-        while not self._abandoned and (messages := self._queue._next(batch)):
+        while not self._abandoned and (batch := queue._next()):
+            instead: Sequence[Batch] = ()
             try:
-                self._queue._store.publish_many(messages)
+                queue._attempt(batch)
+                written += len(batch.messages)
             except BackendUnavailable:
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
                 self.stop.wait(pause * random.uniform(0.5, 1.0))
                 attempts += 1
-                # One message finds out that the store is back: if it takes that without an answer, it is one that is
-                # stored twice.
-                batch = 1
                 continue
-            except Exception:
-                # Not the outage's doing, and it would fail the next time too: the ones behind it must not wait forever.
-                if len(messages) > 1:
-                    batch = 1
-                    continue
-                logger.exception("a message on %s was lost", messages[0].name)
-            if not self._abandoned:
-                self._queue._written(len(messages))
+            except Exception as error:
+                # It would fail the next time too, and the ones behind it must not wait forever. Nothing of it was
+                # stored, so what is right in it can go on alone.
+                if len(batch.messages) > 1 and batch.key is None:
+                    instead = batch.split()
+                else:
+                    lost += len(batch.messages)
+                    self._tell(batch, error)
             attempts = 0
-            written += len(messages)
-            # Several publishers go on meanwhile, and this one thread has to be faster than they are.
-            batch = min(batch * 2, LARGEST_BATCH)
+            if not self._abandoned:
+                queue._done(batch, instead)
         if self._abandoned:
             # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
             threading.Event().wait()
-        if written:
-            logger.info("the store is back; wrote %d messages after %.1f s", written, time.monotonic() - began)
+        if written or lost:
+            logger.info(
+                "the store is back; wrote %d messages after %.1f s%s",
+                written,
+                time.monotonic() - began,
+                f", {lost} were refused and are lost" if lost else "",
+            )
         self.done.set()
+
+    @staticmethod
+    def _tell(batch: Batch, error: Exception) -> None:
+        name = batch.messages[0].name
+        if isinstance(error, PublishRefused):
+            logger.error("a message on %s was lost, the store refused it (%s): %s", name, error.reason, error)
+        else:
+            logger.error("a message on %s was lost", name, exc_info=error)

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from ..errors import InvalidOption
 from ..options import SCHEMES, Options
-from .base import Backlog, BacklogPage, BacklogQuery, Feed, Listener, Publication, Store, StoreState
+from .base import Backlog, BacklogPage, BacklogQuery, Feed, Listener, Publication, PublicationId, Store, StoreState
 
 __all__ = [
     "Backlog",
@@ -15,6 +15,7 @@ __all__ = [
     "Feed",
     "Listener",
     "Publication",
+    "PublicationId",
     "Store",
     "StoreState",
     "open_store",

@@ -16,6 +16,11 @@ from ..message import Ids, Message
 IDS_AGE_FACTOR = 4
 LEAST_IDS_AGE = 24 * 3600
 """Seconds."""
+MAX_MESSAGES, MAX_BYTES = 1000, 4 * 1024 * 1024
+"""Messages, and about how many bytes of them, that are published as one step: some milliseconds of the store's time, in
+which it answers nobody else."""
+REMEMBERED = 600
+"""Seconds for which a store remembers a publication."""
 
 
 def ids_age(max_backlog_age: int) -> int:
@@ -79,6 +84,15 @@ class Publication(NamedTuple):
     max_backlog_age: int
 
 
+class PublicationId(NamedTuple):
+    """What a store knows a publication by, so that one which is sent again is not stored again."""
+
+    record: str
+    """Under what the store remembers it: a short name of ASCII letters and digits."""
+    sequence: int
+    """Its number there. A publisher's numbers grow, and only the newest is remembered."""
+
+
 class Listener(ABC):
     """Who hears a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher.
 
@@ -132,28 +146,28 @@ class Store(ABC):
     """Whether several processes can use the same store."""
 
     @abstractmethod
-    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
-        """Number a message, keep it and announce it, as one atomic step.
+    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
+        """Number up to ``MAX_MESSAGES`` messages in their order, keep and announce them, as one atomic step: all or
+        none. Returns their ids.
 
         Message ids are without holes per name, global ids over all names. Every ``clear_every``-th message trims the
         name's backlog to the newest ``max_backlog_size``, and the global one to ``max_global_backlog_size``; after
         ``max_backlog_age`` seconds without a publish the backlog is gone; its ids go on, one by one for
-        :func:`ids_age`, at a higher one later. A short age of one name never shortens the global backlog's.
+        :func:`ids_age`, at a higher one later. A short age of one name never shortens the global backlog's. Where
+        several messages are for one name, the size and the age of the last hold.
+
+        ``publication_id``: what makes it safe to call again when no answer came. The store remembers it for
+        ``REMEMBERED`` seconds; called again with the same one and the same messages, it returns the same ids, and
+        stores nothing. ``None``: it is not remembered.
 
         Raises:
-            BackendUnavailable: No answer came; the message may or may not have been stored.
+            BackendUnavailable: No answer came; the messages may or may not have been stored.
+            PublishRefused, InvalidData: The store does not take them; none was stored, no id was used up.
         """
 
-    @abstractmethod
-    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
-        """Publish messages in their order, with as few round trips as the store allows. Returns their ids.
-
-        Each message is the atomic step that ``publish`` is; others' messages may come between them. Where it fails in
-        the middle, the first of them, without a hole, may have been stored (PostgreSQL: all or none).
-
-        Raises:
-            BackendUnavailable: No answer came; none, some or all of the messages may have been stored.
-        """
+    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
+        """As :meth:`publish_many`, one message that is not remembered."""
+        return self.publish_many((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
 
     @abstractmethod
     def backlog(self, name: str, after: int = 0) -> Backlog:

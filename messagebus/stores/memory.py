@@ -15,15 +15,29 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import NamedTuple
 
-from ..errors import BusClosed
+from ..errors import BusClosed, PublishRefused
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState, ids_age
+from .base import (
+    REMEMBERED,
+    Backlog,
+    BacklogPage,
+    BacklogQuery,
+    Listener,
+    Publication,
+    PublicationId,
+    Store,
+    StoreState,
+    ids_age,
+)
 
 FORGOTTEN = 1 << 16
 """Channels that are forgotten are remembered together in so many groups, each with the highest id that one had: a
 channel that comes back goes on above it. So does a new one of the same group."""
+MAX_REMEMBERED = 100_000
+"""Publications that are remembered at most; with more of them in ``REMEMBERED`` seconds, the oldest are forgotten."""
 
 
 class _Log:
@@ -38,6 +52,14 @@ class _Log:
     def find(self, message_id: int) -> Message | None:
         index = message_id - self.last_id + len(self.messages) - 1
         return self.messages[index] if 0 <= index < len(self.messages) else None
+
+
+class _Known(NamedTuple):
+    """A publication that is remembered."""
+
+    sequence: int
+    ids: tuple[Ids, ...]
+    until: float
 
 
 class MemoryFeed:
@@ -76,56 +98,70 @@ class MemoryStore(Store):
         self._global_until = 0.0
         self._global_id = 0
         self._epoch: str | None = None
+        self._publications: dict[str, _Known] = {}  # by record, in the order in which they are forgotten
 
-    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
-        return self.publish_many((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
-
-    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
+    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
         with self._lock:
             self._check_open()
             if self._publishing:
                 raise RuntimeError("a listener, or a signal handler that cut into a publish, must not publish")
+            known = self._publications.get(publication_id.record) if publication_id else None
+            if publication_id and known and known.until > self._clock():
+                if known.sequence == publication_id.sequence:
+                    return list(known.ids)
+                if known.sequence > publication_id.sequence:
+                    raise PublishRefused("the same publisher has published something later already")
+            # Before anything changes: it raises for what is no envelope.
+            codec = self._options.transport_codec
+            decoded = [decode_message(0, 0, name, envelope, codec) for name, envelope, _, _ in messages]
             self._publishing = True
-            kept: list[Message] = []
             try:
-                for message in messages:
-                    kept.append(self._keep(*message))
+                for message, (name, _, size, age) in zip(decoded, messages, strict=True):
+                    self._keep(message, name, size, age)
+                ids = [Ids(message.message_id, message.global_id) for message in decoded]
+                if publication_id is not None:
+                    self._remember(publication_id, ids)
+                if decoded:
+                    for feed in self._feeds:
+                        feed.listener.received(decoded)
             finally:
-                # Also where one of them was no message: the ones before it are in the store.
-                try:
-                    if kept:
-                        for feed in self._feeds:
-                            feed.listener.received(kept)
-                finally:
-                    self._publishing = False
-            return [Ids(message.message_id, message.global_id) for message in kept]
+                self._publishing = False
+            return ids
 
-    def _keep(self, name: str, envelope: bytes, size: int, age: int) -> Message:
+    def _remember(self, publication_id: PublicationId, ids: list[Ids]) -> None:
+        publications = self._publications
+        now = self._clock()
+        publications.pop(publication_id.record, None)  # so that the one that is forgotten next stands first
+        publications[publication_id.record] = _Known(publication_id.sequence, tuple(ids), now + REMEMBERED)
+        oldest = next(iter(publications))
+        while len(publications) > MAX_REMEMBERED or publications[oldest].until <= now:
+            del publications[oldest]
+            oldest = next(iter(publications))
+
+    def _keep(self, message: Message, name: str, size: int, age: int) -> None:
         now = self._clock()
         self._expire(now)
         channel = self._live(name, now)
-        message_id = 1 + (channel.last_id if channel else self._forgotten.get(hash(name) % FORGOTTEN, 0))
-        # Before anything changes: it raises for what is no envelope.
-        message = decode_message(self._global_id + 1, message_id, name, envelope, self._options.transport_codec)
         if channel is None:
             channel = self._channels[name] = _Log()
+            channel.last_id = self._forgotten.get(hash(name) % FORGOTTEN, 0)
             heapq.heappush(self._expiries, (now + age, name))
         self._global_id += 1
         self._named_state()
-        channel.last_id = message_id
+        channel.last_id += 1
+        message.global_id, message.message_id = self._global_id, channel.last_id
         channel.backlog_until = now + age
         channel.ids_until = now + ids_age(age)
         channel.messages.append(message)
-        if message_id % self._options.clear_every == 0:
+        if channel.last_id % self._options.clear_every == 0:
             while len(channel.messages) > size:
                 channel.messages.popleft()
         # Longer at most: one channel with a short age must not take the others' pointers with it.
         self._global_until = max(self._global_until, now + age)
-        self._global.append((self._global_id, name, message_id))
+        self._global.append((self._global_id, name, channel.last_id))
         if self._global_id % self._options.clear_every == 0:
             while len(self._global) > self._options.max_global_backlog_size:
                 self._global.popleft()
-        return message
 
     def _live(self, name: str, now: float) -> _Log | None:
         """The channel without what has expired of it. (Its ids go on until it is swept away.)"""

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import errors
 
 from ..codecs import Codec
-from ..errors import BackendUnavailable, BusClosed, InvalidData
+from ..errors import BackendUnavailable, BusClosed, InvalidData, PublishRefused
 from ..message import Ids, Message, decode_message
 from ..options import Options
 from .base import (
@@ -36,10 +35,11 @@ from .base import (
     BacklogQuery,
     Listener,
     Publication,
+    PublicationId,
     Store,
     StoreState,
 )
-from .postgres_connection import PgConnection, Pool, connect, connection_arguments, describe
+from .postgres_connection import NO_TABLES, PgConnection, Pool, connect, connection_arguments, describe, explain
 from .postgres_feed import PostgresFeed
 from .sequencer import EPOCH_CHANGED, Entry, Trace, Unreadable
 
@@ -50,7 +50,9 @@ Row = Any
 
 _TABLES = Path(__file__).with_name("postgres.sql").read_text()
 
-_PUBLISH = "SELECT * FROM messagebus_publish_2(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s, %s)"
+_PUBLISH = """
+    SELECT * FROM messagebus_publish_2(
+        %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s, %s, %s::text, %s::bigint)"""
 _STATE = "SELECT global_id, epoch FROM messagebus_state"
 _BACKLOG = """
     SELECT channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE last_id + 1 END,
@@ -106,11 +108,10 @@ _EXPIRE = """
 _RESET = """
     SELECT FROM messagebus_state FOR UPDATE;
     UPDATE messagebus_state SET global_id = 0, epoch = NULL, global_first = 1, global_until = '-infinity';
+    DELETE FROM messagebus_publications;
     DELETE FROM messagebus_channels;
     DELETE FROM messagebus_forgotten;
     DELETE FROM messagebus_messages"""
-
-_NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)
 
 
 class PostgresStore(Store):
@@ -148,25 +149,31 @@ class PostgresStore(Store):
         try:
             with pool.connection() as connection:
                 yield connection
-        except _NO_TABLES:
+        except NO_TABLES:
             raise
-        except psycopg.DataError as error:
-            raise InvalidData(f"PostgreSQL at {self.where} cannot store it: {_in_words(error)}") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            pool.discard_idle()
-            raise BackendUnavailable(f"PostgreSQL at {self.where} does not answer: {_in_words(error)}") from error
         except psycopg.Error as error:
-            if isinstance(error, errors.ReadOnlySqlTransaction):
-                # This server is no longer the primary, and the name in the URL may by now lead to the one that is.
+            meaning = explain(error, self.where)
+            if isinstance(meaning, BackendUnavailable) and meaning.reason in ("gone", "read-only"):
+                # What has befallen one connection may have befallen all. And where this server is no longer the
+                # primary, the name in the URL may by now lead to the one that is.
                 pool.discard_idle()
-            raise BackendUnavailable(f"PostgreSQL at {self.where} said: {_in_words(error)}") from error
+            raise meaning from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[PgConnection]:
+        """As ``_connection``, but a refusal is one more reason why there is no answer."""
+        try:
+            with self._connection() as connection:
+                yield connection
+        except (PublishRefused, InvalidData) as error:
+            raise BackendUnavailable(str(error), "forbidden") from error
 
     def _read(self, query: str, *arguments: object) -> list[Row]:
         """The rows; none where nobody has published yet, and there are no tables."""
         try:
-            with self._connection() as connection:
+            with self._reading() as connection:
                 return connection.execute(query, arguments, prepare=True).fetchall()
-        except _NO_TABLES:
+        except NO_TABLES:
             return []
 
     def _write(self, query: str, *arguments: object) -> list[Row]:
@@ -174,18 +181,15 @@ class PostgresStore(Store):
         with self._connection() as connection:
             try:
                 return _rows(connection.execute(query, arguments or None, prepare=bool(arguments)))
-            except _NO_TABLES:
+            except NO_TABLES:
                 logger.info("making the bus's tables in PostgreSQL at %s", self.where)
             try:
                 connection.execute(_TABLES)
                 return _rows(connection.execute(query, arguments or None))
-            except _NO_TABLES as error:
-                raise BackendUnavailable(f"PostgreSQL at {self.where} said: {_in_words(error)}") from error
+            except NO_TABLES as error:
+                raise explain(error, self.where) from error
 
-    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
-        return self.publish_many([Publication(name, envelope, max_backlog_size, max_backlog_age)])[0]
-
-    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
+    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
         if not messages:
             return []
         names, envelopes, sizes, ages = zip(*messages, strict=True)
@@ -201,6 +205,7 @@ class PostgresStore(Store):
             LEAST_IDS_AGE,
             # Another one each time: it must differ from the one of before a reset.
             secrets.token_hex(8),
+            *(publication_id or (None, None)),
         )
         return [Ids(*row) for row in rows]
 
@@ -264,15 +269,15 @@ class PostgresStore(Store):
             return state
         try:
             self._write(_NAME_EPOCH, secrets.token_hex(8))
-        except BackendUnavailable:
-            return state  # read-only: the feed works without
+        except (BackendUnavailable, PublishRefused):
+            return state  # it may not be written to: the feed works without
         return self.state()
 
     def renew_epoch(self, epoch: str | None) -> StoreState:
         try:
             renewed = self._write(_RENEW_EPOCH, secrets.token_hex(8), epoch, EPOCH_CHANGED.decode())
         except BackendUnavailable as error:
-            if not isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
+            if error.reason != "read-only":
                 raise
             return self.state()  # a standby: its primary's processes see to it
         if renewed:
@@ -324,9 +329,9 @@ class PostgresStore(Store):
     def _change(self, statements: str) -> None:
         """Several statements as one transaction; nothing to do where there are no tables."""
         try:
-            with self._connection() as connection:
+            with self._reading() as connection:
                 connection.execute(statements)
-        except _NO_TABLES:
+        except NO_TABLES:
             if self._read(_STATE):  # of an earlier version
                 self._write(_TABLES)
                 self._write(statements)
@@ -348,11 +353,6 @@ class PostgresStore(Store):
             pool.leave_to_parent()
         for feed in feeds:
             feed.abandon()
-
-
-def _in_words(error: psycopg.Error) -> str:
-    """On one line: libpq gives advice on several."""
-    return " ".join(str(error).split())
 
 
 def _rows(cursor: psycopg.Cursor[Any]) -> list[Row]:

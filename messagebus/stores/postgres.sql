@@ -52,6 +52,17 @@ CREATE OR REPLACE FUNCTION messagebus_hash_1(name text) RETURNS integer LANGUAGE
   SELECT (hashtextextended(name, 0) & 65535)::integer
 $body$;
 
+-- What was published within the last minutes, for those that publish it again since no answer came. forget_at is whole
+-- minutes: an index holds it, and a row whose indexed columns stay as they are is updated without touching an index.
+CREATE TABLE IF NOT EXISTS messagebus_publications (
+  record text PRIMARY KEY,
+  sequence bigint NOT NULL,
+  first_global_id bigint NOT NULL,
+  message_ids bigint[] NOT NULL,
+  forget_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX IF NOT EXISTS messagebus_publications_forget_at ON messagebus_publications (forget_at);
+
 -- The NOTIFY channel: one for each schema that has a bus, for NOTIFY itself knows only databases. NULL: no bus here.
 CREATE OR REPLACE FUNCTION messagebus_notify_channel_1() RETURNS text LANGUAGE sql STABLE AS $body$
   SELECT 'messagebus_' || relnamespace FROM pg_class WHERE oid = to_regclass('messagebus_state')
@@ -82,13 +93,16 @@ END
 $body$;
 
 -- Numbers messages, keeps and announces them: all or none. new_epoch is for a store that has none; ages in seconds.
+-- record_name and record_sequence (NULL: none) are the publication's, which is remembered: sent again, it is given the
+-- same ids, and nothing else happens.
 -- Announces a message as "global id|message id|name|envelope" or, where that is too long for NOTIFY, as its global id.
 --
 -- A session keeps the plans that it made when the tables were empty and nothing was faster than to read all of them:
 -- that is what enable_seqscan is for. It makes what cannot do without look so dear that JIT would be tried, in vain.
 CREATE OR REPLACE FUNCTION messagebus_publish_2(
   names text[], envelopes text[], sizes bigint[], ages bigint[],
-  max_global_size bigint, clear_every bigint, ids_age_factor bigint, least_ids_age bigint, new_epoch text
+  max_global_size bigint, clear_every bigint, ids_age_factor bigint, least_ids_age bigint, new_epoch text,
+  record_name text, record_sequence bigint
 ) RETURNS TABLE (given_message_id bigint, given_global_id bigint) LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
@@ -100,6 +114,7 @@ DECLARE
   lost_epoch boolean;
   newest bigint; -- the global id that the last of these messages gets
   message record;
+  known record;
   stored text;
 BEGIN
   LOOP
@@ -110,6 +125,15 @@ BEGIN
       ON CONFLICT DO NOTHING;
   END LOOP;
   moment := clock_timestamp();
+  IF record_name IS NOT NULL THEN
+    SELECT * INTO known FROM messagebus_publications WHERE record = record_name AND forget_at > moment;
+    IF known.sequence = record_sequence THEN
+      RETURN QUERY SELECT id, known.first_global_id + nth - 1 FROM unnest(known.message_ids) WITH ORDINALITY AS each (id, nth);
+      RETURN;
+    ELSIF known.sequence > record_sequence THEN
+      RAISE EXCEPTION 'the same publisher has published something later already';
+    END IF;
+  END IF;
   UPDATE messagebus_state AS state SET
     global_id = state.global_id + count,
     epoch = coalesce(state.epoch, new_epoch),
@@ -175,11 +199,21 @@ BEGIN
     RETURN NEXT;
   END LOOP;
 
+  IF record_name IS NOT NULL THEN
+    INSERT INTO messagebus_publications AS former
+    SELECT record_name, record_sequence, newest - count + 1, array_agg(message_id ORDER BY global_id),
+      date_trunc('minute', moment) + interval '11 minutes'
+    FROM messagebus_messages WHERE global_id > newest - count
+    ON CONFLICT (record) DO UPDATE SET sequence = excluded.sequence, first_global_id = excluded.first_global_id,
+      message_ids = excluded.message_ids, forget_at = excluded.forget_at;
+  END IF;
+
   DELETE FROM messagebus_messages AS old USING messagebus_channels AS channel
   WHERE channel.name = ANY (names) AND old.name = channel.name
     AND old.message_id >= channel.former_first_id AND old.message_id < channel.first_id;
 
   IF must_sweep THEN
+    DELETE FROM messagebus_publications WHERE forget_at <= moment;
     UPDATE messagebus_state SET sweep_at =
       moment + CASE WHEN messagebus_sweep_2(moment) < 1000 THEN interval '1 minute' ELSE interval '1 second' END;
   END IF;

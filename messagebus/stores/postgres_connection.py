@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import select
 import selectors
 import threading
@@ -18,10 +19,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
-from psycopg import waiting
+from psycopg import errors, waiting
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..errors import BackendUnavailable, InvalidOption
+from ..errors import BackendUnavailable, InvalidData, InvalidOption, PublishRefused
 from ..loop.poller import gevent_is_in_charge
 from ..urls import redact
 
@@ -129,6 +130,39 @@ def connect(arguments: str, timeout: float) -> PgConnection:
     return connection
 
 
+def explain(error: psycopg.Error, where: str) -> BackendUnavailable | PublishRefused | InvalidData:
+    """What an error of psycopg means: whether it is worth waiting for the end of it. (PostgreSQL, appendix A.)"""
+    text = in_words(error)
+    said = f"PostgreSQL at {where} said: {text}"
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.DataError):
+        return InvalidData(f"PostgreSQL at {where} cannot store it: {text}")
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return BackendUnavailable(said, "read-only")
+    if state == errors.InsufficientPrivilege.sqlstate or state.startswith("28") or _NOT_LET_IN.search(text):
+        return PublishRefused(said, "forbidden")
+    if state in _BUSY or state.startswith("40") or _TOO_MANY.search(text):
+        return BackendUnavailable(said, "busy")
+    if state.startswith("53"):
+        return BackendUnavailable(said, "full")
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and not state.startswith("54"):
+        return BackendUnavailable(f"PostgreSQL at {where} does not answer: {text}")
+    return PublishRefused(said, "unsupported" if isinstance(error, NO_TABLES) else "error")
+
+
+NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)
+_BUSY = ("53300", "55P03", "57014", "57P03")
+"""Too many connections, a lock that is taken, a statement that took too long, a server that starts."""
+# What ends a connection before it stands has no code, only words.
+_NOT_LET_IN = re.compile(r"authentication failed|no pg_hba\.conf entry|role \S+ does not exist|no password supplied")
+_TOO_MANY = re.compile(r"too many (clients|connections)|connection slots are reserved|starting up")
+
+
+def in_words(error: psycopg.Error) -> str:
+    """On one line: libpq gives advice on several."""
+    return " ".join(str(error).split())
+
+
 class Pool:
     """Up to ``MAX_CONNECTIONS`` connections, made when needed. Safe from any thread and greenlet.
 
@@ -153,7 +187,9 @@ class Pool:
             psycopg.Error: None could be made.
         """
         if not self._free.acquire(timeout=self._timeout):
-            raise BackendUnavailable(f"PostgreSQL at {self._where}: {MAX_CONNECTIONS} connections are all in use")
+            raise BackendUnavailable(
+                f"PostgreSQL at {self._where}: {MAX_CONNECTIONS} connections are all in use", "busy"
+            )
         try:
             connection = self._take()
             try:

@@ -1,114 +1,181 @@
 -- Numbers messages, keeps them and announces them, as one step. The layout of the keys is shared with other programs.
 --
--- KEYS: 1 global id, 2 global backlog, 3 epoch, 4 known channels;
---       then for each target: the channel's id, the channel's backlog
--- ARGV: 1 max global backlog size, 2 clear every n-th id, 3 pub/sub channel, 4 the epoch of a store that has none yet;
---       then for each target: the channel as key names have it, the channel as stored messages have it,
---       max backlog age (s), age of the channel's id (s), max backlog size;
---       then for each message: its target's number, from 1; envelope
--- Returns {message id, global id, message id, ...}. An error in the middle leaves the messages before it stored.
+-- KEYS: 1 global id, 2 global backlog, 3 epoch, 4 known channels, 5 record of the publication;
+--       then for each channel: its id, its backlog
+-- ARGV: 1 max global backlog size, 2 clear every n-th id, 3 pub/sub channel, 4 the epoch of a store that has none yet,
+--       5 the publication's number in its record, 6 how long the record lives (s), 0: the publication has none;
+--       then for each channel: its name in key names, its name in stored messages, max backlog age (s), age of its id
+--       (s), max backlog size;
+--       then for each message: its channel's number, from 1; envelope
+-- Returns "publication's number|first message's global id|first message id on each channel|...". The record holds the
+-- same: where it holds that of this number already, it is returned, and nothing else happens.
+--
+-- All that Redis may refuse is asked for before the first write, so that a refusal leaves nothing behind. Memory that
+-- is full and a server that is read-only it refuses at the first write itself. (Before Redis 7 a script cannot ask
+-- what its user may do.)
 --
 -- Ids do not begin again while the epoch stays, whatever became of the keys that count them: they may have been evicted
 -- or deleted, and a channel's expires. Known channels is a Bloom filter with two bits for each channel that ever had an
 -- id, so that a channel that was forgotten can be told from one that is new.
 
+local call, format, match = redis.call, string.format, string.match
+local GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, RECORD = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local KNOWN_BITS = 4194304
-local max_global_size, clear_every = tonumber(ARGV[1]), tonumber(ARGV[2])
-local call, format = redis.call, string.format
-local ids = {}
-
--- The highest id of a backlog.
-local function newest(backlog_key)
-  return tonumber(call("ZREVRANGE", backlog_key, 0, 0, "WITHSCORES")[2] or 0)
+local FORGOTTEN = -1
+local ID = "%.0f"  -- Lua by itself would write large numbers as 1e+14
+local max_global_size, clear_every, pubsub_channel = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local number, remembered = ARGV[5], ARGV[6] ~= "0"
+local channels = (#KEYS - 5) / 2
+-- KEYS and ARGV of a channel begin behind these.
+local function keys_of(channel)
+  return KEYS[2 * channel + 4], KEYS[2 * channel + 5]
+end
+local function argument_of(channel)
+  return 2 + 5 * channel
 end
 
--- The next global id.
-local function next_global_id()
-  local id = call("INCR", KEYS[1])
-  if id == 1 then
-    id = newest(KEYS[2]) + 1
-    if id > 1 then
-      call("SET", KEYS[1], format("%.0f", id))
+-- What is there already.
+local string_keys = { GLOBAL_ID, EPOCH, RECORD, KEYS[6] }
+for channel = 2, channels do
+  string_keys[channel + 3] = keys_of(channel)
+end
+local values = call("MGET", unpack(string_keys))
+
+if values[3] and remembered then
+  local known = match(values[3], "^%d+")
+  if known == number then
+    return values[3]
+  elseif tonumber(known) > tonumber(number) then
+    return redis.error_reply("STALE the same publisher has published something later already")
+  end
+end
+
+-- The last id that a counter has given. Without it, the highest of the backlog: 0 where that is gone as well.
+local function last_id(value, key, backlog_key)
+  -- MGET gives nothing for a key of another type, and GET says that it is one.
+  value = value or call("GET", key) or call("ZREVRANGE", backlog_key, 0, 0, "WITHSCORES")[2] or "0"
+  return #value < 16 and match(value, "^%d+$") and tonumber(value)
+end
+
+local global_before, global_kept = last_id(values[1], GLOBAL_ID, GLOBAL_BACKLOG), call("ZCARD", GLOBAL_BACKLOG)
+local before, kept, bits = {}, {}, {}
+local knows_others = global_before == 0 or nil
+for channel = 1, channels do
+  local id_key, backlog_key = keys_of(channel)
+  local last = last_id(values[channel + 3], id_key, backlog_key)
+  if not last then
+    break
+  end
+  kept[channel] = call("ZCARD", backlog_key)
+  if not values[channel + 3] then
+    local hash = redis.sha1hex(ARGV[argument_of(channel)])
+    local first, second = tonumber(hash:sub(1, 8), 16) % KNOWN_BITS, tonumber(hash:sub(9, 16), 16) % KNOWN_BITS
+    local is_known = call("GETBIT", KNOWN, first) + call("GETBIT", KNOWN, second) == 2
+    knows_others = knows_others or call("EXISTS", KNOWN) == 1
+    bits[#bits + 1], bits[#bits + 2] = first, second
+    if last == 0 and (is_known or not knows_others) then
+      -- It was known, and nothing is left of it. It goes on at the global id, which no id of a channel can have passed.
+      last = FORGOTTEN
     end
   end
-  return id
+  before[channel] = last
+end
+if not global_before or #before < channels then
+  return redis.error_reply("WRONGTYPE a key that should hold a channel's last id, or the global one, holds no number")
 end
 
--- The next id of a channel. Without its counter it follows the newest message that is kept. Where none is, a channel
--- that was known goes on at the global id, which no id of a channel can have passed.
-local function next_message_id(target, global_id)
-  local id = call("INCR", target.id_key)
-  if id == 1 then
-    local knows_others = global_id == 1 or call("EXISTS", KEYS[4]) == 1
-    local hash = redis.sha1hex(target.key_name)
-    local known = call("SETBIT", KEYS[4], tonumber(string.sub(hash, 1, 8), 16) % KNOWN_BITS, 1)
-      + call("SETBIT", KEYS[4], tonumber(string.sub(hash, 9, 16), 16) % KNOWN_BITS, 1)
-    id = newest(target.backlog_key) + 1
-    if id == 1 and (known == 2 or not knows_others) then
-      id = global_id
-    end
-    if id > 1 then
-      call("SET", target.id_key, format("%.0f", id))
+-- What this user may do: each key, and each kind of write. What is refused is run, for Redis's own words about it.
+local may = redis.acl_check_cmd
+if may then
+  local function need(...)
+    if not may(...) then
+      call(...)
     end
   end
-  return id
+  need("PUBLISH", pubsub_channel, "")
+  need("SET", GLOBAL_ID, "")
+  need("ZADD", GLOBAL_BACKLOG, 0, "")
+  if remembered then
+    need("SET", RECORD, "")
+  end
+  if bits[1] then
+    need("SETBIT", KNOWN, 0, 1)
+  end
+  for channel = 1, channels do
+    local id_key, backlog_key = keys_of(channel)
+    need("EXPIRE", id_key, 1)
+    need("ZREMRANGEBYSCORE", backlog_key, 1, 0)
+  end
 end
 
--- An epoch that was lost alone is another one, which the feeds are told as they are by renew_epoch.lua.
-if call("SETNX", KEYS[3], ARGV[4]) == 1 and call("EXISTS", KEYS[1]) == 1 then
-  call("PUBLISH", ARGV[3], '-1|-1|/__epoch|{"data":null}')
+-- From here on it writes, first what takes memory.
+if not values[2] and call("SET", EPOCH, ARGV[4], "NX") and values[1] then
+  -- An epoch that was lost alone is another one, which the feeds are told as they are by renew_epoch.lua.
+  call("PUBLISH", pubsub_channel, '-1|-1|/__epoch|{"data":null}')
+end
+for _, bit in ipairs(bits) do
+  call("SETBIT", KNOWN, bit, 1)
 end
 
-local targets, longest = {}, 0
-local contents = 5  -- where the messages begin
-for key = 5, #KEYS, 2 do
-  local age = ARGV[contents + 2]
-  targets[#targets + 1] = {
-    id_key = KEYS[key], backlog_key = KEYS[key + 1],
-    key_name = ARGV[contents], stored_name = "|" .. ARGV[contents + 1] .. "|",
-    age = age, ids_age = ARGV[contents + 3], size = tonumber(ARGV[contents + 4]),
-  }
+local global_id, last = global_before, { unpack(before) }
+local pointers, stored, added = {}, {}, {}
+for message = argument_of(channels + 1), #ARGV, 2 do
+  local channel = tonumber(ARGV[message])
+  global_id = global_id + 1
+  if last[channel] == FORGOTTEN then
+    last[channel], before[channel] = global_id - 1, global_id - 1
+  end
+  local message_id = last[channel] + 1
+  last[channel] = message_id
+  local id, names = format(ID, message_id), argument_of(channel)
+  local text = format(ID, global_id) .. "|" .. id .. "|" .. ARGV[names + 1] .. "|" .. ARGV[message + 1]
+  stored[#stored + 1] = text
+  pointers[#pointers + 1] = global_id
+  pointers[#pointers + 1] = id .. "|" .. ARGV[names]
+  local members = added[channel]
+  if members then
+    members[#members + 1] = id
+    members[#members + 1] = text
+  else
+    added[channel] = { id, text }
+  end
+end
+
+-- Of the ids that are multiples of clear_every, the newest is the one at which a backlog was cut last.
+local function cut(backlog_key, from, to, size, max_size)
+  local at = to - to % clear_every
+  if at > from and size > max_size then
+    call("ZREMRANGEBYSCORE", backlog_key, "-inf", format(ID, at - max_size))
+  end
+end
+
+local longest = 0
+call("SET", GLOBAL_ID, format(ID, global_id))
+call("ZADD", GLOBAL_BACKLOG, unpack(pointers))
+cut(GLOBAL_BACKLOG, global_before, global_id, global_kept + #stored, max_global_size)
+local answer = number .. "|" .. format(ID, global_before + 1)
+for channel = 1, channels do
+  local id_key, backlog_key = keys_of(channel)
+  local names = argument_of(channel)
+  local age, members = ARGV[names + 2], added[channel]
+  call("SET", id_key, format(ID, last[channel]), "EX", ARGV[names + 3])
+  call("ZADD", backlog_key, unpack(members))
+  call("EXPIRE", backlog_key, age)
+  cut(backlog_key, before[channel], last[channel], kept[channel] + #members / 2, tonumber(ARGV[names + 4]))
   longest = math.max(longest, tonumber(age))
-  contents = contents + 5
+  before[channel] = format(ID, before[channel] + 1)
 end
-
--- What holds for a whole channel is done once, with the last of its messages. (Two targets may be one channel.)
-local last_of = {}
-for message = contents, #ARGV, 2 do
-  last_of[targets[tonumber(ARGV[message])].id_key] = message
-end
-
-for message = contents, #ARGV, 2 do
-  local target = targets[tonumber(ARGV[message])]
-
-  local global_id = next_global_id()
-  local message_id = next_message_id(target, global_id)
-  -- Lua would write large numbers as 1e+14.
-  local number = format("%.0f", message_id)
-  local stored = format("%.0f|", global_id) .. number .. target.stored_name .. ARGV[message + 1]
-  call("ZADD", target.backlog_key, message_id, stored)
-  call("ZADD", KEYS[2], global_id, number .. "|" .. target.key_name)
-
-  local is_last = last_of[target.id_key] == message
-  if is_last then
-    call("EXPIRE", target.id_key, target.ids_age)
-    call("EXPIRE", target.backlog_key, target.age)
-  end
-  if message_id % clear_every == 0 and (is_last or clear_every > 1) then
-    call("ZREMRANGEBYSCORE", target.backlog_key, "-inf", format("%.0f", message_id - target.size))
-  end
-  if global_id % clear_every == 0 and (clear_every > 1 or message == #ARGV - 1) then
-    call("ZREMRANGEBYSCORE", KEYS[2], "-inf", format("%.0f", global_id - max_global_size))
-  end
-
-  call("PUBLISH", ARGV[3], stored)
-  ids[#ids + 1] = message_id
-  ids[#ids + 1] = global_id
-end
-
 -- Longer at most: one channel with a short age must not take the other channels' pointers with it. (The option GT of
 -- EXPIRE would do the same from Redis 7 on.)
-if call("PTTL", KEYS[2]) < longest * 1000 then
-  call("EXPIRE", KEYS[2], longest)
+if call("PTTL", GLOBAL_BACKLOG) < longest * 1000 then
+  call("EXPIRE", GLOBAL_BACKLOG, longest)
 end
-return ids
+for each = 1, #stored do
+  call("PUBLISH", pubsub_channel, stored[each])
+end
+
+answer = answer .. "|" .. table.concat(before, "|")
+if remembered then
+  call("SET", RECORD, answer, "EX", ARGV[6])
+end
+return answer

@@ -11,24 +11,33 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import parse_url
-from redis.exceptions import NoScriptError, ReadOnlyError
-from redis.retry import Retry
+from redis.exceptions import NoScriptError
 
-from ..errors import BackendUnavailable, BusClosed, InvalidOption
+from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .base import Backlog, BacklogPage, BacklogQuery, Listener, Publication, Store, StoreState, ids_age
+from .base import (
+    MAX_MESSAGES,
+    REMEMBERED,
+    Backlog,
+    BacklogPage,
+    BacklogQuery,
+    Listener,
+    Publication,
+    PublicationId,
+    Store,
+    StoreState,
+    ids_age,
+)
+from .redis_connection import Connections, connection_arguments, describe, explain
 from .redis_feed import RedisFeed
 from .sequencer import EPOCH_CHANGED, Entry, Trace, Unreadable, decode_entry
 
@@ -40,11 +49,10 @@ EPOCH = b"__mb_epoch"
 BACKLOG_ID = b"__mb_backlog_id_n_"
 BACKLOG = b"__mb_backlog_n_"
 KNOWN = b"__mb_known_channels"
+PUBLICATION = b"__mb_publication_"
 
-MAX_CONNECTIONS = 32
-"""Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
-MAX_CHUNK, MAX_CHUNK_BYTES = 1000, 4 * 1024 * 1024
-"""Messages, and about how many bytes of them, that are published by one call of the script: some milliseconds."""
+_MADE_ANEW = ("gone", "read-only")
+"""Reasons for which connections are made anew."""
 
 
 class _Script(NamedTuple):
@@ -73,10 +81,10 @@ class RedisStore(Store):
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._connection_class, self._connection_options = _connection(options)
-        self.where = _describe(self._connection_options)
+        self._connection = connection_arguments(options)
+        self.where = describe(self._connection[1])
         channel = options.redis_pubsub_channel
-        self._pubsub_channel = (channel or f"_message_bus_{self._connection_options['db']}").encode()
+        self._pubsub_channel = (channel or f"_message_bus_{self._connection[1]['db']}").encode()
         self._arguments = (options.max_global_backlog_size, options.clear_every, self._pubsub_channel)
         self._clear()
         self._closed = False
@@ -84,91 +92,96 @@ class RedisStore(Store):
     def _clear(self) -> None:
         # Guards the fields below; nothing is waited for under it, so it may be made before gevent patches the process.
         self._lock = threading.Lock()
-        self._redis: Any = None
+        self._connections: Connections | None = None
         # Together another epoch for each publish: it must differ from the one of before a reset. To ask for random
         # numbers each time would let another thread in each time.
         self._epoch_prefix = secrets.token_hex(8)
         self._epoch_numbers = count()
         self._feeds: list[RedisFeed] = []
 
-    def _client(self) -> Any:
+    def _connected(self) -> Connections:
         with self._lock:
             if self._closed:
                 raise BusClosed("the store was closed")
-            if self._redis is None:
-                pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
-                    connection_class=self._connection_class,
-                    max_connections=MAX_CONNECTIONS,
-                    timeout=self._options.store_timeout,
-                    **self._connection_options,
-                )
-                self._redis = redis.Redis(connection_pool=pool)
-            return self._redis
+            if self._connections is None:
+                self._connections = Connections(*self._connection, self._options.store_timeout)
+            return self._connections
+
+    def _client(self) -> Any:
+        return self._connected().client
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Makes what redis-py raises into this package's error."""
+        """Makes what redis-py raises for a reader into this package's error."""
         try:
             yield
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> BackendUnavailable:
-        if not isinstance(error, redis.ResponseError):
-            return BackendUnavailable(f"Redis at {self.where} does not answer: {error}")
-        if _is_read_only(error):
-            # This server is no longer the primary, and the name in the URL may by now lead to the one that is. The
-            # pool's connections would hold on to this one.
-            with self._lock:
-                self._redis = None
-        return BackendUnavailable(f"Redis at {self.where} said: {error}")
+        """For a reader, to whom a refusal is one more reason why there is no answer."""
+        meaning = self._explain(error)
+        if isinstance(meaning, PublishRefused):
+            return BackendUnavailable(str(meaning), "forbidden")
+        return meaning
 
-    def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
-        keys, target = _target(name, max_backlog_size, max_backlog_age)
-        message_id, global_id = self._run_publish(keys, (*target, 1, envelope))
-        return Ids(message_id, global_id)
+    def _explain(self, error: Exception) -> BackendUnavailable | PublishRefused:
+        meaning = explain(error, self.where)
+        connections = self._connections
+        if connections is not None and isinstance(meaning, BackendUnavailable) and meaning.reason in _MADE_ANEW:
+            # Where this server is no longer the primary, the name in the URL may by now lead to the one that is, and
+            # where it is gone, the other connections are gone as well: to try each of them would take as many timeouts.
+            connections.discard_idle()
+        return meaning
 
-    def publish_many(self, messages: Sequence[Publication]) -> list[Ids]:
-        ids: list[Ids] = []
-        for chunk in _chunks(messages):
-            ids += self._publish(chunk)
-        return ids
-
-    def _publish(self, messages: Sequence[Publication]) -> Iterable[Ids]:
+    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
+        if not messages:
+            return []
+        limits = {name: (size, age) for name, _, size, age in messages}
+        numbers = {name: number for number, name in enumerate(limits, 1)}
         keys: list[bytes] = []
-        targets: list[Any] = []
-        contents: list[Any] = []
-        numbers: dict[tuple[str, int, int], int] = {}
-        # What is said of a channel is said once, however many of the messages are for it.
-        for name, envelope, size, age in messages:
-            number = numbers.get((name, size, age))
-            if number is None:
-                number = numbers[name, size, age] = len(numbers) + 1
-                target_keys, target = _target(name, size, age)
-                keys += target_keys
-                targets += target
-            contents += (number, envelope)
-        ids = self._run_publish(keys, targets + contents)
-        return map(Ids, ids[::2], ids[1::2])
-
-    def _run_publish(self, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
-        """Run ``publish.lua`` with the keys and arguments that every call has, and these."""
+        arguments: list[Any] = []
+        for name, (size, age) in limits.items():
+            names = _names(name)
+            keys += names[:2]
+            arguments += (*names[2:], age, ids_age(age), size)
+        for name, envelope, _, _ in messages:
+            arguments += (numbers[name], envelope)
+        if publication_id is None:
+            record, sequence, seconds = EPOCH, 0, 0
+        else:
+            record, sequence, seconds = (
+                PUBLICATION + publication_id.record.encode(),
+                publication_id.sequence,
+                REMEMBERED,
+            )
+        # An epoch for a store that has none: another each time.
         epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
-        all_keys = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, *keys)
-        return self._run(_PUBLISH, (len(all_keys), *all_keys, *self._arguments, epoch, *arguments))
+        all_keys = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record, *keys)
+        more = (*self._arguments, epoch, sequence, seconds)
+        try:
+            answer: bytes = self._run(_PUBLISH, (len(all_keys), *all_keys, *more, *arguments))
+        except (redis.RedisError, OSError) as error:
+            raise self._explain(error) from error
+        _, global_id, *first_ids = map(int, answer.split(b"|"))
+        next_ids = dict(zip(numbers, first_ids, strict=True))
+        ids = []
+        for name, _, _, _ in messages:
+            message_id = next_ids[name]
+            next_ids[name] = message_id + 1
+            ids.append(Ids(message_id, global_id))
+            global_id += 1
+        return ids
 
     def _run(self, script: _Script, arguments: Sequence[Any]) -> Any:
         """Run a script with what EVALSHA takes after its name."""
-        pool = self._client().connection_pool
+        call = self._connected().call
         command = (b"EVALSHA", script.sha, *arguments)
         try:
-            try:
-                return _call(pool, command)
-            except NoScriptError:  # a new server, or one that was told to forget
-                _call(pool, (b"SCRIPT", b"LOAD", script.text))
-                return _call(pool, command)
-        except (redis.RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+            return call(command)
+        except NoScriptError:  # a new server, or one that was told to forget
+            call((b"SCRIPT", b"LOAD", script.text))
+            return call(command)
 
     def backlog(self, name: str, after: int = 0) -> Backlog:
         key = name.encode()
@@ -190,7 +203,8 @@ class RedisStore(Store):
             return []
         names = [query.name.encode() for query in queries]
         keys = [key for name in names for key in (BACKLOG_ID + name, BACKLOG + name)]
-        answers = self._run(_BACKLOGS, (len(keys), *keys, max_bytes, *[query.after for query in queries]))
+        with self._errors():
+            answers = self._run(_BACKLOGS, (len(keys), *keys, max_bytes, *[query.after for query in queries]))
         pages = []
         for after, through, last_id, first_id, milliseconds, stored in answers:
             entries = [decode_entry(each, self._options.transport_codec) for each in stored]
@@ -280,9 +294,10 @@ class RedisStore(Store):
         new = secrets.token_hex(8)
         arguments = (2, EPOCH, GLOBAL_ID, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED)
         try:
-            global_id, now = self._run(_RENEW_EPOCH, arguments)
+            with self._errors():
+                global_id, now = self._run(_RENEW_EPOCH, arguments)
         except BackendUnavailable as error:
-            if error.__cause__ is None or not _is_read_only(error.__cause__):
+            if error.reason != "read-only":
                 raise
             return self.state()  # a replica: its primary's processes see to it
         if now.decode() == new:
@@ -292,8 +307,8 @@ class RedisStore(Store):
     def contradicts(self, traces: Sequence[Trace]) -> bool:
         """Whether something else is stored in the place of one of these messages. For the feed."""
         with self._errors():
-            for begin in range(0, len(traces), MAX_CHUNK):
-                chunk = traces[begin : begin + MAX_CHUNK]
+            for begin in range(0, len(traces), MAX_MESSAGES):
+                chunk = traces[begin : begin + MAX_MESSAGES]
                 with self._client().pipeline(transaction=False) as pipeline:
                     for trace in chunk:
                         key = trace.name.encode()
@@ -318,13 +333,13 @@ class RedisStore(Store):
         feed = RedisFeed(
             self,
             listener,
-            connect=lambda: self._connection_class(**self._connection_options),
+            connect=lambda: self._connection[0](**self._connection[1]),
             channel=self._pubsub_channel,
             where=self.where,
             timeout=self._options.store_timeout,
             codec=self._options.transport_codec,
         )
-        self._client()  # raises where the store was closed
+        self._connected()  # raises where the store was closed
         with self._lock:
             self._feeds = [other for other in self._feeds if not other.closed] + [feed]
         feed.start()
@@ -335,112 +350,38 @@ class RedisStore(Store):
 
     def reset(self) -> None:
         # First of all the numbers, so that a message published meanwhile begins the new life.
-        self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG, KNOWN), b"__mb_backlog_*")
+        self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG, KNOWN), b"__mb_backlog_*", PUBLICATION + b"*")
 
-    def _delete(self, keys: Sequence[bytes], pattern: bytes) -> None:
+    def _delete(self, keys: Sequence[bytes], *patterns: bytes) -> None:
         client = self._client()
         with self._errors():
             client.delete(*keys)
-            matching = list(client.scan_iter(match=pattern, count=1000))
-            for start in range(0, len(matching), 1000):
-                client.delete(*matching[start : start + 1000])
+            for pattern in patterns:
+                matching = list(client.scan_iter(match=pattern, count=1000))
+                for start in range(0, len(matching), 1000):
+                    client.delete(*matching[start : start + 1000])
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            feeds, client = self._feeds, self._redis
-            self._feeds, self._redis = [], None
+            feeds, connections = self._feeds, self._connections
+            self._feeds, self._connections = [], None
         for feed in feeds:
             feed.close()
-        if client is not None:
-            client.connection_pool.disconnect()
+        if connections is not None:
+            connections.close()
 
     def after_fork(self) -> None:
         feeds = self._feeds
-        # The pool goes with its last reference. redis-py knows the process that made a connection: elsewhere it only
+        # The connections go with their last reference. redis-py knows the process that made one: elsewhere it only
         # closes the descriptor.
         self._clear()
         for feed in feeds:
             feed.abandon()
 
 
-def _call(pool: Any, command: Sequence[Any]) -> Any:
-    """Send one command over a connection of the pool, and return the answer.
-
-    As redis-py's client does, but without its layers for retries, metrics and the kinds of answer: they are a fifth
-    of the time that a publish takes."""
-    connection = pool.get_connection()
-    try:
-        connection.send_command(*command)
-        return connection.read_response()
-    except redis.ResponseError:
-        raise  # an answer like any other
-    except BaseException:
-        # The answer may yet come, and must not be taken for that to the next command.
-        connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
-
-
 @lru_cache(maxsize=4096)
-def _target(name: str, size: int, age: int) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, int, int, int]]:
-    """What ``publish.lua`` is told of a channel: its keys; its name, in both forms, and how much is kept how long."""
+def _names(name: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """A channel's keys, for its id and for its backlog; its name, as key names have it and as stored messages do."""
     key = name.encode()
-    stored_name = name.replace("|", PIPE_ESCAPE).encode()
-    return (BACKLOG_ID + key, BACKLOG + key), (key, stored_name, age, ids_age(age), size)
-
-
-def _is_read_only(error: BaseException) -> bool:
-    """Whether the server is a replica. Redis 6 says so of a script within the words of another error."""
-    return isinstance(error, ReadOnlyError) or "-READONLY" in str(error)
-
-
-def _chunks(messages: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
-    """What goes into one call of the script: as long as it takes, Redis answers nobody else."""
-    begin = size = 0
-    for end, message in enumerate(messages):
-        if end - begin >= MAX_CHUNK or (size > MAX_CHUNK_BYTES):
-            yield messages[begin:end]
-            begin, size = end, 0
-        size += len(message.envelope)
-    if begin < len(messages):
-        yield messages[begin:]
-
-
-def _connection(options: Options) -> tuple[type[Any], dict[str, Any]]:
-    """The class and the arguments of a connection. No error shows the URL: it may hold a password."""
-    try:
-        database = urlsplit(options.url).path.strip("/")
-        if not options.url.startswith("unix:") and database and not database.isdecimal():
-            raise InvalidOption(
-                "url",
-                "the database must be a number; a / in the password is written %2F",
-            )
-        from_url: dict[str, Any] = parse_url(options.url)  # type: ignore[no-untyped-call]
-        connection_class = from_url.pop("connection_class", redis.Connection)
-        arguments = {
-            "db": 0,
-            "socket_timeout": options.store_timeout,
-            "socket_connect_timeout": options.store_timeout,
-            **from_url,
-            # redis-py would send a command again when no answer came, and so publish twice without a word.
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-        }
-        arguments["db"] = int(arguments["db"])
-        # Not connected: only to find names among the URL's parameters that no connection knows.
-        connection_class(**arguments)
-    except InvalidOption:
-        raise
-    except Exception as error:
-        if isinstance(error, TypeError) and "argument" in str(error):
-            raise InvalidOption("url", str(error).rpartition(") ")[2].removeprefix("got an ")) from None
-        raise InvalidOption("url", "malformed; expected redis://[[user]:password@]host[:port][/database]") from None
-    return connection_class, arguments
-
-
-def _describe(arguments: dict[str, Any]) -> str:
-    """Where a connection leads, without secrets."""
-    place = arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
-    return f"{place} database {arguments['db']}"
+    return BACKLOG_ID + key, BACKLOG + key, key, name.replace("|", PIPE_ESCAPE).encode()

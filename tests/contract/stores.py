@@ -81,6 +81,7 @@ class PostgresStore(StoreUnderTest):
         with self.server.client() as client:
             age = f"- interval '{seconds} seconds'"
             client.execute(f"UPDATE messagebus_state SET global_until = global_until {age}")
+            client.execute(f"UPDATE messagebus_publications SET forget_at = forget_at {age}")
             client.execute(
                 f"UPDATE messagebus_channels SET backlog_until = backlog_until {age}, ids_until = ids_until {age}"
             )

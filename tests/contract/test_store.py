@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from messagebus.errors import BackendUnavailable, BusClosed
+from messagebus.errors import BackendUnavailable, BusClosed, PublishRefused
 from messagebus.message import Ids, Message, encode_envelope
 from messagebus.options import Options
-from messagebus.stores import BacklogQuery, Publication, Store, StoreState, open_store
+from messagebus.stores import BacklogQuery, Publication, PublicationId, Store, StoreState, open_store
 from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.store_helpers import listen
@@ -248,10 +248,56 @@ def test_many_at_once_leave_the_same_as_one_by_one(harness: StoreUnderTest, clea
 def test_thousands_of_messages_at_once_reach_the_listeners_without_a_hole(harness: StoreUnderTest) -> None:
     store = harness.open(max_global_backlog_size=10_000)
     recorder = listen(store)
-    messages = [Publication(f"/{number % 7}", encode_envelope(b"%d" % number), 1000, 100) for number in range(2500)]
-    assert [ids.global_id for ids in store.publish_many(messages)] == list(range(1, 2501))
-    eventually(lambda: len(recorder.messages) == 2500)
-    assert recorder.data == list(range(2500))
+    messages = [Publication(f"/{number % 7}", encode_envelope(b"%d" % number), 1000, 100) for number in range(3000)]
+    given = [ids for begin in (0, 1000, 2000) for ids in store.publish_many(messages[begin : begin + 1000])]
+    assert [ids.global_id for ids in given] == list(range(1, 3001))
+    eventually(lambda: len(recorder.messages) == 3000)
+    assert recorder.data == list(range(3000))
+
+
+# --- published again ---
+
+
+@pytest.mark.parametrize("names", [["/a"], ["/a", "/b", "/a", "/a", "/c$|$s"]], ids=["one", "many"])
+def test_what_is_published_again_gets_its_first_ids_and_is_not_stored_again(store: Store, names: list[str]) -> None:
+    recorder = listen(store)
+    publish(store, "/a")
+    # So few are kept that the first of them are gone when they come again.
+    messages = [Publication(name, encode_envelope(b"%d" % number), 2, 100) for number, name in enumerate(names)]
+    given = store.publish_many(messages, PublicationId("lane1", 7))
+    publish(store, "/a")
+    assert store.publish_many(messages, PublicationId("lane1", 7)) == given
+    assert store.state().global_id == len(names) + 2
+    assert store.publish_many(messages, PublicationId("lane2", 7)) != given
+    eventually(lambda: len(recorder.messages) == 2 * len(names) + 2)
+    assert recorder.ids == list(range(1, 2 * len(names) + 3))
+
+
+def test_only_the_newest_of_a_record_is_remembered_and_an_older_one_is_not_stored(store: Store) -> None:
+    messages = [Publication("/a", encode_envelope(b"1"), 10, 100)]
+    assert [store.publish_many(messages, PublicationId("lane", number)) for number in (1, 2)] == [
+        [Ids(1, 1)],
+        [Ids(2, 2)],
+    ]
+    with pytest.raises(PublishRefused):
+        store.publish_many(messages, PublicationId("lane", 1))
+    assert store.publish_many(messages, PublicationId("lane", 3)) == [Ids(3, 3)]
+
+
+def test_a_publication_is_forgotten_after_ten_minutes_and_with_a_reset(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    messages = [Publication("/a", encode_envelope(b"1"), 10, 10_000)]
+
+    def again() -> int:
+        return store.publish_many(messages, PublicationId("lane", 1))[0].global_id
+
+    assert [again(), again()] == [1, 1]
+    harness.pass_time(590)
+    assert again() == 1
+    harness.pass_time(100)  # PostgreSQL counts in whole minutes
+    assert [again(), again()] == [2, 2]
+    store.reset()
+    assert [again(), again()] == [1, 1]
 
 
 # --- what is dropped ---

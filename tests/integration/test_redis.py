@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from messagebus.errors import BackendUnavailable, InvalidOption
+from messagebus.errors import BackendUnavailable, InvalidOption, PublishRefused
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options
 from messagebus.stores import Publication, StoreState
@@ -141,7 +141,7 @@ def test_the_keys_hold_to_the_byte_what_other_programs_expect(redis_url: str, op
             b"__mb_known_channels": -1,
             b"__mb_backlog_id_n_/x": 86_400,
             b"__mb_backlog_n_/x": 50,
-            b"__mb_backlog_id_n_/a|b$|$s": 400,
+            b"__mb_backlog_id_n_/a|b$|$s": 86_400,
             b"__mb_backlog_n_/a|b$|$s": 100,
         }
 
@@ -211,8 +211,9 @@ def test_an_error_of_redis_is_passed_on_in_its_words(redis_url: str, open_redis:
     store = open_redis(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         client.set("__mb_backlog_n_/a", "a string")
-    with pytest.raises(BackendUnavailable, match="WRONGTYPE"):
+    with pytest.raises(PublishRefused, match="WRONGTYPE") as caught:
         publish(store, "/a", 1)
+    assert caught.value.reason == "wrong type"
 
 
 def test_the_script_is_loaded_again_when_redis_has_forgotten_it(redis_url: str, open_redis: OpenRedis) -> None:

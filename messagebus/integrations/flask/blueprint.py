@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from typing import Any, cast
 
-from flask import Blueprint, Flask, Response, current_app, g, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, has_app_context, request, url_for
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -34,7 +35,7 @@ def make_blueprint(bus: Servable) -> Blueprint:
     @blueprint.record
     def set_up(state: BlueprintSetupState) -> None:
         app = cast(Flask, state.app)
-        bus.configure_app(app.config)
+        bus.configure_app(app.config, partial(_dumps, weakref.ref(app)))
         _register(state, bus)
         prefix = (state.url_prefix or "").rstrip("/")
         if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
@@ -52,6 +53,14 @@ def make_blueprint(bus: Servable) -> Blueprint:
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
     blueprint.add_url_rule(f"{ROOT}<path:path>", "serve_websocket", serve, websocket=True)
     return blueprint
+
+
+def _dumps(registered: weakref.ref[Flask], value: Any) -> str:
+    """What ``jsonify`` would make of a value: in the app whose context this is, else in the registered one."""
+    app: Flask | None = _this_app() if has_app_context() else registered()
+    if app is None:
+        raise TypeError(f"an object of type {type(value).__name__} is no JSON value")
+    return app.json.dumps(value)
 
 
 def _register(state: BlueprintSetupState, bus: Servable) -> None:

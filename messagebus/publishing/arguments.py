@@ -1,0 +1,145 @@
+"""What ``publish`` is given: every argument is checked here, for every store alike, before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ..errors import InvalidOption, InvalidTargets
+from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
+from ..options import Options, check_whole_number
+from ..stores.base import Publication
+from ..wire import CLIENT_ID
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Dumps = Callable[[Any], str]
+"""Makes JSON of what is more than a JSON value."""
+
+
+class PublishOptions(TypedDict, total=False):
+    """The keyword arguments of :meth:`messagebus.Bus.publish`, ``publish_ids`` and ``publish_many``.
+
+    Ids of users and groups are strings or numbers, see :func:`messagebus.message.check_id`."""
+
+    user_ids: Iterable[Any] | None
+    """The users whom it is for; ``None``, the default: no restriction. With ``group_ids`` as well, either suffices."""
+    group_ids: Iterable[Any] | None
+    """The groups whose members it is for."""
+    client_ids: Iterable[Any] | None
+    """The clients (connections) that it is for, of those that the other two allow. ``[""]``: none, which leaves the
+    subscribers in Python."""
+    site_id: str | None
+    """The site (tenant) on which it is published. A ``/global/`` channel is the same on all of them."""
+    max_backlog_size: int | None
+    """Messages that are kept on the channel from now on, 1 to 2,147,483,647; ``None``: the option of this name."""
+    max_backlog_age: int | None
+    """Seconds without a publish after which they are dropped, 1 to 3,153,600,000 (100 years); ``None``: the option."""
+    queue_in_memory: bool
+    """Whether it may wait in memory while the store is gone; the default. ``False``: then it is an error."""
+    idempotency_key: str | None
+    """A name for this publish, 1 to 255 characters. Repeated within 10 minutes, on the same channel and site, by this
+    process or another, it gets the ids that it got first, and is not stored again. Not needed against lost answers of
+    the store: every publish is safe from those."""
+
+
+_KNOWN = frozenset(PublishOptions.__annotations__)
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class Request:
+    """A call of ``publish`` or ``publish_many`` that was checked."""
+
+    __slots__ = ("idempotency_key", "publications", "queue_in_memory")
+
+    def __init__(
+        self,
+        messages: Iterable[Any],
+        options: Options,
+        dumps: Dumps | None = None,
+        **given: Unpack[PublishOptions],
+    ) -> None:
+        """``messages``: pairs of channel and data. ``dumps``: for data that is no JSON value; ``None``: it is refused.
+
+        Raises:
+            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: One of the arguments is wrong.
+            TypeError: One of the messages is not a pair, or an argument is unknown.
+        """
+        if not _KNOWN.issuperset(given):
+            unknown = ", ".join(sorted(given.keys() - _KNOWN))
+            raise TypeError(
+                f"publish got an unexpected keyword argument: {unknown}; it takes {', '.join(sorted(_KNOWN))}"
+            )
+        size, age = options.max_backlog_size, options.max_backlog_age
+        site_id = self.idempotency_key = None
+        self.queue_in_memory = True
+        user_ids = group_ids = client_ids = None
+        if given:
+            site_id = given.get("site_id")
+            if site_id is not None:
+                check_site(site_id)
+            user_ids = _ids("user_ids", given.get("user_ids"))
+            group_ids = _ids("group_ids", given.get("group_ids"))
+            client_ids = _client_ids(given.get("client_ids"))
+            size = _whole_number("max_backlog_size", given.get("max_backlog_size"), size)
+            age = _whole_number("max_backlog_age", given.get("max_backlog_age"), age)
+            self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
+            self.idempotency_key = _key(given.get("idempotency_key"))
+        targeted = not (user_ids is group_ids is client_ids is None)
+        names: dict[str, str] = {}
+        self.publications: list[Publication] = []
+        for message in messages:
+            if not isinstance(message, (tuple, list)) or len(message) != 2:
+                raise TypeError(f"messages: expected pairs of channel and data, not {message!r:.80}")
+            channel, data = message
+            name = names.get(channel) if isinstance(channel, str) else None
+            if name is None:
+                check_channel(channel)
+                if targeted and channel.startswith("/global/"):
+                    raise InvalidTargets(
+                        f"{channel}: a /global/ channel is for everybody on every site; it takes no targets"
+                    )
+                name = names[channel] = store_name(channel, site_id)
+            raw = encode_data(data, options.max_message_size, dumps)
+            envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec)
+            self.publications.append(Publication(name, envelope, size, age))
+
+
+def _ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
+    if ids is None:
+        return None
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise InvalidTargets(f"{field}: expected a list of ids, not {ids!r:.80}")
+    return [check_id(field, each) for each in ids]
+
+
+def _client_ids(ids: Iterable[Any] | None) -> list[Any] | None:
+    checked = _ids("client_ids", ids)
+    for each in checked or ():
+        if each != "" and not (isinstance(each, str) and CLIENT_ID.fullmatch(each)):
+            raise InvalidTargets(
+                f"client_ids: a client has 1 to 128 letters, digits, or any of _ . ~ -; not {each!r:.80}"
+            )
+    return checked
+
+
+def _whole_number(field: str, value: int | None, default: int) -> int:
+    return default if value is None else check_whole_number(field, value)
+
+
+def _yes_or_no(field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(field, f"expected True or False, not {value!r:.80}")
+    return value
+
+
+def _key(key: str | None) -> str | None:
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise InvalidOption("idempotency_key", f"expected a string, not {key!r:.80} ({type(key).__name__})")
+    if not 0 < len(key) <= 255 or _CONTROL.search(key):
+        raise InvalidOption("idempotency_key", "expected 1 to 255 characters, no control characters")
+    return key

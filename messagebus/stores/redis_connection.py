@@ -1,0 +1,205 @@
+"""Connections to Redis, and what its errors mean. redis-py makes the connections."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
+
+from ..errors import BackendUnavailable, InvalidOption, PublishRefused
+from ..options import Options
+
+MAX_CONNECTIONS = 32
+"""Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
+KEPT = 16
+"""Idle connections of them that commands keep at hand; the others are back in redis-py's pool, for its clients."""
+MAX_IDLE = 10.0
+"""Seconds after which an idle connection is not used again, but made anew: firewalls and load balancers forget quiet
+connections without a word (some after 20 s), and a command on such a one would wait for ``store_timeout`` in vain."""
+
+
+class Connections:
+    """The connections of a store, made when needed. Safe from any thread and greenlet.
+
+    Made when first used, so that its locks are of the right kind under gevent."""
+
+    def __init__(self, connection_class: type[Any], arguments: dict[str, Any], timeout: float) -> None:
+        self._pool = _Pool(  # type: ignore[no-untyped-call]
+            connection_class=connection_class, max_connections=MAX_CONNECTIONS, timeout=timeout, **arguments
+        )
+        self.client = redis.Redis(connection_pool=self._pool)
+        """For everything that is not :meth:`call`."""
+        self._idle: list[Any] = []  # the one that was used last is used next; append and pop are atomic
+
+    def call(self, command: Sequence[Any]) -> Any:
+        """Send one command, and return the answer.
+
+        As redis-py's client does, but without its layers for retries, metrics and the kinds of answer: they are a
+        third of the time that a publish takes."""
+        connection = self._take()
+        try:
+            connection.send_command(*command)
+            answer = connection.read_response()
+        except redis.ResponseError:  # an answer like any other
+            self._give_back(connection)
+            raise
+        except BaseException:
+            # The answer may yet come, and must not be taken for that to the next command.
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        self._give_back(connection)
+        return answer
+
+    def _take(self) -> Any:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._pool.get_connection()
+            # On an idle connection the server only ever speaks to take its leave.
+            if time.monotonic() - connection.messagebus_idle_since <= MAX_IDLE and not _readable(connection):
+                return connection
+            connection.disconnect()
+            self._pool.release(connection)
+
+    def _give_back(self, connection: Any) -> None:
+        if len(self._idle) < KEPT:
+            connection.messagebus_idle_since = time.monotonic()
+            self._idle.append(connection)
+        else:
+            self._pool.release(connection)
+
+    def discard_idle(self) -> None:
+        """Close the idle connections: what has befallen one of them may have befallen all."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            connection.disconnect()
+            self._pool.release(connection)
+        self._pool.disconnect(inuse_connections=False)
+
+    def close(self) -> None:
+        """Close all of them, those in use as well."""
+        self._pool.disconnect()
+
+
+class _Pool(redis.BlockingConnectionPool):
+    """redis-py's pool, with a limit to the age of what it keeps."""
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        connection = super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+        now = time.monotonic()
+        if now - getattr(connection, "messagebus_idle_since", now) > MAX_IDLE:
+            connection.disconnect()  # the next command connects it again
+        return connection
+
+    def release(self, connection: Any) -> None:
+        connection.messagebus_idle_since = time.monotonic()
+        super().release(connection)  # type: ignore[no-untyped-call]
+
+
+def _readable(connection: Any) -> bool:
+    try:
+        return bool(connection.can_read())
+    except (redis.RedisError, OSError):
+        return True
+
+
+# --- errors ---
+
+_WORDS = re.compile(r"(?:^|[-:] ?)([A-Z]{4,})\b")
+"""Redis's word for the kind of an error: its first, or, where version 6 tells of a script, one in the middle."""
+_UNAVAILABLE = {
+    "READONLY": "read-only",
+    "OOM": "full",
+    "MISCONF": "full",
+    "NOREPLICAS": "busy",
+    "LOADING": "busy",
+    "BUSY": "busy",
+    "MASTERDOWN": "busy",
+    "CLUSTERDOWN": "busy",
+    "TRYAGAIN": "busy",
+}
+_TYPES: dict[type[Exception], str] = {
+    redis.ReadOnlyError: "READONLY",
+    redis.OutOfMemoryError: "OOM",
+    redis.exceptions.NoPermissionError: "NOPERM",
+}
+_REFUSED = {
+    "NOPERM": "forbidden",
+    "NOAUTH": "forbidden",
+    "WRONGPASS": "forbidden",
+    "WRONGTYPE": "wrong type",
+    "MOVED": "unsupported",
+    "ASK": "unsupported",
+    "CROSSSLOT": "unsupported",
+}
+
+
+def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
+    """What an error of redis-py means: whether it is worth waiting for the end of it."""
+    if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
+        return PublishRefused(f"Redis at {where} does not let this process in: {error}", "forbidden")
+    if isinstance(error, redis.BusyLoadingError) or "max number of clients" in str(error):
+        return BackendUnavailable(f"Redis at {where} said: {error}", "busy")
+    if isinstance(error, redis.DataError):
+        return PublishRefused(f"Redis at {where} cannot be told that: {error}")
+    if not isinstance(error, redis.ResponseError):
+        return BackendUnavailable(f"Redis at {where} does not answer: {error}")
+    # redis-py takes the word off the text where it knows it.
+    text = f"{_TYPES.get(type(error), '')} {error}".strip()
+    words = f"Redis at {where} said: {text}"
+    for word in _WORDS.findall(text):
+        if word in _UNAVAILABLE:
+            return BackendUnavailable(words, _UNAVAILABLE[word])
+        if word in _REFUSED:
+            return PublishRefused(words, _REFUSED[word])
+    return PublishRefused(words, "unsupported" if "unknown command" in text.lower() else "error")
+
+
+# --- URLs ---
+
+
+def connection_arguments(options: Options) -> tuple[type[Any], dict[str, Any]]:
+    """The class and the arguments of a connection. No error shows the URL: it may hold a password."""
+    try:
+        database = urlsplit(options.url).path.strip("/")
+        if not options.url.startswith("unix:") and database and not database.isdecimal():
+            raise InvalidOption("url", "the database must be a number; a / in the password is written %2F")
+        from_url: dict[str, Any] = parse_url(options.url)  # type: ignore[no-untyped-call]
+        connection_class = from_url.pop("connection_class", redis.Connection)
+        arguments = {
+            "db": 0,
+            "socket_timeout": options.store_timeout,
+            "socket_connect_timeout": options.store_timeout,
+            **from_url,
+            # redis-py would send a command again when no answer came, and so publish twice without a word.
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        arguments["db"] = int(arguments["db"])
+        # Not connected: only to find names among the URL's parameters that no connection knows.
+        connection_class(**arguments)
+    except InvalidOption:
+        raise
+    except Exception as error:
+        if isinstance(error, TypeError) and "argument" in str(error):
+            raise InvalidOption("url", str(error).rpartition(") ")[2].removeprefix("got an ")) from None
+        raise InvalidOption("url", "malformed; expected redis://[[user]:password@]host[:port][/database]") from None
+    return connection_class, arguments
+
+
+def describe(arguments: dict[str, Any]) -> str:
+    """Where a connection leads, without secrets."""
+    place = arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
+    return f"{place} database {arguments['db']}"
