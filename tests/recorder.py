@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from messagebus.message import Message
-from messagebus.stores import Listener, StoreState
+from messagebus.stores import Listener, StoreState, Trace
 
 
 class Recorder(Listener):
@@ -16,7 +16,7 @@ class Recorder(Listener):
     def __init__(self) -> None:
         self.events: list[tuple[str, object]] = []
         self.threads: set[threading.Thread] = set()
-        self.known: list[Message] = []
+        self.known: list[Trace] = []
 
     def _note(self, kind: str, value: object) -> None:
         self.threads.add(threading.current_thread())
@@ -36,7 +36,7 @@ class Recorder(Listener):
     def healthy(self, healthy: bool) -> None:
         self._note("healthy", healthy)
 
-    def newest(self) -> Sequence[Message]:
+    def newest(self) -> Sequence[Trace]:
         return self.known
 
     @property

@@ -39,7 +39,7 @@ class Bench(Listener):
         self.callbacks.received(messages)
 
     def lost(self, state: StoreState) -> None:
-        self.callbacks.lost(True)
+        self.callbacks.resync(True)
 
     def healthy(self, healthy: bool) -> None: ...
 
@@ -182,6 +182,68 @@ def test_after_a_reset_ids_begin_anew(bench: Bench) -> None:
     bench.hears("a", "b", "c")
 
 
+def test_in_a_new_life_of_the_store_a_function_is_given_what_it_has_not_seen(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = Scope(None, None)
+    all_heard: list[Any] = []
+    bench.subscribe()
+    bench.subscribe(lambda message: all_heard.append(message.data), everything)
+    bench.publish("a", "b")
+    bench.publish("x", channel="/other")
+    bench.hears("a", "b")
+    for number in range(3):
+        bench.store.renew_epoch(bench.store.state().epoch)
+        bench.publish(number)
+    bench.hears("a", "b", 0, 1, 2)
+    eventually(lambda: all_heard == ["a", "b", "x", 0, 1, 2])
+    assert "began anew" not in caplog.text
+
+
+def test_a_function_that_has_heard_nothing_yet_knows_what_was_there_before_it(bench: Bench) -> None:
+    bench.publish("a", "b", "c")
+    subscription = bench.subscribe(position=2)
+    bench.hears("c")
+    bench.store.renew_epoch(bench.store.state().epoch)
+    eventually(lambda: not subscription.behind)
+    bench.publish("d")
+    bench.hears("c", "d")
+
+
+def test_ids_that_begin_again_under_a_function_are_reported(bench: Bench) -> None:
+    reported = threading.Event()
+    bench.callbacks.went_back = reported.set
+    bench.subscribe()
+    bench.publish("a", "b", "c")
+    bench.hears("a", "b", "c")
+    bench.callbacks.received([Message(3, 3, "/chat", b"1")])
+    bench.publish("d")
+    bench.hears("a", "b", "c", "d")
+    assert not reported.is_set(), "a message that came twice is none"
+    bench.callbacks.received([Message(5, 1, "/chat", b"1")])
+    eventually(reported.is_set)
+    assert bench.heard == ["a", "b", "c", "d"]
+
+
+def test_a_backlog_with_other_messages_than_were_heard_is_reported(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = threading.Event()
+    bench.callbacks.went_back = reported.set
+    bench.subscribe()
+    bench.publish("a", "b", "c")
+    bench.hears("a", "b", "c")
+    other = MemoryStore(Options())
+    for data in (b'"x"', b'"y"', b'"z"', b'"d"'):
+        other.publish("/chat", encode_envelope(data), max_backlog_size=10, max_backlog_age=100)
+    monkeypatch.setattr(bench.store, "backlog", other.backlog)
+    bench.callbacks.resync(reset=False)
+    eventually(reported.is_set)
+    assert bench.heard == ["a", "b", "c"]
+    bench.callbacks.resync(reset=True)
+    bench.hears("a", "b", "c", "x", "y", "z", "d")
+
+
 def test_a_reset_while_a_function_catches_up_loses_nothing_of_what_follows(bench: Bench) -> None:
     def reset(message: Message) -> None:
         bench.note(message)
@@ -235,7 +297,7 @@ def test_subscriptions_outlive_a_stop_and_go_on_where_they_were(bench: Bench) ->
     bench.publish(1)
     bench.hears(1)
     bench.callbacks.stop(5)
-    bench.callbacks.lost(False)  # as whoever stopped it will start another feed
+    bench.callbacks.resync(False)  # as whoever stopped it will start another feed
     bench.publish(2)
     bench.start()
     bench.hears(1, 2)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Message
-from messagebus.stores import StoreState
-from messagebus.stores.sequencer import Entry, Gate, Sequencer, Trace, Unreadable
+from messagebus.stores import StoreState, Trace
+from messagebus.stores.sequencer import Entry, Gate, Sequencer, Unreadable
 
 from .recorder import Recorder
 
@@ -330,7 +330,7 @@ def test_where_messages_are_lost_a_channel_whose_ids_began_again_is_found_by_its
     feed.connect()
     feed.store.publish(5)
     feed.read()
-    feed.recorder.known = [Message(3, 7, "/b", b"1")]
+    feed.recorder.known = [Trace.of(Message(3, 7, "/b", b"1"))]
     feed.store.publish(5)
     del feed.store.kept[:-1]
     if went_back:

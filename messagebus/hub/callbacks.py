@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from ..errors import BackendUnavailable
 from ..message import Message, store_name
-from ..stores import Store
+from ..stores import Store, Trace
 
 logger = logging.getLogger("messagebus.hub")
 
 RETRY_SECONDS = 1.0
+REMEMBERED = 100
+"""Messages that a subscription remembers, to find where it was in a store that has begun another life."""
 EVERY_SITE = "*"
 """In place of a site's id: the messages of every site, and of none."""
 
@@ -50,7 +52,7 @@ class Scope(NamedTuple):
 class Subscription:
     """One function on one scope. Where that is one channel its position is a message id, otherwise a global id."""
 
-    __slots__ = ("behind", "callback", "life", "name", "pending", "position", "scope", "worker")
+    __slots__ = ("behind", "callback", "life", "name", "pending", "position", "scope", "seen", "worker")
 
     def __init__(self, scope: Scope, callback: Callback, position: int) -> None:
         """``position``: the id of the last message that it shall not see."""
@@ -63,22 +65,57 @@ class Subscription:
         """Whether there may be messages after ``position``, and after those that are pending, that only the store
         has."""
         self.life = 0
-        """Counts the store's resets: messages of an earlier life must not move the position."""
+        """Counts the store's lives: messages of an earlier one must not move the position."""
+        self.seen: deque[Trace] = deque(maxlen=REMEMBERED)
+        """The messages before the position, as far as they are known; of the life before, until it was read again."""
         self.worker: Worker | None = None
         """Who calls it; ``None``: the thread that all share."""
 
     def id_of(self, message: Message) -> int:
         return message.global_id if self.name is None else message.message_id
 
-    def read(self, store: Store) -> Sequence[Message]:
-        """What the store has after its position."""
+    def went_back(self, message: Message) -> bool:
+        """Whether this message, at or before the position, is none that was there already."""
+        return self.name is not None and bool(self.seen) and message.global_id > self.seen[-1].global_id
+
+    def read(self, store: Store) -> Sequence[Message] | None:
+        """What the store has after its position; ``None`` where that is no longer what it was."""
+        known = self.seen[-1] if self.seen and self.position else None
         if self.name is None:
-            return [message for message in store.global_backlog(self.position) if self.scope.holds(message)]
-        backlog = store.backlog(self.name, self.position)
-        if backlog.first_id > self.position + 1:
-            first, last = self.position + 1, backlog.first_id - 1
-            logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self.scope, first, last)
-        return backlog.messages
+            messages: Sequence[Message] = [m for m in store.global_backlog(self.position) if self.scope.holds(m)]
+        else:
+            # With the message at the position, to remember or to compare it.
+            backlog = store.backlog(self.name, max(self.position - 1, 0))
+            messages = backlog.messages
+            if messages and messages[0].message_id == self.position:
+                trace = Trace.of(messages[0])
+                messages = messages[1:]
+                if known is not None and known != trace:
+                    return None
+                if known is None:
+                    self.seen.append(trace)
+            if known is not None and backlog.last_id < self.position:
+                return None
+            if backlog.first_id > self.position + 1 and (self.position or not self.seen):
+                first, last = self.position + 1, backlog.first_id - 1
+                logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self, first, last)
+        if self.seen and not self.position:
+            messages = self._after_seen(messages)
+        return messages
+
+    def _after_seen(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """In a new life of the store, what is new in it."""
+        seen, self.seen = set(self.seen), deque(maxlen=REMEMBERED)
+        for number in range(len(messages), 0, -1):
+            trace = Trace.of(messages[number - 1])
+            if trace in seen:
+                self.seen.append(trace)
+                return messages[number:]
+        logger.warning("the store began anew: a callback on %s is given the %d messages it has", self, len(messages))
+        return messages
+
+    def __str__(self) -> str:
+        return str(self.scope)
 
 
 class Callbacks:
@@ -94,6 +131,8 @@ class Callbacks:
         self._shared: Worker | None = None
         self.limit = 1
         """Messages that may wait for one function."""
+        self.went_back: Callable[[], object] = lambda: None
+        """Called where a channel's ids have begun again and the store has not been given another epoch yet."""
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
@@ -151,6 +190,7 @@ class Callbacks:
         with self._lock:
             if subscription.life == life:
                 subscription.position = subscription.id_of(message)
+                subscription.seen.append(Trace.of(message))
             return subscription.life == life
 
     def all(self) -> list[Subscription]:
@@ -180,8 +220,12 @@ class Callbacks:
         for subscription in woken:
             self._wake(subscription)
 
-    def lost(self, reset: bool) -> None:
-        """The feed has missed messages; after a reset, ids begin anew."""
+    def newest(self) -> list[Trace]:
+        """The last message of each subscription to one channel."""
+        return [s.seen[-1] for s in self.all() if s.name is not None and s.seen]
+
+    def resync(self, reset: bool) -> None:
+        """Have every subscription read again: the feed has missed messages. After a reset, ids begin anew."""
         for subscription in self.all():
             if reset:
                 with self._lock:
@@ -256,12 +300,17 @@ class Worker:
             except Exception:
                 subscription.behind = True
                 raise
+            if messages is None:
+                self._callbacks.went_back()
+                return  # another epoch is on its way
             self._call(subscription, messages, life)
             self.wake.set()
 
     def _call(self, subscription: Subscription, messages: Sequence[Message], life: int) -> None:
         for message in messages:
             if subscription.id_of(message) <= subscription.position:
+                if subscription.went_back(message) and subscription.life == life:
+                    self._callbacks.went_back()
                 continue
             if self._stopped or not self._callbacks.has(subscription):
                 return

@@ -16,7 +16,7 @@ from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
 from ..publishing.publisher import Publisher
-from ..stores import BacklogQuery, Feed, Listener, StoreState
+from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
 from .callbacks import Callbacks
 from .hub import Hub
 from .permissions import Access
@@ -44,10 +44,13 @@ class Node(Listener):
         self.hub.pacer.read_missing = self._read_missing
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
+        callbacks.went_back = self.renew_epoch
         self.is_healthy = True
         """Whether the store's feed is connected."""
         self.seen_id = 0
         """The last global id that the feed has given."""
+        self._renewing = False
+        self._owes_epoch = False
         self._waited = False
         self._ask_epoch_at = 0.0
         self._feed: Feed | None = None
@@ -99,7 +102,7 @@ class Node(Listener):
         self.seen_id = state.global_id
         self.hub.start(state)
         # What was published before the feed stood, and after a callback had read its backlog, only the store has.
-        self.callbacks.lost(reset=False)
+        self.callbacks.resync(reset=False)
 
     def received(self, messages: Sequence[Message]) -> None:
         self.seen_id = messages[-1].global_id
@@ -107,19 +110,37 @@ class Node(Listener):
         self.callbacks.received(messages)
 
     def lost(self, state: StoreState) -> None:
-        reset = state.global_id < self.seen_id or (
-            state.epoch is not None and self.hub.epoch is not None and state.epoch != self.hub.epoch
-        )
+        reset = state.global_id < self.seen_id or state.epoch != self.hub.epoch
         self.seen_id = state.global_id
         self.reactor.call_soon(self.hub.lost, state)
-        self.callbacks.lost(reset)
-
-    def newest(self) -> Sequence[Message]:
-        return self.hub.windows.newest()
+        self.callbacks.resync(reset)
 
     def healthy(self, healthy: bool) -> None:
         self.is_healthy = healthy
         self._reader.set_away(not healthy)
+        if healthy and self._owes_epoch:
+            self.renew_epoch()
+
+    def newest(self) -> Sequence[Trace]:
+        return [*self.callbacks.newest(), *map(Trace.of, self.hub.windows.newest())]
+
+    def renew_epoch(self) -> None:
+        """Give the store another epoch: somebody noticed that a channel's ids have begun again. The feed hears of it,
+        and says ``lost``. From any thread; waits for nothing."""
+        if not self._renewing:
+            self._renewing = self._owes_epoch = True
+            self.reactor.spawn(self._renew_epoch)
+
+    def _renew_epoch(self) -> None:
+        try:
+            self.store.renew_epoch(self.hub.epoch or self.store.state().epoch)
+            self._owes_epoch = False
+        except BackendUnavailable:
+            pass  # when it is back
+        except BusClosed:
+            self._owes_epoch = False
+        finally:
+            self._renewing = False
 
     # --- requests ---
 

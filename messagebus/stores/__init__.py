@@ -6,7 +6,18 @@ from importlib import import_module
 
 from ..errors import InvalidOption
 from ..options import SCHEMES, Options
-from .base import Backlog, BacklogPage, BacklogQuery, Feed, Listener, Publication, PublicationId, Store, StoreState
+from .base import (
+    Backlog,
+    BacklogPage,
+    BacklogQuery,
+    Feed,
+    Listener,
+    Publication,
+    PublicationId,
+    Store,
+    StoreState,
+    Trace,
+)
 
 __all__ = [
     "Backlog",
@@ -18,6 +29,7 @@ __all__ = [
     "PublicationId",
     "Store",
     "StoreState",
+    "Trace",
     "open_store",
 ]
 

@@ -75,6 +75,20 @@ class BacklogPage(NamedTuple):
     """Seconds, from the reading, for which everything that is kept stays so unless newer messages push it out."""
 
 
+class Trace(NamedTuple):
+    """What is remembered of a message that was delivered."""
+
+    global_id: int
+    name: str
+    message_id: int
+    content: int
+    """Hash of its data."""
+
+    @classmethod
+    def of(cls, message: Message) -> Trace:
+        return cls(message.global_id, message.name, message.message_id, hash(message.raw))
+
+
 class Publication(NamedTuple):
     """A message on its way into a store; ``Store.publish`` says what its fields mean."""
 
@@ -124,9 +138,9 @@ class Listener(ABC):
         Not called where all is well from the beginning. ``True`` comes after the ``started``, ``received`` or
         ``lost`` of the catching up."""
 
-    def newest(self) -> Sequence[Message]:
+    def newest(self) -> Sequence[Trace]:
         """The newest message that it knows of each channel it follows; the feed compares them with the store before it
-        says that messages were lost, to tell whether a channel's ids have begun again."""
+        says that messages were lost, to tell whether a channel's ids have begun again. From the feed's thread."""
         return ()
 
 

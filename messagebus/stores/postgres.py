@@ -38,10 +38,11 @@ from .base import (
     PublicationId,
     Store,
     StoreState,
+    Trace,
 )
 from .postgres_connection import NO_TABLES, PgConnection, Pool, connect, connection_arguments, describe, explain
 from .postgres_feed import PostgresFeed
-from .sequencer import EPOCH_CHANGED, Entry, Trace, Unreadable
+from .sequencer import EPOCH_CHANGED, Entry, Unreadable
 
 logger = logging.getLogger("messagebus.stores")
 

@@ -35,11 +35,12 @@ from .base import (
     PublicationId,
     Store,
     StoreState,
+    Trace,
     ids_age,
 )
 from .redis_connection import Connections, connection_arguments, describe, explain
 from .redis_feed import RedisFeed
-from .sequencer import EPOCH_CHANGED, Entry, Trace, Unreadable, decode_entry
+from .sequencer import EPOCH_CHANGED, Entry, Unreadable, decode_entry
 
 logger = logging.getLogger("messagebus.stores")
 

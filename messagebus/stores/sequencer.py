@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 from ..codecs import Codec
 from ..message import Message, decode_stored
-from .base import Listener, StoreState
+from .base import Listener, StoreState, Trace
 
 logger = logging.getLogger("messagebus.stores")
 
@@ -55,20 +55,6 @@ def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
         return Unreadable(int(stored.partition(b"|")[0]))
     except ValueError:
         return None
-
-
-class Trace(NamedTuple):
-    """What is remembered of a message that was delivered."""
-
-    global_id: int
-    name: str
-    message_id: int
-    content: int
-    """Hash of its data."""
-
-    @classmethod
-    def of(cls, message: Message) -> Trace:
-        return cls(message.global_id, message.name, message.message_id, hash(message.raw))
 
 
 class Source(Protocol):
@@ -202,7 +188,7 @@ class Sequencer:
         state = self._source.named_state()
         # The messages that would have shown it are lost, too.
         if state.epoch in self._past or (
-            not self._is_other_life(state) and self._source.contradicts([*map(Trace.of, self._listener.newest())])
+            not self._is_other_life(state) and self._source.contradicts([*self._listener.newest()])
         ):
             state = self._source.renew_epoch(state.epoch)
         # Never before what the stream has shown, even if the store is reset right now: the stream will show that, too.
@@ -263,7 +249,7 @@ class Gate(Listener):
     def healthy(self, healthy: bool) -> None:
         self._call(self._listener.healthy, healthy)
 
-    def newest(self) -> Sequence[Message]:
+    def newest(self) -> Sequence[Trace]:
         return self._listener.newest()
 
     def _call(self, method: Callable[..., None], argument: object) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
 import redis
 
+from messagebus import Bus
 from messagebus.message import Ids
-from messagebus.stores import BacklogQuery, Store, StoreState
+from messagebus.stores import BacklogQuery, Store, StoreState, Trace
 from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.redis_server import RedisServer
@@ -98,7 +100,7 @@ def test_another_program_that_begins_a_channelʼs_ids_again_while_messages_are_l
     scene: Scene,
 ) -> None:
     for recorder in scene.recorders:
-        recorder.known = [recorder.messages[-1]]
+        recorder.known = [Trace.of(recorder.messages[-1])]
     scene.client.client_kill_filter(_type="pubsub")
     scene.lose("__mb_backlog_id_n_/a", "__mb_backlog_n_/a", "__mb_global_backlog_n")
     for _ in range(25):
@@ -139,3 +141,71 @@ def test_redis_that_comes_back_from_an_older_snapshot_is_given_another_epoch_whe
     for recorder in recorders:
         eventually(lambda recorder=recorder: recorder.data[-1] == 7)  # type: ignore[misc]
         assert recorder.told("lost") == [state]
+
+
+# --- Python functions ---
+
+
+@pytest.fixture
+def bus(redis_url: str) -> Iterator[Bus]:
+    bus = Bus(url=redis_url, store_timeout=1.0)
+    yield bus
+    bus.close()
+
+
+def subscribe(bus: Bus, channel: str | None = "/a") -> list[object]:
+    heard: list[object] = []
+    bus.subscribe(channel, lambda message: heard.append(message.data))
+    bus.start()
+    return heard
+
+
+def test_functions_hear_what_follows_when_everything_that_counts_their_channel_is_lost(
+    bus: Bus, redis_url: str
+) -> None:
+    heard = subscribe(bus)
+    for number in range(5):
+        bus.publish("/a", number)
+    eventually(lambda: heard == list(range(5)))
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("__mb_backlog_id_n_/a", "__mb_backlog_n_/a")
+    for number in range(5, 8):
+        bus.publish("/a", number)
+    eventually(lambda: heard == list(range(8)))
+
+
+def test_functions_hear_another_program_that_begins_their_channelʼs_ids_again(bus: Bus, redis_url: str) -> None:
+    heard = subscribe(bus)
+    for number in range(5):
+        bus.publish("/a", number)
+    eventually(lambda: heard == list(range(5)))
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("__mb_backlog_id_n_/a", "__mb_backlog_n_/a")
+        for number in range(5, 8):
+            publish_as_another_program(client, "/a", "/a", ENVELOPE.replace("0", str(number), 1))
+    eventually(lambda: heard == list(range(8)))
+
+
+def test_functions_hear_each_message_once_when_redis_comes_back_from_an_older_snapshot(
+    mortal_redis: RedisServer,
+) -> None:
+    bus = Bus(url=mortal_redis.url, store_timeout=1.0)
+    heard, all_heard = subscribe(bus), subscribe(bus, None)
+    with mortal_redis.client() as client:
+        for number in range(10):
+            bus.publish("/a", number)
+        client.save()
+        for number in range(10, 15):
+            bus.publish("/a", number)
+    eventually(lambda: heard == all_heard == list(range(15)))
+    mortal_redis.kill()
+    mortal_redis.start(hidden=True)
+    with closing(Bus(url=mortal_redis.unix_url)) as publisher:
+        for number in range(20, 40):
+            publisher.publish("/a", number)
+    mortal_redis.show()
+    expected = [*range(15), *range(20, 40)]
+    eventually(lambda: heard == all_heard == expected, message=f"{heard}")
+    bus.publish("/a", 40)
+    eventually(lambda: heard == all_heard == [*expected, 40])
+    bus.close()
