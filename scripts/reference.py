@@ -1,5 +1,5 @@
-"""Writes the parts of the reference that the code knows better: ``make reference`` after a change of an option or of
-the command.
+"""Writes the parts of the documentation that the code knows better: ``make reference`` after a change of an option, of
+the command or of an example.
 
 What is written stands between two comments in a page; the rest of the page is kept by hand.
 """
@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -20,7 +20,8 @@ from messagebus import options
 from messagebus.serve.cli import main as command
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PART = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+PART = re.compile(r"(<!-- begin: (\w+)(?: (\S+))? -->\n).*?(<!-- end -->\n)", re.DOTALL)
+LANGUAGES = {".py": "python", ".js": "js", ".html": "html", ".ini": "ini", ".service": "ini"}
 
 
 def option_table() -> str:
@@ -64,12 +65,24 @@ def command_help() -> str:
     return "\n".join(parts)
 
 
-PARTS = {"options": option_table, "command": command_help}
+def file_of_an_example(name: str) -> str:
+    """A file of the repository, as a block of code."""
+    path = DOCS.parent / name
+    return f"```{LANGUAGES[path.suffix]}\n{path.read_text().strip()}\n```\n"
+
+
+PARTS: dict[str, Callable[..., str]] = {"file": file_of_an_example, "options": option_table, "command": command_help}
 
 
 def written(page: str) -> str:
     """A page with its generated parts as the code has them now."""
-    return PART.sub(lambda match: f"{match[1]}\n{PARTS[match[2]]()}\n{match[3]}", page)
+
+
+    def write(match: re.Match[str]) -> str:
+        begin, name, argument, end = match.groups()
+        return f"{begin}\n{PARTS[name](*filter(None, [argument]))}\n{end}"
+
+    return PART.sub(write, page)
 
 
 def main() -> None:

@@ -1,0 +1,5 @@
+"""What a server imports: ``wsgi:app``."""
+
+from bell import create_app
+
+app = create_app()
