@@ -77,7 +77,6 @@ PARTS: dict[str, Callable[..., str]] = {"file": file_of_an_example, "options": o
 def written(page: str) -> str:
     """A page with its generated parts as the code has them now."""
 
-
     def write(match: re.Match[str]) -> str:
         begin, name, argument, end = match.groups()
         return f"{begin}\n{PARTS[name](*filter(None, [argument]))}\n{end}"

@@ -113,6 +113,26 @@ def test_a_block_of_javascript_parses(text: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("text", blocks("jsx"))
+def test_a_block_of_jsx_parses(text: str) -> None:
+    program = "import { transformSync } from 'esbuild'; import { readFileSync } from 'node:fs';"
+    program += "transformSync(readFileSync(0, 'utf8'), { loader: 'jsx' });"
+    node = ["node", "--input-type=module", "--eval", program]
+    result = subprocess.run(node, input=text, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("text", blocks("nginx"))
+def test_a_block_for_nginx_is_accepted_by_it(text: str, tmp_path: Path) -> None:
+    configuration = tmp_path / "nginx.conf"
+    pid, log = tmp_path / "pid", tmp_path / "log"
+    text = text.replace("listen 80;", "listen 127.0.0.1:8099;")
+    configuration.write_text(f"pid {pid};\nerror_log {log};\nevents {{}}\nhttp {{\naccess_log off;\n{text}}}\n")
+    nginx = ["nginx", "-t", "-q", "-p", tmp_path, "-c", configuration]
+    result = subprocess.run(nginx, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_first_app_of_the_readme_brings_a_message_to_a_page(serve_app: ServeApp, tmp_path: Path) -> None:
     (text,) = (text for _, text in BLOCK.findall(README) if text.startswith("# app.py\n"))
     (tmp_path / "app.py").write_text(text)
