@@ -128,7 +128,7 @@ def test_a_block_for_nginx_is_accepted_by_it(text: str, tmp_path: Path) -> None:
     pid, log = tmp_path / "pid", tmp_path / "log"
     text = text.replace("listen 80;", "listen 127.0.0.1:8099;")
     configuration.write_text(f"pid {pid};\nerror_log {log};\nevents {{}}\nhttp {{\naccess_log off;\n{text}}}\n")
-    nginx = ["nginx", "-t", "-q", "-p", tmp_path, "-c", configuration]
+    nginx = ["nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(configuration)]
     result = subprocess.run(nginx, capture_output=True, text=True, timeout=30)
     assert result.returncode == 0, result.stderr
 
