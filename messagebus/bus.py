@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .lifecycle import Lifecycle
 from .message import Ids, Message, check_channel, store_name
+from .option_kinds import check_pattern
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .hub.callbacks import Callback, Subscription
     from .hub.node import Node
     from .hub.permissions import Filter, Hook
+    from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
     from .stores import StoreState
 
@@ -27,7 +29,7 @@ class Bus(Lifecycle):
     comes from the environment, see there.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[OptionValues]) -> None:
         """
         Raises:
             InvalidOption: A setting is unknown or out of range.
@@ -202,7 +204,7 @@ class Bus(Lifecycle):
             InvalidChannel: The pattern is not one.
         """
 
-        check_channel(pattern)
+        check_pattern(pattern)
 
         def add(hook: Hook) -> Hook:
             self._access.add_hook(pattern, hook)

@@ -18,8 +18,11 @@ from .loop.poller import gevent_is_in_charge
 from .options import Options
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .hub.callbacks import Callbacks
     from .hub.node import Node
+    from .option_values import OptionValues
     from .publishing.arguments import Dumps
     from .publishing.publisher import Publisher
 
@@ -32,7 +35,7 @@ _buses: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
 class Lifecycle:
     """What a bus is beneath what it does. Safe from any thread and greenlet."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[OptionValues]) -> None:
         """
         Raises:
             InvalidOption: A setting is unknown or out of range.
@@ -53,7 +56,7 @@ class Lifecycle:
 
     # --- settings ---
 
-    def configure(self, **options: Any) -> None:
+    def configure(self, **options: Unpack[OptionValues]) -> None:
         """Change settings; those given before stay. A bus in use is closed, and begins anew with the new ones; on
         ``memory://`` it begins empty.
 

@@ -296,7 +296,7 @@ def test_the_bus_knows_when_it_does_not_hear_its_store(mortal_redis: RedisServer
         ({"url": "mysql://x"}, "redis://"),
     ],
 )
-def test_a_wrong_option_is_named_and_changes_nothing(options: dict[str, object], message: str) -> None:
+def test_a_wrong_option_is_named_and_changes_nothing(options: dict[str, Any], message: str) -> None:
     bus = Bus(url="memory://")
     bus.publish("/chat", 1)
     with pytest.raises(InvalidOption, match=message):

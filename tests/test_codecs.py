@@ -78,4 +78,4 @@ def test_a_message_that_the_codec_does_not_understand_is_logged_and_left_out(
 
 def test_what_is_no_codec_is_refused() -> None:
     with pytest.raises(InvalidOption, match="transport_codec: expected an object with encode and decode"):
-        Bus(transport_codec="msgpack")
+        Bus(transport_codec="msgpack")  # type: ignore[arg-type]

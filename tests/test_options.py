@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import re
+import sys
+import typing
 from typing import Any
 
 import pytest
 
 from messagebus import Bus, InvalidOption, Options
+from messagebus.option_values import OptionValues
 from messagebus.options import from_config, from_environment, from_values
 
 DEFAULTS = Options()
@@ -131,3 +135,76 @@ def test_a_mistake_changes_nothing() -> None:
     with pytest.raises(InvalidOption):
         bus.configure(max_channels=6, max_outbox=-1)
     assert bus.options.max_channels == 5
+
+
+# --- each kind of option ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_backlog_age", 86400.0),
+        ("max_backlog_age", sys.maxsize),
+        ("max_backlog_size", 10**10),
+        ("max_backlog_size", True),
+        ("store_timeout", float("nan")),
+        ("store_timeout", float("inf")),
+        ("store_timeout", 10**6),
+        ("protected_channels", ("private/*",)),
+        ("protected_channels", ("/private/**",)),
+        ("protected_channels", ("/private/*/secret",)),
+        ("client_publish", ("*",)),
+        ("client_publish", ("",)),
+        ("allowed_origins", ("https://example.com/path",)),
+        ("allowed_origins", ("example.com",)),
+        ("secret_key_fallbacks", ("",)),
+    ],
+)
+def test_a_value_that_would_not_do_what_it_says_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"expected|a channel starts|stands at the end") as failed:
+        Options(**{name: value})
+    assert failed.value.option == name
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.com",
+        "http://localhost:5000",
+        "https://*.example.com",
+        "*",
+        "null",
+        "app://x",
+        "http://[::1]:80",
+    ],
+)
+def test_an_origin_is_allowed_by_its_name(origin: str) -> None:
+    assert Options(allowed_origins=(origin,)).allowed_origins == (origin,)
+
+
+def test_secrets_do_not_show_in_errors() -> None:
+    with pytest.raises(InvalidOption) as failed:
+        Options(secret_key_fallbacks=["hunter2"])  # type: ignore[arg-type]
+    assert "hunter2" not in str(failed.value)
+
+
+def test_the_secrets_of_before_come_from_the_apps_config() -> None:
+    found = from_config({"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old", b"older"]})
+    assert found == {"secret_key": "new", "secret_key_fallbacks": ("old", "older")}
+
+
+def test_type_checkers_know_every_option() -> None:
+    expected = typing.get_type_hints(Options)
+    known = typing.get_type_hints(OptionValues)
+    assert list(known) == list(expected)
+    for name, hint in known.items():
+        if typing.get_origin(hint) is not collections.abc.Sequence:
+            assert hint == expected[name], name
+
+
+def test_a_type_checker_sees_a_typo() -> None:
+    # mypy says so where these comments are not needed.
+    with pytest.raises(InvalidOption, match="do you mean max_backlog_size"):
+        Bus(max_backlog_sise=1)  # type: ignore[call-arg]
+    with pytest.raises(InvalidOption, match="expected an integer"):
+        Bus(max_backlog_size="1000")  # type: ignore[arg-type]

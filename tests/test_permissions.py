@@ -208,3 +208,21 @@ def test_an_origin_fits_an_entry(origin: str, entry: str | re.Pattern[str], fits
 )
 def test_the_own_origin_is_told_from_others(origin: str, host: str, same: bool) -> None:
     assert is_same(origin, host) is same
+
+
+def test_a_grant_signed_with_a_secret_of_before_is_valid_and_new_ones_are_signed_with_the_new() -> None:
+    before = make_grant("old", "/private/1", 60.0, None, None)
+    after = make_grant("new", "/private/1", 60.0, None, None)
+    assert read_grants("new", [before], "c", None, ["older", "old"])("/private/1")
+    assert read_grants("new", [after], "c", None, ["old"])("/private/1")
+    assert not read_grants("new", [before], "c", None)("/private/1")
+    assert not read_grants("old", [after], "c", None)("/private/1")
+
+
+@pytest.mark.parametrize("pattern", ["private/*", "/private/**", "/a*b", "*", ""])
+def test_a_pattern_that_would_protect_nothing_is_refused(pattern: str) -> None:
+    bus = Bus(url="memory://", secret_key="secret")
+    with pytest.raises(InvalidChannel):
+        bus.authorize(pattern)
+    with pytest.raises(InvalidChannel):
+        bus.grant(pattern)

@@ -45,7 +45,13 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
         return subscribe
     options, params, client_id = node.options, subscribe.params, subscribe.identity.client_id
     grants = list(dict.fromkeys(params.grants))
-    granted = read_grants(options.secret_key, grants[: options.max_channels], client_id, subscribe.site_id)
+    granted = read_grants(
+        options.secret_key,
+        grants[: options.max_channels],
+        client_id,
+        subscribe.site_id,
+        options.secret_key_fallbacks,
+    )
     refusals = Refusals(params.takes_refusals)
     for channel in params.positions:
         try:

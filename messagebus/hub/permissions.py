@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from ..errors import InvalidOption
-from ..message import Message, check_channel
+from ..message import Message
+from ..option_kinds import check_pattern
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -95,22 +96,27 @@ def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | No
     Raises:
         InvalidOption: There is no ``secret_key`` to sign it with.
     """
-    check_channel(channel)
-    if ttl <= 0:
+    check_pattern(channel)
+    given: object = ttl
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < float("inf"):
         raise ValueError(f"ttl: expected a number of seconds above 0, not {ttl!r}")
     token: str = _signer(secret).dumps([channel, time.time() + ttl, client_id, site_id])
     return token
 
 
 def read_grants(
-    secret: str | None, tokens: Iterable[str], client_id: str, site_id: str | None
+    secret: str | None,
+    tokens: Iterable[str],
+    client_id: str,
+    site_id: str | None,
+    fallbacks: Sequence[str] = (),
 ) -> Callable[[str], bool]:
     """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another's allow nothing.
-    To read one takes about 20 µs: the caller bounds their number."""
+    To read one takes about 20 µs: the caller bounds their number. ``fallbacks``: secrets of before."""
     if secret is None:
         return lambda channel: False
     grants: list[tuple[str, float]] = []
-    signer = _signer(secret)
+    signer = _signer(secret, fallbacks)
     for token in tokens:
         try:
             pattern, expires, for_client, for_site = signer.loads(token)
@@ -123,9 +129,10 @@ def read_grants(
     return lambda channel: any(time.time() < expires and matches(pattern, channel) for pattern, expires in grants)
 
 
-def _signer(secret: str | None) -> Any:
+def _signer(secret: str | None, fallbacks: Sequence[str] = ()) -> Any:
     if not secret:
         raise InvalidOption(
             "secret_key", "grants are signed with it: set MESSAGEBUS_SECRET_KEY, or the app's SECRET_KEY"
         )
-    return URLSafeSerializer(secret, salt=_SALT)
+    # It signs with the last of its keys, and takes what any of them has signed.
+    return URLSafeSerializer([*fallbacks, secret], salt=_SALT)

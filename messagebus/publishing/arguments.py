@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..errors import InvalidOption, InvalidTargets
 from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
-from ..options import Options, check_whole_number
+from ..options import Options, check_option
 from ..stores.base import Publication
 from ..wire import CLIENT_ID
 
@@ -126,7 +126,10 @@ def _client_ids(ids: Iterable[Any] | None) -> list[Any] | None:
 
 
 def _whole_number(field: str, value: int | None, default: int) -> int:
-    return default if value is None else check_whole_number(field, value)
+    if value is None:
+        return default
+    checked: int = check_option(field, value)
+    return checked
 
 
 def _yes_or_no(field: str, value: object) -> bool:

@@ -1,0 +1,160 @@
+"""What the value of an option may be: how it is checked, and how it is read from an environment variable."""
+
+from __future__ import annotations
+
+import operator
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+from .errors import InvalidChannel
+from .message import check_channel
+
+LARGEST = 2**31 - 1
+"""Of every number: what all stores and systems can count with."""
+
+
+class Kind(ABC):
+    """Both methods raise ValueError, which says what was expected."""
+
+    from_text = True
+    """Whether an environment variable can hold it."""
+
+    @abstractmethod
+    def check(self, value: object) -> Any:
+        """The value as it is kept."""
+
+    def parse(self, text: str) -> Any:
+        return text
+
+
+class Flag(Kind):
+    def check(self, value: object) -> Any:
+        if not isinstance(value, bool):
+            raise ValueError(f"expected True or False, not {value!r}")
+        return value
+
+    def parse(self, text: str) -> bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+        raise ValueError(f"expected true or false, not {text!r}")
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    least: float
+    most: float = LARGEST
+    whole: bool = True
+
+    def check(self, value: object) -> Any:
+        number = self._number(value)
+        if not self.least <= number <= self.most:  # what is not a number is not, either
+            raise ValueError(f"expected at least {self.least:g} and at most {self.most}, not {value!r}")
+        return number
+
+    def _number(self, value: object) -> float:
+        """Integers of other libraries (numpy) will do."""
+        if not isinstance(value, bool):
+            if isinstance(value, SupportsIndex):
+                return operator.index(value)
+            if isinstance(value, float) and not self.whole:
+                return value
+        expected = "an integer" if self.whole else "a number"
+        raise ValueError(f"expected {expected}, not {value!r:.80} ({type(value).__name__})")
+
+    def parse(self, text: str) -> float:
+        try:
+            return int(text) if self.whole else float(text)
+        except ValueError:
+            raise ValueError(f"expected a number, not {text!r}") from None
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    optional: bool = False
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, str) and not (value is None and self.optional):
+            # Without the value, which may be a secret.
+            raise ValueError(f"expected a string, not one of type {type(value).__name__}")
+        return value
+
+
+class Texts(Kind):
+    """A tuple of strings; in a variable they are separated by commas."""
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"expected a tuple of strings, not {_shown(value)}")
+        return value
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+class Secrets(Texts):
+    """Strings that are not shown."""
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
+            raise ValueError("expected a tuple of strings that are not empty")
+        return value
+
+
+class Patterns(Texts):
+    """Channels, or prefixes that end in ``*``. One that fits no channel protects nothing, or opens nothing."""
+
+    def check(self, value: object) -> Any:
+        for pattern in super().check(value):
+            check_pattern(pattern)
+        return value
+
+
+class Origins(Texts):
+    def check(self, value: object) -> Any:
+        if not isinstance(value, tuple) or not all(isinstance(item, (str, re.Pattern)) for item in value):
+            raise ValueError(f"expected a tuple of strings and regular expressions, not {_shown(value)}")
+        for origin in value:
+            if isinstance(origin, str) and origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"expected origins such as https://example.com, without a path, not {origin!r}")
+        return value
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]*(\*\.[^/?#@\s*]+)?[^/?#@\s*]*|null", re.IGNORECASE)
+
+
+class Function(Kind):
+    from_text = False
+
+    def check(self, value: object) -> Any:
+        if value is not None and not callable(value):
+            raise ValueError(f"expected a function or None, not {value!r}")
+        return value
+
+
+class Coding(Kind):
+    from_text = False
+
+    def check(self, value: object) -> Any:
+        if value is not None and not (hasattr(value, "encode") and hasattr(value, "decode")):
+            raise ValueError(f"expected an object with encode and decode, or None, not {value!r}")
+        return value
+
+
+def check_pattern(pattern: str) -> str:
+    """Returns a channel's name, or a prefix that ends in ``*``, if it is a good one.
+
+    Raises:
+        InvalidChannel: It is neither. It is a ValueError.
+    """
+    check_channel(pattern)
+    if "*" in pattern[:-1]:
+        raise InvalidChannel(pattern, "'*' stands at the end only, for channels that begin with what is before it")
+    return pattern
+
+
+def _shown(value: object) -> str:
+    return f"{value!r:.100}"
