@@ -16,4 +16,5 @@ class PlainMarkdown(Extension):
         if obj.docstring is not None:
             text = ROLE.sub(r"`\1`", obj.docstring.value)
             text = DIRECTIVE.sub(r"*\1 \2*", text)
+            text = re.sub(r"^::\n", "", text, flags=re.MULTILINE)
             obj.docstring.value = re.sub(r"::$", ":", text, flags=re.MULTILINE)

@@ -227,3 +227,29 @@ def test_the_clients_settings_are_documented_with_their_defaults() -> None:
     in_words = {"transports": "all five", "clientId": "random"}
     for name in names:
         assert documented.get(name) == in_words.get(name, json.dumps(defaults[name])), name
+
+
+def members(interface: str) -> list[str]:
+    """The names that an interface of the client's types has, without those of the interfaces that it extends."""
+    types = (CLIENT.parent / "messagebus.d.ts").read_text()
+    (body,) = re.findall(rf"export interface {interface}\b[^{{]*\{{\n(.*?)^\}}", types, re.MULTILINE | re.DOTALL)
+    code = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL)
+    return re.findall(r"^  (?:readonly )?(\w+)[?]?(?:<[^(]*>)?[:(]", code, re.MULTILINE)
+
+
+@pytest.mark.parametrize("interface", ["MessageBus", "Settings", "StateInfo", "Gap", "Refusal", "Subscription"])
+def test_the_page_on_javascript_names_every_member_of_its_types(interface: str) -> None:
+    in_code = " ".join(re.findall(r"`[^`]+`|^```js.*?^```", JAVASCRIPT, re.MULTILINE | re.DOTALL))
+    found = members(interface)
+    assert found
+    assert not [name for name in found if not re.search(rf"\b{name}\b", in_code)]
+
+
+def test_the_page_on_postgresql_names_every_table_column_and_function() -> None:
+    sql = (Path(messagebus.__file__).parent / "stores" / "postgres.sql").read_text()
+    page = (ROOT / "docs" / "postgresql.md").read_text()
+    named = re.findall(r"^CREATE OR REPLACE FUNCTION (\w+?)_\d+\(", sql, re.MULTILINE)
+    for table, columns in re.findall(r"^CREATE TABLE IF NOT EXISTS (\w+) \((.*?)^\)", sql, re.MULTILINE | re.DOTALL):
+        named += [table, *re.findall(r"^  ([a-z_]+) ", columns, re.MULTILINE)]
+    assert len(named) > 20
+    assert not [name for name in named if f"`{name}`" not in page]
