@@ -61,6 +61,9 @@ class Dispatcher:
         self._access = access
         self._report = report
         self._window_size = options.window_size
+        self.went_back: Callable[[str, int | None], object] = lambda name, last_id: None
+        """Called where a message came with an id that its channel had passed. With the last id where that may only be
+        known from a reading, and the message be late; with ``None`` where it was dispatched."""
         self._withheld: dict[str, _Withheld] = {}
         # Often enough that what the store keeps cannot pass the followers by.
         self._most_withheld = max(1, min(options.max_backlog_size, options.window_size) // 4)
@@ -77,6 +80,15 @@ class Dispatcher:
             window = windows.find(name)
             if window is None:
                 continue
+            first_id, state = batch[0].message_id, window.state
+            ends_early = batch[-1].message_id - first_id < len(batch) - 1
+            if ends_early or (state is not None and first_id <= state.last_id):
+                # Nobody is told before the store has another epoch.
+                if ends_early or (state is not None and state.end and first_id <= state.log[state.end - 1].message_id):
+                    self.went_back(name, None)
+                    continue
+                assert state is not None
+                self.went_back(name, state.last_id)
             windows.size += window.append(batch, now, self._window_size, windows.share)
             followers = self._followers(name)
             if followers is None:

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from ..errors import SHUTDOWN, BackendUnavailable, BusClosed
 from ..loop.reactor import Reactor
@@ -42,6 +43,7 @@ class Node(Listener):
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self._reader = BacklogReader(self.store, options.store_timeout, self._absorb, self.reactor.clock)
         self.hub.pacer.read_missing = self._read_missing
+        self.hub.dispatcher.went_back = self._channel_went_back
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
         callbacks.went_back = self.renew_epoch
@@ -130,6 +132,20 @@ class Node(Listener):
         if not self._renewing:
             self._renewing = self._owes_epoch = True
             self.reactor.spawn(self._renew_epoch)
+
+    def _channel_went_back(self, name: str, last_id: int | None) -> None:
+        if last_id is None:
+            self.renew_epoch()
+        else:
+            self.reactor.spawn(partial(self._check_channel, name, last_id))
+
+    def _check_channel(self, name: str, last_id: int) -> None:
+        try:
+            [now] = self.store.last_ids([name])
+        except (BackendUnavailable, BusClosed):
+            return  # a feed that comes back compares as well
+        if now < last_id:
+            self.renew_epoch()
 
     def _renew_epoch(self) -> None:
         try:
