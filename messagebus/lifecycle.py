@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import options as settings
 from .errors import BusClosed
 from .hub.permissions import Access
-from .loop.poller import gevent_is_in_charge
+from .loop.poller import gevent_is_in_charge, refuse_eventlet
 from .options import Options
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Lifecycle:
         Raises:
             InvalidOption: A setting is unknown or out of range.
         """
+        refuse_eventlet()  # here, at the start, and not with the first request
         from_app = settings.from_config(config)
         if dumps is not None:
             self._dumps = dumps
@@ -172,6 +173,7 @@ class Lifecycle:
         node = self._node
         if node is not None:
             return node
+        refuse_eventlet()
         from .hub.callbacks import Callbacks
         from .hub.node import Node
         from .publishing.publisher import Publisher

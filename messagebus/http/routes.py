@@ -75,6 +75,8 @@ class Answer(NamedTuple):
 def answer(node: Node, request: Request, path: str, context: HookContext = plain_context) -> Answer | Response:
     """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups
     raise."""
+    if node.says_that_it_is_alone and request.environ.get("wsgi.multiprocess"):
+        node.say_that_it_is_alone()
     try:
         answered = _route(node, request, path, context)
     except HTTPRefusal as refusal:

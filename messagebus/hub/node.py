@@ -53,6 +53,8 @@ class Node(Listener):
         """The last global id that the feed has given."""
         self._renewing = False
         self._owes_epoch = False
+        self.says_that_it_is_alone = options.url.startswith("memory:")
+        """Whether a word is due where the server has several processes, and each has a store of its own."""
         self._waited = False
         self._ask_epoch_at = 0.0
         self._feed: Feed | None = None
@@ -61,6 +63,14 @@ class Node(Listener):
         """Start the loop and the feed; waits for neither."""
         self.reactor.start()
         self._feed = self.store.listen(self)
+
+    def say_that_it_is_alone(self) -> None:
+        """Warn, once, that other processes of the same server do not hear this one."""
+        self.says_that_it_is_alone = False
+        logger.warning(
+            "the server has several processes, and memory:// is each one's own: what one publishes, clients of the "
+            "others do not hear; set MESSAGEBUS_URL to a store that they share, such as redis://127.0.0.1:6379/0"
+        )
 
     def start_callbacks(self) -> None:
         self.callbacks.start(self.store, self.report)

@@ -98,6 +98,20 @@ def gevent_is_in_charge() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def refuse_eventlet() -> None:
+    """The loop waits with ``epoll``, in a thread or in gevent's loop; eventlet's patching leaves neither.
+
+    Raises:
+        RuntimeError: eventlet has patched the process.
+    """
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and (patcher.is_monkey_patched("select") or patcher.is_monkey_patched("thread")):
+        raise RuntimeError(
+            "messagebus does not run on eventlet, which has patched this process: with gunicorn, use -k gevent, "
+            "-k gthread or -k sync instead of -k eventlet; or use messagebus serve"
+        )
+
+
 def _original(module: str, name: str) -> Any:
     """The standard library's own object, also where gevent has replaced or, like ``select.epoll``, removed it."""
     if gevent_is_in_charge():

@@ -31,6 +31,8 @@ ACCEPTED_AT_ONCE = 64
 FRESH_SECONDS = 1.0
 """How long a server that stops waits for the first request of a connection that it has accepted."""
 REFUSED_AT_ONCE = 64
+CLOSED_AT_ONCE = 16
+"""Connections that make room when no descriptor is left: those who come in a crowd get in soon."""
 SHORTAGE_SECONDS = 0.1
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BUSY = (
@@ -67,8 +69,7 @@ class Acceptor:
         self._connections: dict[Connection, Any] = {}
         self._by_address: Counter[str] = Counter()
         self._refusing = 0
-        allowed = files_allowed()
-        self._highest = allowed - min(DESCRIPTORS_KEPT_FREE, allowed // 8)
+        self._highest = _highest_descriptor()
         self._accepting: list[Any] = []
 
     def __len__(self) -> int:
@@ -108,8 +109,9 @@ class Acceptor:
             except OSError as error:
                 if error.errno in _SHORTAGE:
                     self.warn("no connection can be accepted: %s", error.strerror)
-                    self._make_room()
-                    gevent.sleep(SHORTAGE_SECONDS)
+                    self._highest = _highest_descriptor()  # the limit may have been lowered
+                    closed = sum(self._make_room() for _ in range(CLOSED_AT_ONCE))
+                    gevent.sleep(0.01 if closed else SHORTAGE_SECONDS)
                 elif error.errno not in (errno.ECONNABORTED, errno.EPROTO):
                     logger.exception("accept failed")
                     gevent.sleep(1.0)
@@ -188,6 +190,12 @@ class Acceptor:
         finally:
             self._refusing -= 1
             sock.close()
+
+
+def _highest_descriptor() -> int:
+    """From this number on, descriptors are not for connections."""
+    allowed = files_allowed()
+    return allowed - min(DESCRIPTORS_KEPT_FREE, allowed // 8)
 
 
 @lru_cache(maxsize=4096)

@@ -23,6 +23,11 @@ def make(settings: Settings) -> Callable[..., Any]:
             return load_application(settings.application)
         from .standalone import make_app
 
-        return make_app(MessageBus, anonymous_publish=settings.anonymous_publish)
+        return make_app(
+            MessageBus,
+            anonymous_publish=settings.anonymous_publish,
+            allowed_hosts=settings.allowed_hosts,
+            hosts_are_checked=settings.is_reached_by_browsers,
+        )
     except (CannotServe, MessageBusError) as error:
         give_up(str(error))

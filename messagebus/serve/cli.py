@@ -128,7 +128,7 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
     multiple=True,
     metavar="HOST",
     help="Without APP: a name that the server is reached by, such as bus.example.org, or *.example.org, or * for any; "
-    "may be repeated. Loopback names and the host of --bind always are.",
+    "may be repeated. Loopback names, addresses and the host of --bind always are.",
 )
 @click.pass_context
 def serve(context: click.Context, /, application: str | None, bind: tuple[str, ...], **given: Any) -> None:
@@ -173,12 +173,14 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
         anonymous_publish=given["allow_anonymous_publish"],
         limits=limits,
         names=tuple(names),
+        allowed_hosts=(*given["allowed_hosts"], *(each.rpartition(":")[0] for each in bind if "://" not in each)),
+        is_reached_by_browsers=not all(name.startswith("unix:") for name in names),
         umask=_umask(),
         **{
             name: given[name]
             for name in (
                 *("url", "workers", "start_timeout", "stop_timeout", "timeout", "store_wait"),
-                *("access_log", "access_log_file", "pid_file", "reload", "allowed_hosts"),
+                *("access_log", "access_log_file", "pid_file", "reload"),
             )
         },
     )

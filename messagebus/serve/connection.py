@@ -476,7 +476,7 @@ class Connection:
     def _receive_body(self) -> None:
         limits = self._limits
         deadline = self._body_began + limits.body_timeout + self._received / MIN_BODY_RATE
-        self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self._sock.settimeout(min(limits.body_timeout, max(0.001, deadline - time.monotonic())))
         try:
             data = self._sock.recv(READ_SIZE)
         except TimeoutError:

@@ -23,7 +23,8 @@ class Limits:
     body_size: int = 32 * 1024 * 1024
     """Bytes of a request's body; more are refused with 413. 0: no limit of the server's."""
     body_timeout: float = 20.0
-    """Seconds that a body may take, and one more for each 500 bytes of it that have come; then 408."""
+    """Seconds without a byte of a body, and for all of it, with one more for each 500 bytes that have come; then
+    408."""
     send_timeout: float = 60.0
     """Seconds that a client may leave an answer unread before its connection is closed."""
     keep_alive: float = 65.0

@@ -110,26 +110,29 @@ def _open_unix(path: str, file: SocketFile) -> socket.socket:
     if not path:
         raise ValueError("'unix:': expected unix:PATH")
     _check_free(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # left behind by a server that was killed
     listener = socket.socket(socket.AF_UNIX)
-    # Under another name first: whoever finds the path finds a socket that listens, and that they may connect to.
-    # It replaces what a server left behind that was killed.
-    made = f"{path}.{os.getpid()}"
+    # Nobody else may connect before it has its owner and its mode.
+    umask = os.umask(0o777)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(made)
-        listener.bind(made)
-        try:
-            if (file.user, file.group) != (-1, -1):
-                os.chown(made, file.user, file.group)
-            if file.mode is not None:
-                os.chmod(made, file.mode)
-            listener.listen(BACKLOG)
-            os.rename(made, path)
-        except OSError:
-            os.unlink(made)
-            raise
+        if file == SocketFile():
+            os.umask(umask)
+        listener.bind(path)
     except OSError as error:
         listener.close()
+        raise OSError(error.errno, error.strerror or str(error)) from None
+    finally:
+        os.umask(umask)
+    try:
+        if (file.user, file.group) != (-1, -1):
+            os.chown(path, file.user, file.group)
+        if file != SocketFile():
+            os.chmod(path, 0o777 & ~umask if file.mode is None else file.mode)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        os.unlink(path)
         raise OSError(error.errno, error.strerror or str(error)) from None
     return listener
 

@@ -28,6 +28,8 @@ class Settings:
     access_log_file: str | None = None
     names: tuple[str, ...] = ()
     """Where it listens, for people."""
+    is_reached_by_browsers: bool = True
+    """``False``: it listens on Unix sockets alone, behind a proxy that minds the hosts."""
     start_timeout: float = 60.0
     """Seconds in which a worker has to load the app."""
     stop_timeout: float = 5.0
