@@ -42,6 +42,8 @@ class Lifecycle:
         """
         self._given: dict[str, Any] = settings.from_values(options)
         self._from_app: dict[str, Any] = {}
+        self.serves_unequal_apps = False
+        """Whether apps with different settings have registered it: it has taken those of the last one."""
         self._options: Options | None = None
         self._publisher: Publisher | None = None
         self._node: Node | None = None
@@ -83,6 +85,7 @@ class Lifecycle:
                 self._publisher.dumps = dumps
         if from_app == self._from_app:
             return
+        self.serves_unequal_apps = bool(self._from_app)
         merged = self._merge(from_app=from_app)
         if merged != self._options:
             self._stop()

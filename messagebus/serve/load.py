@@ -120,12 +120,18 @@ def served_buses(is_alone: bool) -> list[Bus]:
     return found or ([MessageBus] if is_alone else [])
 
 
-def check_urls(found: list[Bus], url: str | None, workers: int) -> None:
-    """Whether ``url`` of the command line, or else their own, will do.
+def check(found: list[Bus], url: str | None, workers: int) -> None:
+    """Whether the buses can be served as they are told: with one set of settings each, and ``url`` of the command
+    line, or else their own.
 
     Raises:
         CannotServe: It will not.
     """
+    if any(bus.serves_unequal_apps for bus in found):
+        raise CannotServe(
+            "one bus is registered with several apps whose settings (MESSAGEBUS_..., SECRET_KEY) differ, and would take "
+            "those of the last: give each app a Bus() of its own"
+        )
     own = {bus.own_url for bus in found} - {None}
     if url is not None and len(own) > 1:
         raise CannotServe(

@@ -126,13 +126,13 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         import click
 
         from ..errors import MessageBusError
-        from .load import CannotServe, check_urls, served_buses, wait_for_stores
+        from .load import CannotServe, check, served_buses, wait_for_stores
 
         settings = self.settings
         first = not self.flags.served
         try:
             self._buses = served_buses(settings.application is None)
-            check_urls(self._buses, settings.url, settings.workers)
+            check(self._buses, settings.url, settings.workers)
             if first:
                 wait_for_stores(self._buses, settings.store_wait)
             # Before the first client comes: after a restart they all come at once, and would wait for this together.

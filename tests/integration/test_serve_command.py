@@ -234,6 +234,25 @@ def test_one_url_is_refused_for_buses_that_the_app_keeps_apart(tmp_path: Path) -
     assert "s3cret" not in line
 
 
+def test_a_bus_of_apps_with_unequal_settings_is_refused(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        unequal="""
+        from views import *
+        from werkzeug.middleware.dispatcher import DispatcherMiddleware
+        one, two = Flask("one"), Flask("two")
+        one.secret_key, two.secret_key = "a", "b"
+        for each in (one, two):
+            each.register_blueprint(MessageBus.blueprint)
+        app = DispatcherMiddleware(one, {"/two": two})
+        """,
+    )
+    result = fail_to_serve("unequal:app", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "give each app a Bus() of its own" in line
+
+
 def test_a_store_that_is_not_there_is_said_in_one_line(redis_url: str) -> None:
     port = free_port()
     started = time.monotonic()
