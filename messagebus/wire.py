@@ -15,6 +15,8 @@ SEPARATOR = b"\r\n|\r\n"
 """Behind each batch of a streamed poll."""
 ESCAPED_SEPARATOR = b"\r\n||\r\n"
 """How it is written where it stands in a batch."""
+RECONNECT_KEY = "__reconnect"
+"""In a status: the connection ended before its time; come back after so many milliseconds."""
 NEW_ONLY = -1
 """The position of who wants new messages only."""
 

@@ -56,6 +56,7 @@ ROOMS = {
         "windows",
         "reading",
         "dispatch",
+        "ending",
         "pacing",
         "hub",
         "joining",

@@ -15,7 +15,6 @@ from .types import Callback, ClientMessage, Gap, Position, Refusal
 
 EPOCH_KEY = "__epoch"
 GRANTS_KEY = "__grants"
-RECONNECT_KEY = "__reconnect"
 REFUSALS_KEY = "__refusals"
 REFUSED_CHANNEL = "/__refused"
 ASK_AGAIN = 30.0

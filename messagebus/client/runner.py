@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import STATUS_CHANNEL
-from .channels import RECONNECT_KEY, REFUSALS_KEY, REFUSED_CHANNEL, Channels, Delivery, Following, encode_query
+from ..wire import RECONNECT_KEY
+from .channels import REFUSALS_KEY, REFUSED_CHANNEL, Channels, Delivery, Following, encode_query
 from .commands import Call, Commands
 from .http11 import HttpConnection, LinkEnded
 from .links import ERRORS, EventSourceLink, PollLink, TransportLink, WebSocketLink

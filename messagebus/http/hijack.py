@@ -36,6 +36,11 @@ EARLY_BYTES = "messagebus.early_bytes"
 behind the request once the socket is given away."""
 
 
+def limits_writes(environ: Environ) -> bool:
+    """Whether the server itself ends a client that takes nothing of its answer."""
+    return HAND_OVER in environ
+
+
 def can_take(environ: Environ) -> bool:
     """Whether :func:`take` would find a socket: not on an unknown server, nor where the server itself ends TLS or
     speaks HTTP/2."""

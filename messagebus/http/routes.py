@@ -47,6 +47,12 @@ EVENTS = [
     ("X-Accel-Buffering", "no"),
 ]
 
+MOST_BUFFERED = 16 * 1024
+"""Bytes of an answer that every socket takes at once. A longer one is sent by the loop, where it can be, for it ends
+readers that take nothing, and readers of large messages share them."""
+MOST_SENT = 256 * 1024
+"""The same where the server itself ends readers that take nothing."""
+
 
 class Answer(NamedTuple):
     """A response: complete, or held."""
@@ -136,7 +142,9 @@ def _poll(context: RequestContext) -> Answer:
     if may_be_held and streamed:
         return _held(context, plan, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI)
     batch = context.due_now(plan)
-    if may_be_held and not batch:
+    most = MOST_SENT if hijack.limits_writes(environ) else MOST_BUFFERED
+    large = sum(len(message.raw) for message in batch) > most
+    if (may_be_held and not batch) or (large and not hub.is_full()):
         return _held(context, plan, JSON_HEADERS, LONG_POLLING, LONG_POLLING_WSGI)
     sequence = plan.request.params.sequence
     if sequence is not None:

@@ -18,7 +18,7 @@ from ..options import Options
 from ..transports import Transport, join_batch
 from .membership import Followers, Membership, count
 from .permissions import Access, ReportError
-from .subscriber import Phase, Subscriber
+from .subscriber import Subscriber
 from .windows import Windows
 
 STATUS_SECONDS = 1.0
@@ -156,11 +156,13 @@ class Dispatcher:
                     found[split_name(name)[0]] = window.state.last_id
         return found
 
+    def positions_of(self, subscriber: Subscriber) -> dict[str, int]:
+        """As ``positions``, on the channels that a subscriber is live on."""
+        return self.positions(subscriber.channels) if self._withheld else {}
+
     def last_status(self, subscriber: Subscriber) -> bytes:
-        """What a held connection has to be told before it ends, as its transport sends it; empty: nothing."""
-        if not self._withheld or subscriber.state is not Phase.LIVE:
-            return b""
-        positions = self.positions(subscriber.channels)
+        """What a poll or stream has to be told when its time is over, as its transport sends it; empty: nothing."""
+        positions = self.positions_of(subscriber)
         if not positions:
             return b""
         batch = join_batch([status_message(positions, self._windows.epoch)])

@@ -19,6 +19,7 @@ from ..options import Options
 from ..stores import StoreState
 from .catch_up import CatchUp
 from .dispatch import Dispatcher
+from .ending import Ending
 from .membership import Membership
 from .pacing import Pacer
 from .permissions import Access, ReportError
@@ -32,7 +33,7 @@ SWEEP_SECONDS = 5.0
 WAIT_SECONDS = 2.0
 """How long a subscriber that has seen more than this process is kept waiting for the feed."""
 DRAIN_SECONDS = 10.0
-"""How long a connection that is over may take to send what it still has."""
+"""How long a connection that is over may take nothing of what it still has to send."""
 
 
 class Hub:
@@ -49,7 +50,8 @@ class Hub:
         self.membership = Membership()
         self.outboxes = Outboxes(options.max_outbox_total, reactor.clock)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
-        self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, access, report)
+        self.leaving = Ending(reactor, self.dispatcher, lambda: self.windows.epoch)
+        self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.leaving, access, report)
         self.draining: set[Subscriber] = set()
         """Those that are over, but for bytes that are still being sent."""
         self._when_empty: Callable[[], object] | None = None
@@ -112,7 +114,7 @@ class Hub:
         """Count a subscriber in before it joins anything. ``False`` where it was ended instead: the hub is shutting
         down, or a newer request of the same client is held."""
         if self.ending:
-            subscriber.end(SHUTDOWN)
+            self.leaving.end(subscriber, SHUTDOWN)
             return False
         if subscriber.sequence is not None:
             held = self.membership.of_client(subscriber.identity.client_id)
@@ -188,8 +190,7 @@ class Hub:
 
     def end_all(self, close: Close) -> None:
         """End every subscriber's connection in order."""
-        for subscriber in self.membership.all():
-            subscriber.end(close, self.dispatcher.last_status(subscriber))
+        self.leaving.end_at_once(self.membership.all(), close)
 
     def shut_down(self, close: Close, done: Callable[[], object]) -> None:
         """End every subscriber, take no new ones, and call ``done`` when the last byte is sent."""
@@ -208,6 +209,13 @@ class Hub:
 
     def on_deadline_of(self, subscriber: Subscriber) -> None:
         was = subscriber.state
+        if was is Phase.CLOSING:
+            # The last bytes may be many, and the line slow.
+            if self.outboxes.is_moving(subscriber.outlet, DRAIN_SECONDS):
+                self.reactor.set_deadline(subscriber.outlet, DRAIN_SECONDS)
+            else:
+                subscriber.outlet.abort()
+            return
         self._stop_waiting(subscriber)
         if was is not Phase.LIVE or subscriber.state is not Phase.LIVE:
             return
@@ -230,8 +238,11 @@ class Hub:
         """Deliver nothing more to it. May be repeated."""
         self._waiting.pop(subscriber, None)
         self.pacer.forget(subscriber)
+        now = self.reactor.clock()
         for name in subscriber.channels:
-            self.windows.enter(name)  # for those who come back
+            window = self.windows.find(name)
+            if window is not None:
+                window.touched = now  # it stays a while for those who come back
         self.membership.remove(subscriber)
 
     # --- the feed ---
@@ -256,7 +267,10 @@ class Hub:
         self.windows.global_id, self.windows.epoch = state
         self.windows.forget_all()
         self.dispatcher.forget(lambda name: True)
-        self.end_all(FEED_LOST)
+        everybody = self.membership.all()
+        for subscriber in everybody:
+            self._leave(subscriber)  # what comes from now on is not what they can go on with
+        self.leaving.end_by_and_by(everybody, FEED_LOST)
 
     def on_deadline(self) -> None:
         """Sweep: drop what nobody has asked for in a while, and who takes nothing."""

@@ -17,6 +17,8 @@ from .subscriber import Phase, Subscriber
 
 logger = logging.getLogger("messagebus.hub")
 
+AGAIN_MS, STORE_AWAY_MS = 200, 2000
+"""When a subscriber that is sent back may come again: after what passes by itself, and where the store is away."""
 MAX_PLANS = 4
 """Plans of one subscription, where the window has moved on each time before it was carried out; then the subscriber is
 sent back."""
@@ -58,7 +60,7 @@ class Join:
         if not ahead and hub.join(self._subscriber, plan.cursors, plan.pages):
             self._joined()
         elif ahead or self._plans == MAX_PLANS:
-            self._subscriber.end(FEED_LOST)
+            hub.leaving.end(self._subscriber, FEED_LOST, AGAIN_MS)
         else:
             self._plans += 1
             hub.reactor.spawn(self._plan_anew)
@@ -72,7 +74,7 @@ class Join:
         except BaseException as error:  # gevent's timeouts are no Exception
             if not isinstance(error, (BackendUnavailable, BusClosed)):
                 logger.exception("what a subscriber is due cannot be read")
-            hub.reactor.call_soon(self._subscriber.end, FEED_LOST)
+            hub.reactor.call_soon(hub.leaving.end, self._subscriber, FEED_LOST, STORE_AWAY_MS)
 
     def _start_anew(self, plan: SubscriptionPlan) -> None:
         if self._subscriber in self._node.hub.membership:

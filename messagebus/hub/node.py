@@ -21,12 +21,14 @@ from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
 from .callbacks import Callbacks
 from .hub import Hub
 from .permissions import Access
-from .reading import BacklogReader
+from .reading import PATIENCE, BacklogReader
 from .recovery import Cursor, HistoryView, covers, query_for
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 
 logger = logging.getLogger("messagebus.hub")
 
+MAX_PENDING = 100
+"""Pieces of the feed, each as much as was read at once, that may wait for the loop."""
 FILES_LEFT_TO_THE_APP = 100
 """Open files that subscribers may not use up: the server's, the application's, the store's."""
 
@@ -55,6 +57,10 @@ class Node(Listener):
         self._owes_epoch = False
         self.says_that_it_is_alone = options.url.startswith("memory:")
         """Whether a word is due where the server has several processes, and each has a store of its own."""
+        self._handed_over = self._dispatched = 0
+        self._feed_waits = False
+        self._loop_has_room = threading.Event()
+        self._feed_has_spoken = threading.Event()
         self._waited = False
         self._ask_epoch_at = 0.0
         self._feed: Feed | None = None
@@ -113,13 +119,34 @@ class Node(Listener):
     def started(self, state: StoreState) -> None:
         self.seen_id = state.global_id
         self.hub.start(state)
+        self._feed_has_spoken.set()
         # What was published before the feed stood, and after a callback had read its backlog, only the store has.
         self.callbacks.resync(reset=False)
 
     def received(self, messages: Sequence[Message]) -> None:
         self.seen_id = messages[-1].global_id
-        self.reactor.call_soon(self.hub.dispatch, messages)
+        self._handed_over += 1
+        self.reactor.call_soon(self._dispatch, messages)
         self.callbacks.received(messages)
+        # In memory the publisher itself calls, holding the store's lock, which the loop may want.
+        if self.store.shared and self._handed_over - self._dispatched > MAX_PENDING:
+            self._wait_for_the_loop()
+
+    def _dispatch(self, messages: Sequence[Message]) -> None:
+        try:
+            self.hub.dispatch(messages)
+        finally:
+            self._dispatched += 1
+            if self._feed_waits and self._handed_over - self._dispatched <= MAX_PENDING // 2:
+                self._loop_has_room.set()
+
+    def _wait_for_the_loop(self) -> None:
+        """Let the feed wait until the loop has caught up: what comes meanwhile waits in the store, within its limit."""
+        self._feed_waits = True
+        while self._handed_over - self._dispatched > MAX_PENDING // 2 and not self.reactor.stopped:
+            self._loop_has_room.wait(1.0)
+            self._loop_has_room.clear()
+        self._feed_waits = False
 
     def lost(self, state: StoreState) -> None:
         reset = state.global_id < self.seen_id or state.epoch != self.hub.epoch
@@ -130,6 +157,7 @@ class Node(Listener):
     def healthy(self, healthy: bool) -> None:
         self.is_healthy = healthy
         self._reader.set_away(not healthy)
+        self._feed_has_spoken.set()
         if healthy and self._owes_epoch:
             self.renew_epoch()
 
@@ -197,8 +225,13 @@ class Node(Listener):
 
     def _wait_until_ready(self) -> None:
         ready = self.hub.ready
-        if not ready.is_set() and not ready.wait(self.options.store_timeout):  # to wait takes a lock in any case
-            raise BackendUnavailable(f"the store gave no answer within {self.options.store_timeout:g} s")
+        if ready.is_set():  # to wait takes a lock in any case
+            return
+        patience = min(PATIENCE, self.options.store_timeout)
+        # That the store cannot be reached is told here as well, so that only the first requests wait for it.
+        self._feed_has_spoken.wait(patience)
+        if not ready.is_set():
+            raise BackendUnavailable(f"the store gave no answer within {patience:g} s")
 
     def _wait_for_dispatch(self) -> None:
         """A poll sees what its own process has published."""

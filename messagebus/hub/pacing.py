@@ -15,6 +15,7 @@ from ..loop.reactor import Reactor
 from ..message import LARGE, Message
 from ..options import Options
 from ..transports import batch_parts
+from .ending import Ending
 from .membership import Membership
 from .permissions import Access, ReportError
 from .recovery import Cursor
@@ -25,6 +26,8 @@ logger = logging.getLogger("messagebus.hub")
 
 READINGS = 3
 """How often it is read what one subscriber misses without a piece coming of it, before it is sent back."""
+AWAY_MS = 2000
+"""When a subscriber that is sent back may come again."""
 CROWDED_SECONDS = 5.0
 """How long a reader may take nothing while others wait for room."""
 
@@ -42,6 +45,7 @@ class Pacer:
         windows: Windows,
         membership: Membership,
         outboxes: Outboxes,
+        ending: Ending,
         access: Access,
         report: ReportError,
     ) -> None:
@@ -50,6 +54,7 @@ class Pacer:
         self._windows = windows
         self._membership = membership
         self._outboxes = outboxes
+        self._ending = ending
         self._access = access
         self._report = report
         self._under_way: dict[Subscriber, int] = {}
@@ -132,7 +137,7 @@ class Pacer:
         assert catch_up is not None
         catch_up.readings += 1
         if catch_up.readings > READINGS:
-            subscriber.end(FEED_LOST)
+            self._ending.end(subscriber, FEED_LOST, AWAY_MS)
             return
 
         def read() -> None:
@@ -141,7 +146,7 @@ class Pacer:
             except BaseException as error:  # gevent's timeouts are no Exception
                 if not isinstance(error, (BackendUnavailable, BusClosed)):
                     logger.exception("what a subscriber has missed cannot be read")
-                self._reactor.call_soon(subscriber.end, FEED_LOST)
+                self._reactor.call_soon(self._ending.end, subscriber, FEED_LOST, AWAY_MS)
             else:
                 self._reactor.call_soon(self.proceed, subscriber)
 

@@ -137,10 +137,7 @@ class Subscriber:
         """A reader of a response has nothing to say; pipelined requests are not served on a taken socket."""
 
     def on_deadline(self) -> None:
-        if self.state is Phase.CLOSING:
-            self.outlet.abort()
-        else:
-            self.registry.on_deadline_of(self)
+        self.registry.on_deadline_of(self)
 
     def on_slow(self) -> None:
         self.end(SLOW)

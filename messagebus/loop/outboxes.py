@@ -74,6 +74,11 @@ class Outboxes:
         """Nothing waits for it any more. May be repeated."""
         self._waiting.pop(connection, None)
 
+    def is_moving(self, connection: Waiting, seconds: float) -> bool:
+        """Whether it has taken something of what waits for it, or something new waits, in the last so many seconds."""
+        since = self._waiting.get(connection)
+        return since is not None and since > self._clock() - seconds
+
     def end_stalled(self, seconds: float) -> None:
         """Close the connections that have taken nothing for so long. To be called now and then."""
         before = self._clock() - seconds

@@ -1,0 +1,60 @@
+"""Ends connections before their time: in order, with a word on when to come back, and not more at once than can come
+back. No HTTP."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..errors import Close
+from ..loop.reactor import Reactor
+from ..message import status_message
+from ..transports import join_batch
+from ..wire import RECONNECT_KEY
+from .dispatch import Dispatcher
+from .subscriber import Phase, Subscriber
+
+ENDS_PER_SECOND = 2000
+"""About as many connections a second as a process takes in beside its other work."""
+SLICE_SECONDS = 0.1
+
+
+class Ending:
+    """See the module. In the reactor's loop only."""
+
+    def __init__(self, reactor: Reactor, dispatcher: Dispatcher, epoch: Callable[[], str | None]) -> None:
+        self._reactor = reactor
+        self._dispatcher = dispatcher
+        self._epoch = epoch
+        self._waiting: deque[tuple[Subscriber, Close]] = deque()
+        self.tick = 0
+
+    def end(self, subscriber: Subscriber, close: Close, milliseconds: int = 0) -> None:
+        """End a connection now. Its client is told where it stands, and to come back after so many milliseconds; it
+        might take the end for that of a poll's time otherwise, or for a fault."""
+        if subscriber.state not in (Phase.OPENING, Phase.LIVE):
+            return
+        told: dict[str, int] = self._dispatcher.positions_of(subscriber)
+        batch = join_batch([status_message({**told, RECONNECT_KEY: milliseconds}, self._epoch())])
+        subscriber.end(close, subscriber.transport.encode(batch, None))
+
+    def end_at_once(self, subscribers: Iterable[Subscriber], close: Close) -> None:
+        """End many connections now, and spread their coming back."""
+        everybody = [*subscribers, *(subscriber for subscriber, _ in self._waiting)]
+        self._waiting.clear()
+        longest = 1000 * len(everybody) / ENDS_PER_SECOND
+        for subscriber in everybody:
+            self.end(subscriber, close, int(random.uniform(0, longest)))
+
+    def end_by_and_by(self, subscribers: Iterable[Subscriber], close: Close) -> None:
+        """End many connections as fast as they can come back, for not every client does as it is told."""
+        self._waiting.extend((subscriber, close) for subscriber in subscribers)
+        if not self.tick:
+            self.on_deadline()
+
+    def on_deadline(self) -> None:
+        for _ in range(min(len(self._waiting), int(ENDS_PER_SECOND * SLICE_SECONDS))):
+            self.end(*self._waiting.popleft())
+        if self._waiting:
+            self._reactor.set_deadline(self, SLICE_SECONDS)
