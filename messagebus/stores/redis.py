@@ -136,35 +136,24 @@ class RedisStore(Store):
         return meaning
 
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
+        if len(messages) == 1:
+            ((name, envelope, size, age),) = messages
+            keys, arguments = _channel(name, size, age)
+            _, global_id, message_id = self._publish(publication_id, keys, (*arguments, 1, envelope))
+            return [Ids(message_id, global_id)]
         if not messages:
             return []
         limits = {name: (size, age) for name, _, size, age in messages}
         numbers = {name: number for number, name in enumerate(limits, 1)}
-        keys: list[bytes] = []
-        arguments: list[Any] = []
+        all_keys: list[bytes] = []
+        all_arguments: list[Any] = []
         for name, (size, age) in limits.items():
-            names = _names(name)
-            keys += names[:2]
-            arguments += (*names[2:], age, ids_age(age), size)
+            keys, arguments = _channel(name, size, age)
+            all_keys += keys
+            all_arguments += arguments
         for name, envelope, _, _ in messages:
-            arguments += (numbers[name], envelope)
-        if publication_id is None:
-            record, sequence, seconds = EPOCH, 0, 0
-        else:
-            record, sequence, seconds = (
-                PUBLICATION + publication_id.record.encode(),
-                publication_id.sequence,
-                REMEMBERED,
-            )
-        # An epoch for a store that has none: another each time.
-        epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
-        all_keys = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record, *keys)
-        more = (*self._arguments, epoch, sequence, seconds)
-        try:
-            answer: bytes = self._run(_PUBLISH, (len(all_keys), *all_keys, *more, *arguments))
-        except (redis.RedisError, OSError) as error:
-            raise self._explain(error) from error
-        _, global_id, *first_ids = map(int, answer.split(b"|"))
+            all_arguments += (numbers[name], envelope)
+        _, global_id, *first_ids = self._publish(publication_id, all_keys, all_arguments)
         next_ids = dict(zip(numbers, first_ids, strict=True))
         ids = []
         for name, _, _, _ in messages:
@@ -173,6 +162,23 @@ class RedisStore(Store):
             ids.append(Ids(message_id, global_id))
             global_id += 1
         return ids
+
+    def _publish(self, publication_id: PublicationId | None, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        """Run ``publish.lua`` with the keys and arguments that every call has, and these. Returns the numbers of its
+        answer."""
+        record, sequence, seconds = EPOCH, 0, 0
+        if publication_id is not None:
+            record, sequence = PUBLICATION + publication_id.record.encode(), publication_id.sequence
+            seconds = REMEMBERED
+        # An epoch for a store that has none: another each time.
+        epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
+        every = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record)
+        of_store = (*self._arguments, epoch, sequence, seconds)
+        try:
+            answer = self._run(_PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments))
+        except (redis.RedisError, OSError) as error:
+            raise self._explain(error) from error
+        return map(int, answer.split(b"|"))
 
     def _run(self, script: _Script, arguments: Sequence[Any]) -> Any:
         """Run a script with what EVALSHA takes after its name."""
@@ -382,7 +388,9 @@ class RedisStore(Store):
 
 
 @lru_cache(maxsize=4096)
-def _names(name: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """A channel's keys, for its id and for its backlog; its name, as key names have it and as stored messages do."""
+def _channel(name: str, size: int, age: int) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, int, int, int]]:
+    """What ``publish.lua`` is told of a channel: its keys; its name, as key names have it and as stored messages do, and
+    how much is kept how long."""
     key = name.encode()
-    return BACKLOG_ID + key, BACKLOG + key, key, name.replace("|", PIPE_ESCAPE).encode()
+    stored_name = name.replace("|", PIPE_ESCAPE).encode()
+    return (BACKLOG_ID + key, BACKLOG + key), (key, stored_name, age, ids_age(age), size)
