@@ -14,7 +14,7 @@ import selectors
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,18 +30,31 @@ MAX_CONNECTIONS = 8
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``. Publishes follow each other
 in the database anyway, and the server has 100 for all by default."""
 
+LEAST_WAIT = 0.05
+"""Seconds that an answer has, however long a connection had to be waited for."""
+MAX_IDLE = 10.0
+"""Seconds after which an idle connection is not used again, but made anew: firewalls and load balancers forget quiet
+connections without a word (some after 20 s), and a statement on such a one would wait for ``store_timeout`` in vain."""
+
 _left_behind: list[psycopg.Connection[Any]] = []
 """The parent's connections in a forked child: psycopg must never say goodbye on them, nor warn of them."""
+
+
+GIVEN_UP, CANCELLED = 0.8, 0.9
+"""Parts of the time that a caller waits for an answer. After the first the server gives the statement up by itself;
+after the second it is told to, and has the rest for it. So none goes on behind the caller's back, when a lock that it
+waits for is free at last, and no connection piles up behind it."""
 
 
 class PgConnection(psycopg.Connection[Any]):
     """A connection that gives up on a server that says nothing for ``answer_timeout`` seconds."""
 
     answer_timeout = 5.0
+    idle_since = math.inf
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         wait = waiting.wait_poll if gevent_is_in_charge() else waiting.wait
-        limit = self.answer_timeout if timeout is None else timeout
+        limit = self.answer_timeout * CANCELLED if timeout is None else timeout
         began = time.monotonic()
         try:
             # As interval the limit: there is nothing else to look after in between. (On the main thread there is:
@@ -49,8 +62,9 @@ class PgConnection(psycopg.Connection[Any]):
             return wait(gen, self.pgconn.socket, limit if _off_the_main_thread() else interval, limit)
         except psycopg.OperationalError as error:
             if timeout is None and time.monotonic() - began >= limit and self.pgconn.status == psycopg.pq.ConnStatus.OK:
+                self._cancel(self.answer_timeout * (1 - CANCELLED))
                 self.pgconn.finish()
-                raise psycopg.OperationalError(f"no answer within {limit:g} s") from error
+                raise psycopg.OperationalError(f"no answer within {self.answer_timeout:g} s") from error
             raise
         except psycopg.Error:
             raise
@@ -60,6 +74,21 @@ class PgConnection(psycopg.Connection[Any]):
             if timeout is None:
                 self.pgconn.finish()
             raise
+
+    def limit_statements(self) -> None:
+        """Have the server give up statements before the caller does; a limit that is lower already stays."""
+        milliseconds = math.ceil(self.answer_timeout * GIVEN_UP * 1000)
+        self.execute(_LIMIT, (f"{milliseconds}ms", f"{milliseconds}ms"))
+
+    def _cancel(self, timeout: float) -> None:
+        """Have the server end the statement that it is in: also one that waits for a standby, which no limit ends."""
+        with suppress(Exception):  # it may be out of reach
+            if _waits_unlike_gevent():
+                from gevent import get_hub
+
+                get_hub().threadpool.apply(self.cancel_safe, kwds={"timeout": timeout})
+            else:
+                self.cancel_safe(timeout=timeout)
 
     def leave_to_parent(self) -> None:
         """In a child process: close the descriptor and nothing else. Its number stays taken, for a greenlet that was
@@ -71,6 +100,12 @@ class PgConnection(psycopg.Connection[Any]):
             os.close(nothing)
         except (OSError, psycopg.Error):
             pass  # it was closed already
+
+
+_LIMIT = """
+    SELECT set_config('statement_timeout', %s, false)
+    WHERE current_setting('statement_timeout')::interval = interval '0'
+        OR current_setting('statement_timeout')::interval > %s::interval"""
 
 
 def _off_the_main_thread() -> bool:
@@ -119,15 +154,25 @@ def connect(arguments: str, timeout: float) -> PgConnection:
         psycopg.Error: It cannot be made.
     """
     connection: PgConnection
-    if gevent_is_in_charge() and getattr(waiting, "DefaultSelector", None) is not selectors.DefaultSelector:
-        # psycopg was imported before gevent patched the process, and to connect it would wait in its own way.
+    if _waits_unlike_gevent():
         from gevent import get_hub
 
         connection = get_hub().threadpool.apply(PgConnection.connect, (arguments,), {"autocommit": True})
     else:
         connection = PgConnection.connect(arguments, autocommit=True)
     connection.answer_timeout = timeout
+    try:
+        connection.limit_statements()
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _waits_unlike_gevent() -> bool:
+    """Whether psycopg was imported before gevent patched the process: then what does not go through
+    ``PgConnection.wait`` would stop all greenlets."""
+    return gevent_is_in_charge() and getattr(waiting, "DefaultSelector", None) is not selectors.DefaultSelector
 
 
 def explain(error: psycopg.Error, where: str) -> BackendUnavailable | PublishRefused | InvalidData:
@@ -186,12 +231,14 @@ class Pool:
             BackendUnavailable: None became free in time.
             psycopg.Error: None could be made.
         """
+        deadline = time.monotonic() + self._timeout
         if not self._free.acquire(timeout=self._timeout):
             raise BackendUnavailable(
                 f"PostgreSQL at {self._where}: {MAX_CONNECTIONS} connections are all in use", "busy"
             )
         try:
             connection = self._take()
+            connection.answer_timeout = max(deadline - time.monotonic(), LEAST_WAIT)
             try:
                 yield connection
             finally:
@@ -207,7 +254,8 @@ class Pool:
                 connection = self._idle.pop()
                 self._taken.add(connection)
             # On an idle connection the server only ever speaks to take its leave.
-            if not connection.closed and not _readable(connection.fileno()):
+            is_fresh = time.monotonic() - connection.idle_since < MAX_IDLE
+            if is_fresh and not connection.closed and not _readable(connection.fileno()):
                 return connection
             with self._lock:
                 self._taken.discard(connection)
@@ -221,6 +269,7 @@ class Pool:
         with self._lock:
             self._taken.discard(connection)
             if not self._closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                connection.idle_since = time.monotonic()
                 self._idle.append(connection)
                 return
         connection.close()

@@ -389,8 +389,8 @@ class RedisStore(Store):
 
 @lru_cache(maxsize=4096)
 def _channel(name: str, size: int, age: int) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, int, int, int]]:
-    """What ``publish.lua`` is told of a channel: its keys; its name, as key names have it and as stored messages do, and
-    how much is kept how long."""
+    """What ``publish.lua`` is told of a channel: its keys; its name, as key names have it and as stored messages do,
+    and how much is kept how long."""
     key = name.encode()
     stored_name = name.replace("|", PIPE_ESCAPE).encode()
     return (BACKLOG_ID + key, BACKLOG + key), (key, stored_name, age, ids_age(age), size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +40,7 @@ class Connections:
         """For everything that is not :meth:`call`."""
         self._idle: list[Any] = []  # the one that was used last is used next; append and pop are atomic
 
-    def call(self, command: Sequence[Any]) -> Any:
+    def call(self, command: tuple[Any, ...]) -> Any:
         """Send one command, and return the answer.
 
         As redis-py's client does, but without its layers for retries, metrics and the kinds of answer, and without its

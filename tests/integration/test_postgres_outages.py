@@ -6,15 +6,19 @@ import logging
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from messagebus import Bus
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Ids
 from messagebus.options import Options
 from messagebus.publishing.outage_queue import PublishQueue
 from messagebus.stores.postgres import PostgresStore
+from messagebus.stores.postgres_connection import connect, connection_arguments
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer
 from tests.queued import publish as queued
@@ -164,3 +168,94 @@ def test_a_server_that_hangs_is_noticed_by_the_feed_and_by_publishers(
     publish(store, "/b", 1)
     eventually(lambda: [message.data for message in recorder.messages if message.channel == "/b"] == [1])
     store.close()
+
+
+# --- statements that wait in the server ---
+
+
+def connections(client: Any) -> int:
+    row = client.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'messagebus'").fetchone()
+    return int(row[0])
+
+
+def waiting_statements(client: Any) -> int:
+    row = client.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'messagebus' AND state = 'active'"
+        " AND (wait_event_type = 'Lock' OR wait_event = 'SyncRep')"
+    ).fetchone()
+    return int(row[0])
+
+
+def publish_while(bus: Bus, seconds: float) -> list[float]:
+    """Twelve messages from four threads; how long each call took."""
+    times: list[float] = []
+
+    def work(first: int) -> None:
+        for number in range(first, first + 3):
+            began = time.monotonic()
+            bus.publish("/a", number)
+            times.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(0, 12, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    threading.Event().wait(seconds)
+    return times
+
+
+def test_publishes_behind_a_lock_are_ended_at_the_server_and_stored_once(mortal_postgres: PostgresServer) -> None:
+    bus = Bus(url=mortal_postgres.url, store_timeout=0.5)
+    bus.publish("/warm", 0)
+    with mortal_postgres.client() as client, mortal_postgres.client() as other:
+        with client.transaction():
+            client.execute("LOCK TABLE messagebus_state IN ACCESS EXCLUSIVE MODE")
+            times = publish_while(bus, 2.0)
+            assert connections(other) <= 8
+        assert max(times) < 0.7
+        eventually(lambda: not len(bus._publisher_now().queue), timeout=20)
+        assert sorted(message.data for message in bus.backlog("/a")) == list(range(12))
+        for first in range(0, 12, 3):
+            mine = [message.data for message in bus.backlog("/a") if first <= message.data < first + 3]
+            assert mine == sorted(mine)
+        eventually(lambda: waiting_statements(other) == 0)
+    bus.close()
+
+
+def test_publishes_that_wait_for_a_standby_that_is_gone_are_ended_and_stored_once(
+    mortal_postgres: PostgresServer,
+) -> None:
+    bus = Bus(url=mortal_postgres.url, store_timeout=0.5)
+    bus.publish("/warm", 0)
+    with mortal_postgres.client() as client:
+
+        def set_standby(name: str) -> None:
+            client.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+            client.execute("SELECT pg_reload_conf()")
+            eventually(lambda: client.execute("SHOW synchronous_standby_names").fetchone() == (name,))
+
+        client.execute("SET synchronous_commit = local")
+        set_standby("nobody")
+        times = publish_while(bus, 1.0)
+        assert connections(client) <= 9
+        assert max(times) < 0.7
+        set_standby("")
+        eventually(lambda: not len(bus._publisher_now().queue), timeout=20)
+        assert sorted(message.data for message in bus.backlog("/a")) == list(range(12))
+        eventually(lambda: waiting_statements(client) == 0)
+    bus.close()
+
+
+def test_a_limit_for_statements_that_the_role_has_already_is_not_raised(
+    postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    def limit(parameters: str = "") -> str:
+        with connect(connection_arguments(postgres_url + parameters, 5.0), 5.0) as connection:
+            row = connection.execute("SHOW statement_timeout").fetchone()
+            assert row is not None
+            return str(row[0])
+
+    assert limit() == "4s"
+    assert limit("?options=-cstatement_timeout%3D100") == "100ms"
+    assert limit("?options=-cstatement_timeout%3D1min") == "4s"
