@@ -19,7 +19,24 @@ const OUTPUTS = [
   { entry: "classic.js", file: "messagebus.js", format: "iife" },
   { entry: "module.js", file: "messagebus.mjs", format: "esm" },
   { entry: "module.js", file: "messagebus.cjs", format: "cjs" },
+  ...["react", "vue", "alpine", "htmx", "status"].flatMap((name) => [
+    { entry: `hooks/${name}.js`, file: `messagebus-${name}.mjs`, format: "esm" },
+    { entry: `hooks/${name}.js`, file: `messagebus-${name}.cjs`, format: "cjs" },
+  ]),
+  { entry: "hooks/alpine-classic.js", file: "messagebus-alpine.js", format: "iife" },
+  { entry: "hooks/htmx-classic.js", file: "messagebus-htmx.js", format: "iife" },
+  { entry: "hooks/status.js", file: "messagebus-status.js", format: "iife" },
 ];
+
+/** What the hooks import as "#bus": the core beside them, or the page's global for a plain script. */
+const core = (format) => ({
+  name: "core",
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^#bus$/ }, () =>
+      format === "iife" ? { path: "#bus", namespace: "global" } : { path: `./messagebus.${format === "cjs" ? "cjs" : "mjs"}`, external: true });
+    onLoad({ filter: /.*/, namespace: "global" }, () => ({ contents: "export const { MessageBus } = globalThis;" }));
+  },
+});
 
 // Properties that others see keep their names. (terser knows those of browsers.)
 const PUBLIC = [
@@ -45,12 +62,15 @@ const PUBLIC = [
 ];
 
 for (const { entry, file, format } of OUTPUTS) {
+  const isCore = !entry.startsWith("hooks/");
   const bundle = await build({
     entryPoints: [join(home, "src", entry)],
     outfile: join(home, file), // the map's paths are relative to it, wherever it is written
     bundle: true,
     sourcemap: "external",
     define: { VERSION: JSON.stringify(version) },
+    plugins: [core(format)],
+    external: ["react", "vue"],
     target: "es2022", // Chrome 94, Firefox 93, Safari 16.4
     charset: "utf8",
     format,
@@ -62,7 +82,8 @@ for (const { entry, file, format } of OUTPUTS) {
     module: format === "esm",
     toplevel: true,
     compress: { passes: 4, unsafe: true, unsafe_arrows: true, pure_getters: true, keep_fargs: false },
-    mangle: { properties: { reserved: PUBLIC, keep_quoted: true } },
+    // The hooks are small, and all that they name is of others.
+    mangle: isCore ? { properties: { reserved: PUBLIC, keep_quoted: true } } : {},
     sourceMap: { content: map, filename: file, url: `${file}.map`, includeSources: true },
   });
   writeFileSync(join(folder, file), `${small.code}\n`);
@@ -71,3 +92,7 @@ for (const { entry, file, format } of OUTPUTS) {
 
 // CommonJS has declarations of its own: one file cannot be both for TypeScript.
 writeFileSync(join(folder, "messagebus.d.cts"), readFileSync(join(home, "messagebus.d.ts")));
+for (const name of ["react", "vue", "alpine", "htmx", "status"]) {
+  const types = readFileSync(join(home, `messagebus-${name}.d.mts`), "utf8");
+  writeFileSync(join(folder, `messagebus-${name}.d.cts`), types.replaceAll("./messagebus.mjs", "./messagebus.cjs"));
+}

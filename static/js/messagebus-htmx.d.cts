@@ -1,0 +1,2 @@
+// Types of messagebus-htmx: `register(htmx)` defines the extension "messagebus".
+export declare function register(htmx: any): void;

@@ -1,0 +1,2 @@
+import{MessageBus as t}from"./messagebus.mjs";import{onScopeDispose as s,readonly as e,ref as u,toValue as n,watch as r}from"vue";function a(n=t){const r=u(n.state),a=u(n.transport);return s(n.on("state",(t,s)=>{r.value=t,a.value=s.transport})),{bus:n,state:e(r),transport:e(a)}}function l(s,a,{lastId:l=null,bus:o=t}={}){const i=u(null);return r(()=>n(s),(t,s,e)=>{i.value=null,null!=t&&e(o.subscribe(t,a,{lastId:l,onRefused:t=>i.value=t}).unsubscribe)},{immediate:!0}),{refused:e(i)}}export{l as useChannel,a as useMessageBus};
+//# sourceMappingURL=messagebus-vue.mjs.map
