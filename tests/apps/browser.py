@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 
 from flask import Flask, Response, jsonify, render_template, request
+from werkzeug.wrappers import Request
 
 from messagebus import MessageBus
 
 app = Flask(__name__)
 app.register_blueprint(MessageBus.blueprint)
+
+
+@MessageBus.authorize("/secret/*")
+def is_friend(request: Request, channel: str) -> bool:
+    """Who may follow what begins so: those who bring the cookie, on whatever transport."""
+    return request.cookies.get("friend") == "yes"
 
 
 @app.get("/hello")

@@ -243,6 +243,7 @@ export function makeClient(bus, environment, emit) {
 
     start() {
       if (client.running) return client.retry();
+      following.forgive();
       client.running = true;
       asked = new Map();
       plan.start();

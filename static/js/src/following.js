@@ -71,7 +71,8 @@ export function makeFollowing(client) {
       return changed();
     }
     const refusal = { code, message, retry };
-    entry.refused = { ...refusal, until: retry ? now() + (seconds * 1000 || AGAIN) : Infinity };
+    entry.refused = refusal;
+    entry.until = retry ? now() + (seconds * 1000 || AGAIN) : Infinity;
     let told = emit("refused", { channel, ...refusal });
     for (const one of subscriptions) {
       one.settle();
@@ -99,7 +100,7 @@ export function makeFollowing(client) {
     /** Asks again for what was refused: all, or what is due by `until`. */
     forgive(until = Infinity) {
       for (const entry of channels.followed.values())
-        if (entry.refused?.until <= until) {
+        if (entry.refused && entry.until <= until) {
           entry.refused = entry.renewed = undefined;
           changed();
         }
