@@ -67,6 +67,7 @@ test("TypeScript takes its types under node16, from modules and CommonJS, and un
     assert.equal(status, 0, `${kind}: ${stdout}`);
     assert.equal(node("typescript/out/module.mjs"), "module: stopped");
     assert.equal(node("typescript/out/script.mjs"), "script: stopped");
+    assert.equal(node("typescript/out/hooks.mjs"), "hooks: function function");
   }
   assert.equal(node("typescript/out/common.cjs"), "common: stopped");
 });
