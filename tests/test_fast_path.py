@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import flask
 import pytest
+from blinker import NamedSignal
 from flask import signals
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -16,6 +20,7 @@ from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from messagebus import Bus
+from messagebus.integrations.flask import fast_path
 from messagebus.integrations.flask.fast_path import FastPath
 
 POLL = "/message-bus/somebody/poll"
@@ -96,6 +101,12 @@ def hand_on(response: flask.Response) -> flask.Response:
     return response
 
 
+def wrap_view(app: flask.Flask, endpoint: str) -> None:
+    """As ``login_required`` does."""
+    view: Any = app.view_functions[endpoint]
+    app.view_functions[endpoint] = functools.wraps(view)(lambda *args, **kwargs: view(*args, **kwargs))
+
+
 REGISTER: dict[str, Callable[[flask.Flask, Bus], Any]] = {
     "before_request": lambda app, bus: app.before_request(nothing),
     "after_request": lambda app, bus: app.after_request(hand_on),
@@ -110,6 +121,10 @@ REGISTER: dict[str, Callable[[flask.Flask, Bus], Any]] = {
     "response_class": lambda app, bus: setattr(app, "response_class", OwnResponse),
     "session_interface": lambda app, bus: setattr(app, "session_interface", OwnSessions()),
     "a method": lambda app, bus: setattr(app, "dispatch_request", functools.partial(flask.Flask.dispatch_request, app)),
+    "MAX_CONTENT_LENGTH": lambda app, bus: app.config.update(MAX_CONTENT_LENGTH=1000),
+    "MAX_FORM_PARTS": lambda app, bus: app.config.update(MAX_FORM_PARTS=10),
+    "a view in the bus's place": lambda app, bus: wrap_view(app, "messagebus.serve"),
+    "a view in the WebSocket's place": lambda app, bus: wrap_view(app, "messagebus.serve_websocket"),
     "user_id_lookup": lambda app, bus: bus.configure(user_id_lookup=nothing),
     "group_ids_lookup": lambda app, bus: bus.configure(group_ids_lookup=nothing),
     "site_id_lookup": lambda app, bus: bus.configure(site_id_lookup=nothing),
@@ -257,3 +272,48 @@ def _first_parts(response: Response) -> Iterator[bytes]:
         yield part
         if b"first" in part:
             return
+
+
+def test_a_method_of_flasks_class_that_was_replaced_is_called(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, seen = make_app(bus)
+    original = flask.Flask.full_dispatch_request
+
+    def traced(self: flask.Flask) -> flask.Response:
+        seen.append("traced")
+        return original(self)
+
+    monkeypatch.setattr(flask.Flask, "full_dispatch_request", traced)
+    poll(app)
+    assert "traced" in seen
+
+
+def test_an_app_that_limits_its_requests_limits_the_buss_as_well(bus: Bus) -> None:
+    app, _ = make_app(bus)
+    app.config["MAX_CONTENT_LENGTH"] = 5
+    response = app.test_client().post(f"{POLL}?dlp=t", data={"/a": "0", "/b": "0"})
+    assert response.status_code == 413
+
+
+def test_a_release_of_flask_that_was_not_looked_through_gets_no_fast_path(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_path, "_IS_LOOKED_THROUGH", False)
+    app, seen = make_app(bus)
+    poll(app)
+    assert seen
+
+
+def test_flask_has_no_way_around_a_request_that_was_not_looked_at() -> None:
+    release = ".".join(version("flask").split(".")[:2])
+    assert release in fast_path.LOOKED_THROUGH, "look through this release, then add it"
+    known = json.loads((Path(__file__).parent / "flask_surface.json").read_text())
+    app = flask.Flask("app")
+    surface = {
+        "attributes": sorted(name for name in {*vars(app), *dir(flask.Flask)} if not name.startswith("__")),
+        "config": sorted(app.config),
+        "signals": sorted(name for name, value in vars(signals).items() if type(value) is NamedSignal),
+        "blueprint": sorted(name for name in dir(flask.Blueprint) if not name.startswith("__")),
+    }
+    for kind, names in surface.items():
+        new = set(names) - set(known[kind])
+        assert not new, f"new in Flask: does it put something around a request? {kind}: {sorted(new)}"

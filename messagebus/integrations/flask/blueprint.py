@@ -39,7 +39,9 @@ def make_blueprint(bus: Servable) -> Blueprint:
         _register(state, bus)
         prefix = (state.url_prefix or "").rstrip("/")
         if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
-            app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}")  # type: ignore[method-assign]
+            name = f"{state.name_prefix}.{state.name}".lstrip(".")
+            views = {f"{name}.serve": serve, f"{name}.serve_websocket": serve}
+            app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}", views)  # type: ignore[method-assign]
 
     @blueprint.route(f"{ROOT}<path:path>", methods=METHODS, provide_automatic_options=False)
     def serve(path: str) -> WerkzeugResponse:

@@ -3,15 +3,19 @@
 Flask's share of a short request is larger than the bus's own: it makes contexts, opens the session, matches the URL,
 builds a response and finishes it. A bus whose settings and hooks look at no request needs none of that; but an app that
 has functions around each request may rely on seeing all of them. So a request goes past Flask only where the app is as
-Flask makes it. This is looked up anew for each, since functions may be registered at any time. What an app may notice
-all the same is listed in docs/design.md.
+Flask makes it: every way that Flask has of putting something around a request is looked at, anew for each, since
+functions may be registered at any time. A release of Flask that has not been looked through gets no fast path, for it
+may have one more. What an app may notice all the same is listed in docs/design.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import flask.app
 from flask import Flask, Request, Response, g, request, signals
@@ -25,6 +29,8 @@ from ...http.servable import Servable
 from ...hub.permissions import Access
 from ...options import Environ, Options
 
+FLASK = Path(flask.app.__file__).parent
+DEFAULTS = Flask.default_config
 _SIGNALS = (
     signals.appcontext_pushed,
     signals.appcontext_popped,
@@ -33,7 +39,13 @@ _SIGNALS = (
     signals.request_finished,
     signals.request_tearing_down,
 )
+LOOKED_THROUGH = ("2.3", "3.0", "3.1")
+"""The releases of Flask whose ways around a request are all below. A test fails with another one, and when a way comes
+in one of these."""
+_LIMITS = ("MAX_CONTENT_LENGTH", "MAX_FORM_PARTS", "TRUSTED_HOSTS")
+"""Settings with which Flask itself refuses requests, where an app sets them."""
 _METHODS = (
+    "wsgi_app",
     "request_context",
     "full_dispatch_request",
     "preprocess_request",
@@ -43,6 +55,8 @@ _METHODS = (
     "process_response",
 )
 """Of ``Flask``, that every request passes through; an app may have its own in their place."""
+_ORIGINALS = [(name, getattr(Flask, name)) for name in _METHODS]
+_IS_LOOKED_THROUGH = ".".join(version("flask").split(".")[:2]) in LOOKED_THROUGH
 
 
 class RecordPosition:
@@ -58,11 +72,13 @@ class RecordPosition:
 class FastPath:
     """In the place of ``Flask.wsgi_app``. Middleware that the app is wrapped in afterwards stays around it."""
 
-    def __init__(self, app: Flask, bus: Servable, root: str) -> None:
-        """``root``: what the paths of the bus begin with, the last slash included."""
+    def __init__(self, app: Flask, bus: Servable, root: str, views: Mapping[str, Callable[..., Any]]) -> None:
+        """``root``: what the paths of the bus begin with, the last slash included. ``views``: the bus's own, by
+        endpoint; an app may put others in their place."""
         self._app = app
         self._bus = bus
         self._root = root
+        self._views = list(views.items())
         self._context = partial(in_context, app)
         self._flask: Callable[[Environ, StartResponse], Iterable[bytes]] = app.wsgi_app
 
@@ -71,7 +87,7 @@ class FastPath:
         if path.startswith(self._root):
             path = path[len(self._root) :]
             client_id, _, rest = path.partition("/")
-            if client_id and rest in ENDPOINTS and _is_plain(self._app) and not self._looks_at_requests():
+            if client_id and rest in ENDPOINTS and self._is_untouched() and not self._looks_at_requests():
                 try:
                     node = self._bus._running_node()
                 except BusClosed:
@@ -79,6 +95,10 @@ class FastPath:
                 else:
                     return answer(node, PlainRequest(environ), path, self._context)(environ, start_response)
         return self._flask(environ, start_response)
+
+    def _is_untouched(self) -> bool:
+        views = self._app.view_functions
+        return _is_plain(self._app) and all(views.get(endpoint) is view for endpoint, view in self._views)
 
     def _looks_at_requests(self) -> bool:
         """Whether functions that the bus was given may want Flask's context."""
@@ -95,6 +115,8 @@ class FastPath:
 def can_be_shortened(app: Flask) -> bool:
     """Whether requests come to an app's views through nothing but Flask's own code, whatever host they are for."""
     inner = app.wsgi_app
+    if not _IS_LOOKED_THROUGH or any(not _is_flasks(method) for _, method in _ORIGINALS):
+        return False
     code = getattr(getattr(inner, "__func__", None), "__code__", None)
     untouched = isinstance(inner, FastPath) or (code is not None and code.co_filename == flask.app.__file__)
     return untouched and type(app) is Flask and not app.subdomain_matching and not app.url_map.host_matching
@@ -109,12 +131,19 @@ def _is_plain(app: Flask) -> bool:
         and not any(app.teardown_request_funcs.values())
         and not any(app.url_value_preprocessors.values())
         and not any(signal.has_receivers_for(app) for signal in _SIGNALS)
-        and not app.config.get("TRUSTED_HOSTS")
+        and not any(app.config.get(limit) != DEFAULTS.get(limit) for limit in _LIMITS)
         and app.request_class is Request
         and app.response_class is Response
         and type(app.session_interface) is SecureCookieSessionInterface
-        and not any(method in app.__dict__ for method in _METHODS)
+        and not any(method in app.__dict__ for method in _METHODS[1:])
+        and all(getattr(Flask, name) is method for name, method in _ORIGINALS)
     )
+
+
+def _is_flasks(function: Callable[..., Any]) -> bool:
+    """Whether Flask itself defines it, and nobody has wrapped it."""
+    code = getattr(function, "__code__", None)
+    return code is not None and Path(code.co_filename).parent in (FLASK, FLASK / "sansio")
 
 
 @contextmanager
