@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .bus import Bus, MessageBus
@@ -54,6 +57,21 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def _look_for_namesake() -> None:
+    """Say so where another package of the import's name is installed in the same place: each overwrites the other."""
+    here = os.path.dirname(os.path.dirname(__file__))
+    for found in glob.glob(os.path.join(glob.escape(here), "messagebus-*.*-info")):
+        name = os.path.basename(found).rpartition(".")[0]
+        warnings.warn(
+            f"{name} is installed beside flask-messagebus. It is another project's package, and the two overwrite each "
+            "other's files: pip uninstall messagebus, then pip install --force-reinstall --no-deps flask-messagebus",
+            stacklevel=3,
+        )
+
+
+_look_for_namesake()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from scripts.build_client import build
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a build reads; its litter must not land in the tree that is tested.
@@ -124,3 +127,46 @@ def test_an_installed_wheel_finds_its_client_and_has_its_command(built: Path, tm
     program = f"import sys; sys.path.insert(0, {str(target)!r}); import messagebus; print(messagebus.__file__)"
     said = run(sys.executable, "-c", program, cwd=tmp_path)
     assert Path(said.strip()) == target / "messagebus" / "__init__.py"
+
+
+def test_what_is_imported_is_declared() -> None:
+    own = {"messagebus", *sys.stdlib_module_names}
+    imported = set()
+    for path in (ROOT / "messagebus").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    optional = {"brotli", "psycopg", "typing_extensions", "pytest", "geventwebsocket"}
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    declared = {re.split(r"[\[<>=]", line)[0].lower() for line in config["options"]["install_requires"].split() if line}
+    assert imported - own - optional == declared
+
+
+def test_the_namesake_in_the_same_place_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "messagebus").symlink_to(ROOT / "messagebus")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import messagebus"
+    assert run(sys.executable, "-W", "error", "-c", program, cwd=tmp_path) == ""
+    (tmp_path / "messagebus-0.16.1.dist-info").mkdir()
+    said = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "messagebus-0.16.1 is installed beside flask-messagebus" in said.stderr
+
+
+def test_the_python_client_is_installed_by_itself_without_the_server(tmp_path: Path) -> None:
+    wheel = build(tmp_path)
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    run(*pip, "--target", target, wheel, cwd=tmp_path)
+    program = (
+        f"import sys; sys.path.insert(0, {str(target)!r})\n"
+        "from messagebus_client import AsyncClient, Client, __version__\n"
+        "client = Client('http://127.0.0.1:9')\n"
+        "client.subscribe('/chat', print)\n"
+        "client.start()\n"
+        "client.stop()\n"
+        "print(__version__, sorted({'flask', 'gevent', 'redis', 'werkzeug', 'messagebus'} & set(sys.modules)))"
+    )
+    said = run(sys.executable, "-W", "error", "-c", program, cwd=tmp_path)
+    assert said.strip() == f"{declared_version()} []"
