@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from inspect import unwrap
+from typing import Any
 
 PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # There is no public way to the socket of a connection, which the feed reads in bulk and shuts down to be woken.
     "redis": {"redis.connection:AbstractConnection": ("_sock",)},
+    # psycopg chooses how to wait when it is imported, which may be before gevent patches the process.
+    "psycopg": {"psycopg:Connection": ("wait",), "psycopg.waiting": ("wait", "wait_poll")},
     # The master of `messagebus serve` does some things in another way; gunicorn documents its hooks and workers alone.
     "gunicorn": {
         "gunicorn.arbiter:Arbiter": (
@@ -32,7 +35,7 @@ PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""Distribution -> ``module:class`` -> members of it, be they methods or what ``__init__`` sets."""
+"""Distribution -> ``module`` or ``module:class`` -> members of it, be they methods or what ``__init__`` sets."""
 
 
 def check(distribution: str, private: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -43,8 +46,8 @@ def check(distribution: str, private: Mapping[str, tuple[str, ...]] | None = Non
     """
     for place, names in (PRIVATE[distribution] if private is None else private).items():
         module, _, cls = place.partition(":")
-        owner: type = getattr(import_module(module), cls, type(None))
-        known = {*dir(owner), *_set_by_init(owner)}
+        owner: Any = getattr(import_module(module), cls, None) if cls else import_module(module)
+        known = {*dir(owner), *(_set_by_init(owner) if isinstance(owner, type) else ())}
         missing = [name for name in names if name not in known]
         if missing:
             raise ImportError(

@@ -29,6 +29,11 @@ def ids_age(max_backlog_age: int) -> int:
     return max(max_backlog_age * IDS_AGE_FACTOR, LEAST_IDS_AGE)
 
 
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 15, 5, 3
+"""Of TCP, for connections to a store: seconds of quiet before the kernel asks, seconds between its questions, and how
+many stay without an answer before the connection is over."""
+
+
 class StoreState(NamedTuple):
     """Where a store stands."""
 

@@ -22,9 +22,13 @@ import psycopg
 from psycopg import errors, waiting
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from .. import _compat
 from ..errors import BackendUnavailable, InvalidData, InvalidOption, PublishRefused
 from ..loop.poller import gevent_is_in_charge
 from ..urls import redact
+from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
+
+_compat.check("psycopg")
 
 MAX_CONNECTIONS = 8
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``. Publishes follow each other
@@ -125,6 +129,10 @@ def connection_arguments(url: str, timeout: float) -> str:
             "application_name": "messagebus",
             # A peer that vanished without a word, on a connection that waits: noticed by the kernel, too.
             "tcp_user_timeout": math.ceil(timeout * 1000),
+            # Often enough that no box on the way takes a quiet connection for one that is over.
+            "keepalives_idle": KEEPALIVE_IDLE,
+            "keepalives_interval": KEEPALIVE_INTERVAL,
+            "keepalives_count": KEEPALIVE_COUNT,
             # Names and messages are sent and read as such, whatever the environment says.
             "client_encoding": "UTF8",
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from redis.retry import Retry
 
 from ..errors import BackendUnavailable, InvalidOption, PublishRefused
 from ..options import Options
+from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
 
 MAX_CONNECTIONS = 32
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
@@ -172,6 +174,20 @@ def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused
 
 # --- URLs ---
 
+_KEEPALIVE: dict[str, Any] = {
+    "socket_keepalive": True,
+    # Where the system has them by these names.
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in (
+            ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+            ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        )
+        if hasattr(socket, name)
+    },
+}
+
 
 def connection_arguments(options: Options) -> tuple[type[Any], dict[str, Any]]:
     """The class and the arguments of a connection. No error shows the URL: it may hold a password."""
@@ -182,6 +198,7 @@ def connection_arguments(options: Options) -> tuple[type[Any], dict[str, Any]]:
         from_url: dict[str, Any] = parse_url(options.url)  # type: ignore[no-untyped-call]
         connection_class = from_url.pop("connection_class", redis.Connection)
         arguments = {
+            **({} if connection_class is redis.UnixDomainSocketConnection else _KEEPALIVE),
             "db": 0,
             "socket_timeout": options.store_timeout,
             "socket_connect_timeout": options.store_timeout,
