@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from .. import InvalidOption, Options, __version__
 from .limits import Limits, allow_many_files
-from .listeners import SocketFile, inherited_binds, name_of, open_listener, parse_owner
+from .listeners import SocketFile, inherited_binds, name_of, open_when_free, parse_owner
 from .settings import Settings
 
 DEFAULT_BIND = "127.0.0.1:8000"
@@ -218,7 +218,7 @@ def _listen(given: tuple[str, ...], file: SocketFile, explicit: bool) -> tuple[l
     listeners = []
     for bind in passed or given or (DEFAULT_BIND,):
         try:
-            listeners.append(open_listener(bind, file))
+            listeners.append(open_when_free(bind, file))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:

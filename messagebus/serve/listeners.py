@@ -9,10 +9,12 @@ import os
 import pwd
 import socket
 import stat
+import time
 from dataclasses import dataclass
 
 BACKLOG = 2048
 """Connections that may wait to be accepted: a restart brings everybody back at once."""
+FREE_SECONDS = 2.0
 FIRST_INHERITED = 3
 """The first descriptor that systemd passes (sd_listen_fds)."""
 
@@ -51,6 +53,19 @@ def inherited_binds() -> list[str]:
     if pid != str(os.getpid()) or not count.isdigit():
         return []
     return [f"fd://{number}" for number in range(FIRST_INHERITED, FIRST_INHERITED + int(count))]
+
+
+def open_when_free(bind: str, file: SocketFile) -> socket.socket:
+    """The same as :func:`open_listener`, for an address that somebody may be about to leave: the workers of a master
+    that was killed do not take long."""
+    deadline = time.monotonic() + FREE_SECONDS
+    while True:
+        try:
+            return open_listener(bind, file)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)
 
 
 def open_listener(bind: str, file: SocketFile = SocketFile()) -> socket.socket:

@@ -129,8 +129,8 @@ def check(found: list[Bus], url: str | None, workers: int) -> None:
     """
     if any(bus.serves_unequal_apps for bus in found):
         raise CannotServe(
-            "one bus is registered with several apps whose settings (MESSAGEBUS_..., SECRET_KEY) differ, and would take "
-            "those of the last: give each app a Bus() of its own"
+            "one bus is registered with several apps whose settings (MESSAGEBUS_..., SECRET_KEY) differ, and would "
+            "take those of the last: give each app a Bus() of its own"
         )
     own = {bus.own_url for bus in found} - {None}
     if url is not None and len(own) > 1:

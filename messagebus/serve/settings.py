@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from dataclasses import dataclass, field
 
 from .limits import Limits
@@ -44,12 +45,18 @@ class Settings:
 
 class Flags:
     """What the workers tell the master, in memory that they share: which of them serve. Each has a number, the
-    ``age`` that gunicorn gives it."""
+    ``age`` that gunicorn gives it. And what the master tells the workers: that it lives."""
 
     _SIZE = 4096  # far more than there are at a time
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, self._SIZE + 1)
+        self.end_of_master, self._held_by_master = os.pipe()
+        """A descriptor that can be read from, to its end, when the master is no more, however that came."""
+
+    def leave_to_master(self) -> None:
+        """In a worker: from now on the master alone keeps the pipe open."""
+        os.close(self._held_by_master)
 
     @property
     def served(self) -> bool:

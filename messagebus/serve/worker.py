@@ -50,6 +50,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Everything, from the fork to the end."""
+        self.flags.leave_to_master()
         from gevent import monkey
 
         monkey.patch_all()
@@ -109,8 +110,9 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         self.flags.set_serves(self.age, True)
         self._say_so()
         gevent.spawn(self._give_signs_of_life)
-        while self.alive and not self._end.is_set() and not self._is_orphan():
-            self._end.wait(LOOK_SECONDS)
+        gevent.spawn(self._wait_for_the_end_of_the_master)
+        while self.alive and not self._end.is_set():
+            self._end.wait(LOOK_SECONDS)  # `alive` is changed by gunicorn, too, without a word
         # Streams end, WebSockets close with 1001, and their clients come back elsewhere. The buses go on for what the
         # app still answers.
         ending = [gevent.spawn(bus.end_subscribers) for bus in self._buses]
@@ -160,11 +162,12 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         self.alive = False
         self._end.set()
 
-    def _is_orphan(self) -> bool:
-        if self.ppid == os.getppid():
-            return False
+    def _wait_for_the_end_of_the_master(self) -> None:
+        from gevent.socket import wait_read
+
+        wait_read(self.flags.end_of_master)
         logger.warning("the master process is gone; ending")
-        return True
+        self._stop(self._grace)
 
     def _give_signs_of_life(self) -> None:
         import gevent

@@ -406,6 +406,12 @@ def test_a_socket_file_is_taken_over_from_the_dead_alone(serve_app: ServeApp, tm
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == f"Error: cannot listen on unix:{path}: a server listens there"
     assert first.get("/hello") == (200, b"hello")
+    os.kill(first.pid, signal.SIGKILL)
+    with contextlib.closing(Server("serve", unix=path)) as second:
+        second.start()  # at once, when its workers may still be there
+        assert second.get("/hello") == (200, b"hello")
+    first.kill()
+    first.start()
     first.kill()
     assert path.exists()
     first.start()

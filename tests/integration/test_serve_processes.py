@@ -195,12 +195,12 @@ def test_workers_end_in_order_when_their_master_was_killed(serve_app: ServeApp, 
             stack.enter_context(sock)
             sock.next_batch()
         os.kill(server.pid, signal.SIGKILL)
+        with contextlib.closing(Server("serve", APP, port=server.port)) as successor:
+            successor.start()  # at once: a supervisor does not wait either
+            assert successor.get("/hello") == (200, b"hello")
         for sock in sockets:
             assert sock.closed() == 1001
     eventually(lambda: not any(map(processes.running, workers)), timeout=5)
-    with contextlib.closing(Server("serve", APP, port=server.port)) as successor:
-        successor.start()
-        assert successor.get("/hello") == (200, b"hello")
 
 
 def test_a_worker_that_dies_is_replaced_once_a_second(serve_app: ServeApp) -> None:
