@@ -128,7 +128,7 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
     multiple=True,
     metavar="HOST",
     help="Without APP: a name that the server is reached by, such as bus.example.org, or *.example.org, or * for any; "
-    "may be repeated. Loopback names, addresses and the host of --bind always are.",
+    "may be repeated. Addresses, names without a dot, *.localhost and the host of --bind always are.",
 )
 @click.pass_context
 def serve(context: click.Context, /, application: str | None, bind: tuple[str, ...], **given: Any) -> None:

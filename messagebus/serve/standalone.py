@@ -67,13 +67,13 @@ class HostCheck:
     """Middleware: requests for another host than the server's are refused.
 
     A page whose own name leads to this server for a moment (DNS rebinding) could otherwise read everything here, as of
-    its own origin. Allowed are addresses, which no such page has, names of the loopback interface, and the given ones:
-    ``bus.example.org``, ``*.example.org``, ``*``."""
+    its own origin. Allowed are names that no such page can have: addresses, names without a dot (of the loopback
+    interface, of a container), ``*.localhost``; and the given ones: ``bus.example.org``, ``*.example.org``, ``*``."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]], allowed: Iterable[str]) -> None:
         self._app = app
         allowed = [host.lower().rstrip(".") for host in allowed]
-        self._names = {"localhost", *allowed}
+        self._names = {*allowed}
         self._domains = (".localhost", *(host[1:] for host in allowed if host.startswith("*.")))
         self._warn = RareWarning(logger)
 
@@ -93,6 +93,8 @@ class HostCheck:
         name = host.lower()
         name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
         if name in self._names or "*" in self._names or name.endswith(self._domains):
+            return True
+        if name and "." not in name and ":" not in name:
             return True
         try:
             ipaddress.ip_address(name)

@@ -497,6 +497,7 @@ def test_what_clients_send_cannot_pass_for_something_else_in_the_access_log(serv
         ("app.localhost:3000", True),
         ("[::1]:8000", True),
         ("192.168.1.7", True),
+        ("bus:8000", True),
         ("bus.example.org", True),
         ("BUS.example.org:443", True),
         ("a.b.example.net", True),
