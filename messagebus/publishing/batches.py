@@ -35,10 +35,14 @@ class Lanes:
 class Batch:
     """Messages that are published as one step: all or none of them."""
 
-    __slots__ = ("key", "messages", "publication_id")
+    __slots__ = ("key", "messages", "publication_id", "suspect")
 
-    def __init__(self, messages: Sequence[Publication], key: PublicationId | None = None) -> None:
+    def __init__(
+        self, messages: Sequence[Publication], key: PublicationId | None = None, suspect: bool = False
+    ) -> None:
         self.messages = messages
+        self.suspect = suspect
+        """Whether it is a part of what was refused, and perhaps the reason: it is not put together with others."""
         self.key = key
         """What the caller's ``idempotency_key`` makes of it."""
         self.publication_id: PublicationId | None = key
@@ -47,7 +51,7 @@ class Batch:
     def split(self) -> list[Batch]:
         """Two halves, of a batch of several."""
         middle = len(self.messages) // 2
-        return [Batch(self.messages[:middle]), Batch(self.messages[middle:])]
+        return [Batch(part, suspect=True) for part in (self.messages[:middle], self.messages[middle:])]
 
 
 def batches_of(messages: Sequence[Publication], idempotency_key: str | None = None) -> list[Batch]:

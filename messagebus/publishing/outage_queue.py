@@ -140,7 +140,7 @@ class PublishQueue:
                 return None
             messages: list[Publication] = []
             size = 0
-            while self._waiting and self._waiting[0].publication_id is None:
+            while self._waiting and self._waiting[0].publication_id is None and not self._waiting[0].suspect:
                 head = self._waiting[0].messages
                 if messages and (len(messages) + len(head) > LARGEST_BATCH or size > MAX_BYTES):
                     break

@@ -188,9 +188,11 @@ class Store(ABC):
         """As :meth:`publish_many`, one message that is not remembered."""
         return self.publish_many((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
 
-    @abstractmethod
     def backlog(self, name: str, after: int = 0) -> Backlog:
-        """The kept messages with ``message_id > after``, and where the channel stands, read as one."""
+        """The kept messages with ``message_id > after``, and where the channel stands, read as one: a page of any
+        size."""
+        (page,) = self.backlogs([BacklogQuery(name, max(after, 0))], 1 << 53)
+        return Backlog(page.messages, page.last_id, page.first_id)
 
     @abstractmethod
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:

@@ -22,7 +22,6 @@ from ..message import Ids, Message, decode_message
 from ..options import Options
 from .base import (
     REMEMBERED,
-    Backlog,
     BacklogPage,
     BacklogQuery,
     Listener,
@@ -189,16 +188,6 @@ class MemoryStore(Store):
                 channel.messages.clear()
             due = channel.ids_until if channel.backlog_until <= now else channel.backlog_until
             heapq.heapreplace(self._expiries, (due, name))
-
-    def backlog(self, name: str, after: int = 0) -> Backlog:
-        with self._lock:
-            self._check_open()
-            channel = self._live(name, self._clock())
-            if channel is None:
-                return Backlog([], 0, 1)
-            first_id = channel.last_id - len(channel.messages) + 1
-            messages = list(islice(channel.messages, max(0, after - first_id + 1), None))
-            return Backlog(messages, channel.last_id, first_id)
 
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
         with self._lock:

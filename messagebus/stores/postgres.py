@@ -30,7 +30,6 @@ from ..options import Options
 from .base import (
     IDS_AGE_FACTOR,
     LEAST_IDS_AGE,
-    Backlog,
     BacklogPage,
     BacklogQuery,
     Listener,
@@ -55,12 +54,6 @@ _PUBLISH = """
     SELECT * FROM messagebus_publish_2(
         %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s, %s, %s::text, %s::bigint)"""
 _STATE = "SELECT global_id, epoch FROM messagebus_state"
-_BACKLOG = """
-    SELECT channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE last_id + 1 END,
-        global_id, message_id, channel.name, envelope
-    FROM messagebus_channels AS channel LEFT JOIN messagebus_messages AS message
-        ON message.name = channel.name AND backlog_until > now() AND message_id >= greatest(first_id, %s)
-    WHERE channel.name = %s ORDER BY message_id"""
 # The window counts the bytes of an ask's messages from the first on: a page ends with the one that passes the bound.
 _BACKLOGS = """
     SELECT query.number, channel.last_id, CASE WHEN backlog_until > now() THEN first_id ELSE channel.last_id + 1 END,
@@ -209,14 +202,6 @@ class PostgresStore(Store):
             *(publication_id or (None, None)),
         )
         return [Ids(*row) for row in rows]
-
-    def backlog(self, name: str, after: int = 0) -> Backlog:
-        rows = self._read(_BACKLOG, after + 1, name)
-        if not rows:
-            return Backlog([], 0, 1)
-        last_id, first_id = rows[0][:2]
-        entries = _entries([row[2:] for row in rows if row[2] is not None], self._codec)
-        return Backlog([entry for entry in entries if isinstance(entry, Message)], last_id, first_id)
 
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
         names, positions = [query.name for query in queries], [query.after for query in queries]

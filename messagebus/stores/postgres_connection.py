@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import select
 import selectors
 import threading
 import time
@@ -27,6 +26,7 @@ from ..errors import BackendUnavailable, InvalidData, InvalidOption, PublishRefu
 from ..loop.poller import gevent_is_in_charge
 from ..urls import redact
 from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
+from .idle import MAX_IDLE, is_readable
 
 _compat.check("psycopg")
 
@@ -36,9 +36,6 @@ in the database anyway, and the server has 100 for all by default."""
 
 LEAST_WAIT = 0.05
 """Seconds that an answer has, however long a connection had to be waited for."""
-MAX_IDLE = 10.0
-"""Seconds after which an idle connection is not used again, but made anew: firewalls and load balancers forget quiet
-connections without a word (some after 20 s), and a statement on such a one would wait for ``store_timeout`` in vain."""
 
 _left_behind: list[psycopg.Connection[Any]] = []
 """The parent's connections in a forked child: psycopg must never say goodbye on them, nor warn of them."""
@@ -261,9 +258,8 @@ class Pool:
                     break
                 connection = self._idle.pop()
                 self._taken.add(connection)
-            # On an idle connection the server only ever speaks to take its leave.
             is_fresh = time.monotonic() - connection.idle_since < MAX_IDLE
-            if is_fresh and not connection.closed and not _readable(connection.fileno()):
+            if is_fresh and not connection.closed and not is_readable(connection.fileno()):
                 return connection
             with self._lock:
                 self._taken.discard(connection)
@@ -299,9 +295,3 @@ class Pool:
         """In a child process, where the lock may be held for ever."""
         for connection in [*self._idle, *self._taken]:
             connection.leave_to_parent()
-
-
-def _readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))

@@ -84,12 +84,13 @@ if not global_before or #before < channels then
   return redis.error_reply("WRONGTYPE a key that should hold a channel's last id, or the global one, holds no number")
 end
 
--- What this user may do: each key, and each kind of write. What is refused is run, for Redis's own words about it.
+-- What this user may do: each key, and each kind of write.
 local may = redis.acl_check_cmd
 if may then
-  local function need(...)
-    if not may(...) then
-      call(...)
+  local missing
+  local function need(command, key, ...)
+    if not missing and not may(command, key, ...) then
+      missing = command .. " " .. key
     end
   end
   need("PUBLISH", pubsub_channel, "")
@@ -105,6 +106,9 @@ if may then
     local id_key, backlog_key = keys_of(channel)
     need("EXPIRE", id_key, 1)
     need("ZREMRANGEBYSCORE", backlog_key, 1, 0)
+  end
+  if missing then
+    return redis.error_reply("NOPERM the user of this connection may not run " .. missing)
   end
 end
 

@@ -27,7 +27,6 @@ from ..options import Options
 from .base import (
     MAX_MESSAGES,
     REMEMBERED,
-    Backlog,
     BacklogPage,
     BacklogQuery,
     Listener,
@@ -189,21 +188,6 @@ class RedisStore(Store):
         except NoScriptError:  # a new server, or one that was told to forget
             call((b"SCRIPT", b"LOAD", script.text))
             return call(command)
-
-    def backlog(self, name: str, after: int = 0) -> Backlog:
-        key = name.encode()
-        with self._errors(), self._client().pipeline(transaction=True) as pipeline:
-            pipeline.zrangebyscore(BACKLOG + key, f"({after}", "+inf")
-            pipeline.get(BACKLOG_ID + key)
-            pipeline.zrange(BACKLOG + key, 0, 0, withscores=True)
-            stored, last, oldest = pipeline.execute()
-        entries = [decode_entry(each, self._options.transport_codec) for each in stored]
-        messages = [entry for entry in entries if isinstance(entry, Message)]
-        last_id = int(last or 0)
-        if messages:
-            # Other programs let the id's key expire with the backlog; the one may go a moment before the other.
-            last_id = max(last_id, messages[-1].message_id)
-        return Backlog(messages, last_id, int(oldest[0][1]) if oldest else last_id + 1)
 
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
         if not queries:

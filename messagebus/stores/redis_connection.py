@@ -17,16 +17,12 @@ from redis.retry import Retry
 from ..errors import BackendUnavailable, InvalidOption, PublishRefused
 from ..options import Options
 from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
+from .idle import MAX_IDLE, is_readable
 
 MAX_CONNECTIONS = 32
 """Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
 KEPT = 16
 """Idle connections of them that commands keep at hand; the others are back in redis-py's pool, for its clients."""
-JUST_USED = 0.05
-"""Seconds for which a connection is taken to be still there."""
-MAX_IDLE = 10.0
-"""Seconds after which an idle connection is not used again, but made anew: firewalls and load balancers forget quiet
-connections without a word (some after 20 s), and a command on such a one would wait for ``store_timeout`` in vain."""
 
 
 class Connections:
@@ -68,9 +64,8 @@ class Connections:
                 connection = self._idle.pop()
             except IndexError:
                 return self._pool.get_connection()
-            idle = time.monotonic() - connection.messagebus_idle_since
-            # On an idle connection the server only ever speaks to take its leave. To look for that takes time as well.
-            if idle < JUST_USED or (idle < MAX_IDLE and not _readable(connection)):
+            sock = connection._sock  # redis-py has no public way to it; its own question takes longer
+            if time.monotonic() - connection.messagebus_idle_since < MAX_IDLE and sock and not is_readable(sock):
                 return connection
             connection.disconnect()
             self._pool.release(connection)
@@ -113,16 +108,9 @@ class _Pool(redis.BlockingConnectionPool):
         super().release(connection)  # type: ignore[no-untyped-call]
 
 
-def _readable(connection: Any) -> bool:
-    try:
-        return bool(connection.can_read())
-    except (redis.RedisError, OSError):
-        return True
-
-
 # --- errors ---
 
-_WORDS = re.compile(r"(?:^|[-:] ?)([A-Z]{4,})\b")
+_WORDS = re.compile(r"(?:^|[-:] ?)([A-Z]{3,})\b")
 """Redis's word for the kind of an error: its first, or, where version 6 tells of a script, one in the middle."""
 _UNAVAILABLE = {
     "READONLY": "read-only",
@@ -151,6 +139,10 @@ _REFUSED = {
 }
 
 
+_NEEDED = "its user needs ~__mb_* &_message_bus_* +@read +@write +@pubsub +@scripting +@connection"
+"""In the words of ACL SETUSER."""
+
+
 def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
     """What an error of redis-py means: whether it is worth waiting for the end of it."""
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
@@ -167,8 +159,12 @@ def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused
     for word in _WORDS.findall(text):
         if word in _UNAVAILABLE:
             return BackendUnavailable(words, _UNAVAILABLE[word])
+        if word == "NOPERM":
+            return PublishRefused(f"{words} ({_NEEDED})", "forbidden")
         if word in _REFUSED:
             return PublishRefused(words, _REFUSED[word])
+    if "user executing the script" in text:  # the words of Redis 7 for NOPERM within a script
+        return PublishRefused(f"{words} ({_NEEDED})", "forbidden")
     return PublishRefused(words, "unsupported" if "unknown command" in text.lower() else "error")
 
 
