@@ -45,6 +45,7 @@ LAYERS = [
 ROOMS = {
     "loop": ["poller", "outboxes", "reactor", "outbound"],
     "hub": [
+        "forgotten",
         "recovery",
         "catch_up",
         "subscriber",

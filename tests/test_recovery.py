@@ -107,7 +107,7 @@ def page(
 
 def caught_up(view: HistoryView, want: Cursor) -> tuple[list[int], dict[str, Any], dict[str, Any]]:
     """The ids of the messages that are due, the gaps and the status."""
-    catch_up = CatchUp()
+    catch_up = CatchUp(Identity("c"))
     catch_up.add(want, view)
     piece = catch_up.take(lambda name, position: view, lambda message: True, 1 << 20, None)
     assert piece.done
@@ -275,7 +275,7 @@ def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> 
         "/a": page(3, 4, global_id=lambda n: 3 * n),
         "/b": page(1, 5, global_id=lambda n: 2 * n + 1),
     }
-    catch_up = CatchUp()
+    catch_up = CatchUp(Identity("c"))
     catch_up.add(Cursor("/a", "/a", 1), views["/a"])
     catch_up.add(Cursor("/b", "/b", after=3), views["/b"])
     piece = catch_up.take(lambda name, _: views[name], lambda message: True, 1 << 20, "epoch")
@@ -286,7 +286,7 @@ def test_a_batch_has_gaps_first_then_messages_by_global_id_then_the_status() -> 
 
 
 def test_the_epoch_is_said_by_itself_where_it_has_to_be() -> None:
-    catch_up = CatchUp()
+    catch_up = CatchUp(Identity("c"))
     assert catch_up.take(lambda *_: None, lambda _: True, 1, "epoch").batch == []
     catch_up.say_epoch = True
     [status] = catch_up.take(lambda *_: None, lambda _: True, 1, "epoch").batch

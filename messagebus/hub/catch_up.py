@@ -13,7 +13,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from ..message import Message, gap_message, status_message
-from .recovery import NOTHING, Cursor, HistoryView, Start, start
+from .forgotten import Reader
+from .recovery import NOTHING, Cursor, HistoryView, Start, is_none_of, start
 
 Holding = Callable[[str, int], HistoryView | None]
 """Channel and position -> what has the messages after it; ``None`` where that has to be read from the store."""
@@ -50,7 +51,8 @@ class Piece(NamedTuple):
 class CatchUp:
     """See the module. Not safe from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._places: dict[str, _Place] = {}
         self._gaps: dict[str, tuple[int | None, int]] = {}
         self._begins = True
@@ -63,7 +65,7 @@ class CatchUp:
 
     def add(self, want: Cursor, view: HistoryView) -> None:
         """Begin on a channel, or anew on one, where ``view`` says."""
-        begin = start(view, want)
+        begin = start(view, want, self._reader)
         self._places[want.name] = _Place(want.channel, want.name, begin)
         self._gaps.pop(want.channel, None)
         if begin.gap is not None:
@@ -130,8 +132,11 @@ class CatchUp:
     def _look(self, place: _Place, holding: Holding) -> tuple[HistoryView | None, int]:
         """What has the next messages at a place, and where in it they begin."""
         while (view := holding(place.name, place.position)) is not None:
-            if view.floor > place.position:  # they are gone
-                self._gaps[place.channel] = (place.position, view.floor + 1)
+            if view.floor > place.position:  # what is between them is gone
+                if is_none_of(view, place.position, self._reader):
+                    place.withheld = True
+                else:
+                    self._gaps[place.channel] = (place.position, view.floor + 1)
                 place.position = view.floor
             index = view.index_after(place.position)
             if index < view.end or view.ends:

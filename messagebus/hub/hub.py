@@ -11,6 +11,8 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 from ..errors import FEED_LOST, REPLACED, SHUTDOWN, Close
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
@@ -83,7 +85,7 @@ class Hub:
         """What a poll that is answered at once is due, or the first piece of it; ``None`` where that was forgotten
         since it was read: read again."""
         views: dict[str, HistoryView] = {}
-        catch_up = CatchUp()
+        catch_up = CatchUp(identity)
         catch_up.say_epoch = say_epoch
         for want in wants:
             view = self._view_with(want, readings.get(want.name))
@@ -105,8 +107,12 @@ class Hub:
             return self.windows.covering(want)
         window = self.windows.find(want.name)
         state = window.state if window is not None else None
-        view = merged(state, page) if state is not None else None
-        return view if view is not None and covers(view, want) else page
+        if state is None:
+            return page
+        view = merged(state, page)
+        if view is not None and covers(view, want):
+            return view
+        return msgspec.structs.replace(page, forgotten=state.forgotten)
 
     # --- subscribers ---
 
@@ -157,7 +163,7 @@ class Hub:
             if view is None:
                 return False
             found.append((want, view))
-        catch_up = subscriber.catch_up or CatchUp()
+        catch_up = subscriber.catch_up or CatchUp(subscriber.identity)
         for want, view in found:
             self.membership.leave(subscriber, want.name)
             catch_up.add(want, view)

@@ -17,6 +17,7 @@ import msgspec
 from ..message import Message
 from ..stores import BacklogPage, BacklogQuery
 from ..wire import NEW_ONLY
+from .forgotten import Forgotten, Reader, forget
 
 NOTHING = 1 << 62
 """A global id that there will never be."""
@@ -67,6 +68,8 @@ class HistoryView(msgspec.Struct, frozen=True, gc=False):
     """Messages from this id on are certainly kept until then, unless newer ones have pushed them out."""
     read_at: float = 0.0
     """When the newest message came, or the page was read."""
+    forgotten: Forgotten | None = None
+    """What is known of messages that were there, and are no longer."""
     kept: bool = False
     """A page that was read a while ago: the channel has gone on since."""
 
@@ -138,8 +141,9 @@ def covers(view: HistoryView, want: Cursor) -> bool:
     return (view.whole or view.floor <= begin) and (begin < view.through or view.ends)
 
 
-def start(view: HistoryView, want: Cursor) -> Start:
-    """Where ``want`` begins. Works for any view; what it lacks, where :func:`covers` says no, is taken for gone."""
+def start(view: HistoryView, want: Cursor, reader: Reader) -> Start:
+    """Where ``want`` begins. Works for any view; what it lacks, where :func:`covers` says no, is taken for gone, unless
+    it is known that it was not for the reader."""
     last_id, position, floor = view.last_id, want.position, view.floor
     if want.stale or (want.strict and position > last_id):
         return Start(floor, (None, floor + 1), True)
@@ -149,11 +153,19 @@ def start(view: HistoryView, want: Cursor) -> Start:
         by_global_id = _position_at(view, want.after) if want.after is not None else 0
         if floor <= position or (want.after is not None and view.after <= want.after):
             return Start(max(position, by_global_id))
+        if is_none_of(view, position, reader):
+            return Start(max(floor, by_global_id), tell=True)
         return Start(max(floor, by_global_id), (position, floor + 1))
     if want.after is not None:
         gap = (None, floor + 1) if view.after > want.after else None
         return Start(_position_at(view, want.after), gap, True)
     return Start(max(last_id - _lookback(position), floor), tell=position == NEW_ONLY)
+
+
+def is_none_of(view: HistoryView, position: int, reader: Reader) -> bool:
+    """Whether nothing of what is gone between a position and the view was for a reader."""
+    forgotten = view.forgotten
+    return forgotten is not None and view.floor <= forgotten.through and not forgotten.had_any_for(reader, position)
 
 
 def query_for(want: Cursor) -> BacklogQuery:
@@ -201,7 +213,10 @@ def appended(view: HistoryView | None, messages: Sequence[Message], now: float, 
     log += messages
     # Where nothing came for longer than is certain, all that was there before may have expired meanwhile.
     sure_from = view.sure_from if view.until > now else first.message_id
-    return HistoryView(log, len(log), view.floor, last, last, view.after, view.first_id, now + MIN_AGE, sure_from, now)
+    until, forgotten = now + MIN_AGE, view.forgotten
+    return HistoryView(
+        log, len(log), view.floor, last, last, view.after, view.first_id, until, sure_from, now, forgotten
+    )
 
 
 def dispatched(page: HistoryView, global_id: int) -> HistoryView:
@@ -224,6 +239,7 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
     if page.through < view.floor or page.last_id < view.floor or page.floor > view.last_id:
         return None
     floor, log, after = view.floor, view.log[: view.end], min(view.after, page.after)
+    forgotten = view.forgotten
     if page.floor < floor:
         log = page.log[: page.index_after(floor)] + log
         floor = page.floor
@@ -233,6 +249,7 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
     if expired > floor:
         drop = bisect_right(log, expired, key=_by_message_id)
         after = log[drop - 1].global_id if drop else after
+        forgotten = forget(forgotten, floor, log[:drop])
         floor, log = expired, log[drop:]
     until, sure_from = page.until, floor + 1
     if view.last_id > page.last_id:
@@ -251,6 +268,7 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
         until,
         sure_from,
         view.read_at,
+        forgotten,
     )
 
 
@@ -265,6 +283,7 @@ def trimmed(view: HistoryView, drop: int) -> HistoryView:
         floor=last.message_id,
         after=last.global_id,
         sure_from=max(view.sure_from, last.message_id + 1),
+        forgotten=forget(view.forgotten, view.floor, view.log[:drop]),
     )
 
 

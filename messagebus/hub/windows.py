@@ -76,7 +76,8 @@ class Windows:
             if state is not None:
                 if want.position < 0 and want.after is None and page.through < state.floor:
                     continue  # of the last messages some would be missing
-                page = msgspec.structs.replace(page, last_id=max(page.last_id, state.last_id))
+                last_id = max(page.last_id, state.last_id)
+                page = msgspec.structs.replace(page, last_id=last_id, forgotten=state.forgotten)
             if covers(page, want):
                 return page
         return None

@@ -19,6 +19,9 @@ MessageBus.configure(
     group_ids_lookup=groups,
     site_id_lookup=lambda environ: environ.get("HTTP_X_SITE"),
 )
+MessageBus.register_client_message_filter(
+    "/filtered", lambda message: not isinstance(message.data, dict) or "hidden" not in message.data
+)
 app = Flask(__name__)
 app.register_blueprint(MessageBus.blueprint)
 
