@@ -227,7 +227,7 @@ class _Writer:
             # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
             threading.Event().wait()
         if written or lost:
-            logger.info(
+            logger.warning(
                 "the store is back; wrote %d messages after %.1f s%s",
                 written,
                 time.monotonic() - began,

@@ -101,11 +101,14 @@ class FeedThread(ABC):
         if self._down or self.closed:
             return
         self._down = True
-        logger.warning("no feed from %s, trying until it is back: %s", self._where, error)
+        # Time does not mend a refusal; somebody has to.
+        level = logging.ERROR if getattr(error, "reason", None) == "forbidden" else logging.WARNING
+        logger.log(level, "no feed from %s, trying until it is back: %s", self._where, error)
         self._gate.healthy(False)
 
     def _came_up(self) -> None:
         if self._down:
             self._down = False
-            logger.info("the feed from %s is back", self._where)
+            # Wherever its beginning can be read, so can its end.
+            logger.warning("the feed from %s is back", self._where)
             self._gate.healthy(True)

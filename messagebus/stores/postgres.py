@@ -289,6 +289,10 @@ class PostgresStore(Store):
         for (channel,) in self._read(_NOTIFY_CHANNEL):
             if channel is not None:
                 return str(channel)
+        try:
+            self._write(_NAME_EPOCH, secrets.token_hex(8))  # which says why there are none
+        except PublishRefused as error:
+            raise BackendUnavailable(str(error), "forbidden") from error
         raise BackendUnavailable(f"PostgreSQL at {self.where} has no bus yet")
 
     def listen(self, listener: Listener) -> PostgresFeed:

@@ -25,6 +25,7 @@ from .. import _compat
 from ..errors import BackendUnavailable, InvalidData, InvalidOption, PublishRefused
 from ..loop.poller import gevent_is_in_charge
 from ..urls import redact
+from .advice import for_postgres
 from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
 from .idle import MAX_IDLE, is_readable
 
@@ -190,14 +191,14 @@ def explain(error: psycopg.Error, where: str) -> BackendUnavailable | PublishRef
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return BackendUnavailable(said, "read-only")
     if state == errors.InsufficientPrivilege.sqlstate or state.startswith("28") or _NOT_LET_IN.search(text):
-        return PublishRefused(said, "forbidden")
+        return PublishRefused(for_postgres(said), "forbidden")
     if state in _BUSY or state.startswith("40") or _TOO_MANY.search(text):
         return BackendUnavailable(said, "busy")
     if state.startswith("53"):
         return BackendUnavailable(said, "full")
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and not state.startswith("54"):
         return BackendUnavailable(f"PostgreSQL at {where} does not answer: {text}")
-    return PublishRefused(said, "unsupported" if isinstance(error, NO_TABLES) else "error")
+    return PublishRefused(for_postgres(said), "unsupported" if isinstance(error, NO_TABLES) else "error")
 
 
 NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)

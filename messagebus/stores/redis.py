@@ -24,6 +24,7 @@ from redis.exceptions import NoScriptError
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
+from .advice import REDIS_COMMANDS, redis_rights
 from .base import (
     MAX_MESSAGES,
     REMEMBERED,
@@ -68,6 +69,7 @@ class _Script(NamedTuple):
 _PUBLISH = _Script.load("publish.lua")
 _BACKLOGS = _Script.load("backlogs.lua")
 _RENEW_EPOCH = _Script.load("renew_epoch.lua")
+_RIGHTS = _Script.load("rights.lua")
 
 
 class RedisStore(Store):
@@ -98,6 +100,7 @@ class RedisStore(Store):
         self._epoch_prefix = secrets.token_hex(8)
         self._epoch_numbers = count()
         self._feeds: list[RedisFeed] = []
+        self._findings: list[str] = []
 
     def _connected(self) -> Connections:
         with self._lock:
@@ -294,6 +297,36 @@ class RedisStore(Store):
         if now.decode() == new:
             logger.warning("Redis at %s has gone back, and is given another epoch", self.where)
         return StoreState(int(global_id), now.decode(errors="replace"))
+
+    def check_setup(self) -> None:
+        """Say in the log what this user may not do, and what is set so that messages will be lost. For the feed, when
+        it connects."""
+        channel = self._pubsub_channel.decode(errors="replace")
+        findings = []
+        try:
+            with self._errors():
+                refused = self._run(_RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, *REDIS_COMMANDS))
+            if refused:
+                commands = ", ".join(command.decode() for command in refused)
+                rights = redis_rights(channel)
+                findings.append(f"this user may not run {commands}; it needs: ACL SETUSER <user> {rights}")
+        except BackendUnavailable as error:
+            if error.reason != "forbidden":
+                return
+            findings.append(str(error))
+        try:
+            memory = self._client().info("memory")
+        except (redis.RedisError, OSError):
+            memory = {}  # it may not ask that, and need not
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            findings.append(
+                f"maxmemory-policy is {policy}, which deletes backlogs: CONFIG SET maxmemory-policy noeviction"
+            )
+        for finding in findings:
+            if finding not in self._findings:
+                logger.error("Redis at %s: %s", self.where, finding)
+        self._findings = findings
 
     def contradicts(self, traces: Sequence[Trace]) -> bool:
         """Whether something else is stored in the place of one of these messages. For the feed."""

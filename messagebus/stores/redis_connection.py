@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from ..errors import BackendUnavailable, InvalidOption, PublishRefused
 from ..options import Options
+from .advice import for_redis
 from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
 from .idle import MAX_IDLE, is_readable
 
@@ -139,32 +140,26 @@ _REFUSED = {
 }
 
 
-_NEEDED = "its user needs ~__mb_* &_message_bus_* +@read +@write +@pubsub +@scripting +@connection"
-"""In the words of ACL SETUSER."""
-
-
 def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
     """What an error of redis-py means: whether it is worth waiting for the end of it."""
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
-        return PublishRefused(f"Redis at {where} does not let this process in: {error}", "forbidden")
+        return PublishRefused(for_redis(f"Redis at {where} does not let this process in: {error}"), "forbidden")
     if isinstance(error, redis.BusyLoadingError) or "max number of clients" in str(error):
         return BackendUnavailable(f"Redis at {where} said: {error}", "busy")
     if isinstance(error, redis.DataError):
         return PublishRefused(f"Redis at {where} cannot be told that: {error}")
     if not isinstance(error, redis.ResponseError):
-        return BackendUnavailable(f"Redis at {where} does not answer: {error}")
+        return BackendUnavailable(for_redis(f"Redis at {where} does not answer: {error}"))
     # redis-py takes the word off the text where it knows it.
     text = f"{_TYPES.get(type(error), '')} {error}".strip()
     words = f"Redis at {where} said: {text}"
     for word in _WORDS.findall(text):
         if word in _UNAVAILABLE:
             return BackendUnavailable(words, _UNAVAILABLE[word])
-        if word == "NOPERM":
-            return PublishRefused(f"{words} ({_NEEDED})", "forbidden")
         if word in _REFUSED:
-            return PublishRefused(words, _REFUSED[word])
+            return PublishRefused(for_redis(words), _REFUSED[word])
     if "user executing the script" in text:  # the words of Redis 7 for NOPERM within a script
-        return PublishRefused(f"{words} ({_NEEDED})", "forbidden")
+        return PublishRefused(for_redis(words), "forbidden")
     return PublishRefused(words, "unsupported" if "unknown command" in text.lower() else "error")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import redis
@@ -32,12 +32,17 @@ QUIET = 5.0
 _NOTHING = object()
 
 
+class RedisSource(Source, Protocol):
+    def check_setup(self) -> None:
+        """Say in the log what is wrong with the server's settings and with this user's rights."""
+
+
 class RedisFeed(FeedThread):
     OUTAGES = (BackendUnavailable, redis.RedisError, OSError)
 
     def __init__(
         self,
-        source: Source,
+        source: RedisSource,
         listener: Listener,
         *,
         connect: Callable[[], Any],
@@ -48,6 +53,7 @@ class RedisFeed(FeedThread):
     ) -> None:
         super().__init__(source, listener, f"Redis at {where}")
         self._codec = codec
+        self._source = source
         self._connect = connect
         self._channel = channel
         self._timeout = timeout
@@ -69,6 +75,7 @@ class RedisFeed(FeedThread):
             connection.disconnect()  # only closes the descriptor: redis-py sees that another process opened it
 
     def _connected(self) -> Iterator[None]:
+        self._source.check_setup()
         self._sequencer.prepare()
         connection = self._connection = self._connect()
         try:

@@ -71,7 +71,7 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
     eventually(lambda: recorder.told("healthy") == [False, True])
     assert PASSWORD not in caplog.text
     feed_log = [record.levelname for record in caplog.records if "feed from" in record.message]
-    assert feed_log == ["WARNING", "INFO"]
+    assert feed_log == ["WARNING", "WARNING"]
     queue.close(1)
 
 

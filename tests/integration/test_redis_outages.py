@@ -56,7 +56,7 @@ def test_redis_killed_and_back_with_its_data_no_message_is_missed_and_the_queued
         eventually(lambda: recorder.told("healthy") == [False, True])
         assert [message.data for message in other.backlog("/a").messages] == list(range(26))
         feed_log = [record.levelname for record in caplog.records if "feed from" in record.message]
-        assert feed_log == ["WARNING", "INFO"]
+        assert feed_log == ["WARNING", "WARNING"]
         queue.close(1)
     finally:
         server.stop()

@@ -110,7 +110,7 @@ def test_the_rights_that_a_refusal_names_are_enough(mortal_redis: RedisServer, a
     user(admin, "on", ">pw")
     with pytest.raises(PublishRefused) as caught:
         bus.publish("/a", 1)
-    rights = str(caught.value).partition("its user needs ")[2].rstrip(")").split()
+    rights = str(caught.value).partition("ACL SETUSER <user> ")[2].split()
     assert len(rights) > 3
     user(admin, "on", ">pw", *rights)
     heard: list[object] = []

@@ -1,0 +1,73 @@
+"""What mends a refusal of a store: the parameter to change, the line to run. Words in, words out; knows no driver."""
+
+from __future__ import annotations
+
+import re
+
+REDIS_COMMANDS = (
+    *("evalsha", "script|load", "multi", "exec", "select", "ping", "subscribe", "publish", "scan", "del"),
+    *("get", "mget", "set", "exists", "expire", "pttl", "getbit", "setbit"),
+    *("zadd", "zcard", "zcount", "zrange", "zrevrange", "zrangebyscore", "zremrangebyscore"),
+)
+"""All that a process runs, the scripts' commands among them."""
+
+
+def redis_rights(pubsub_channel: str) -> str:
+    """The rules of an ``ACL SETUSER`` that suffice."""
+    return f"~__mb_* &{pubsub_channel} {' '.join('+' + command for command in REDIS_COMMANDS)}"
+
+
+_REDIS = (
+    (
+        re.compile(r"(?i)certificate verify failed.*(hostname|ip address) mismatch"),
+        "the certificate is for another host name; use that in the URL, or add ssl_check_hostname=false to it",
+    ),
+    (
+        re.compile(r"(?i)certificate verify failed"),
+        "the certificate is signed by nobody known here; add ssl_ca_certs=/path/to/ca.pem to the URL (or "
+        "ssl_cert_reqs=none, which trusts whoever answers)",
+    ),
+    (re.compile(r"(?i)wrong.version.number|record layer failure"), "is TLS spoken on that port? Without it: redis://"),
+    (
+        re.compile(r"(?i)NOPERM|no permissions|executing the script can't"),
+        f"a user needs at least: ACL SETUSER <user> {redis_rights('_message_bus_*')}",
+    ),
+    (re.compile(r"(?i)WRONGPASS|NOAUTH|invalid (username|password)"), "is the user or the password in the URL right?"),
+)
+_POSTGRES = (
+    (
+        re.compile(r"permission denied for schema (\S+)"),
+        r"the schema's owner may run: GRANT USAGE, CREATE ON SCHEMA \1 TO <role>; or choose another schema, with "
+        r"?options=-csearch_path%3D<schema> in the URL",
+    ),
+    (
+        re.compile(r"no schema has been selected to create in"),
+        "the first schema of the search path must exist: CREATE SCHEMA <schema>, or choose another with "
+        "?options=-csearch_path%3D<schema> in the URL",
+    ),
+    (
+        re.compile(r"permission denied for (?:table|relation) (\S+)"),
+        r"the tables' owner may run: GRANT SELECT, INSERT, UPDATE, DELETE ON \1 TO <role>; and for every other table "
+        r"whose name begins with messagebus_",
+    ),
+    (re.compile(r"permission denied for database (\S+)"), r"its owner may run: GRANT CONNECT ON DATABASE \1 TO <role>"),
+    (re.compile(r"must be owner of"), "the tables are another role's, which has to start this version once"),
+)
+
+
+def for_redis(words: str) -> str:
+    """What Redis or the way to it said, and what mends it where that is known."""
+    return _with_advice(words, _REDIS)
+
+
+def for_postgres(words: str) -> str:
+    """The same of PostgreSQL."""
+    return _with_advice(words, _POSTGRES)
+
+
+def _with_advice(words: str, table: tuple[tuple[re.Pattern[str], str], ...]) -> str:
+    for pattern, advice in table:
+        found = pattern.search(words)
+        if found:
+            return f"{words}; {found.expand(advice)}"
+    return words
