@@ -1,4 +1,4 @@
-"""The bus as programs use it: publish, subscribe, read. What it takes to begin and to end is in ``lifecycle``."""
+"""The public ``Bus`` API: publish, subscribe, read. Startup and shutdown are in ``lifecycle``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Bus(Lifecycle):
-    """A message bus. Safe to use from any thread, from any greenlet and, without a word, in forked children.
+    """A message bus. Safe to use from any thread, any greenlet and in forked children; no further call is needed.
 
     It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects when it is first used, and listens
-    from when somebody wants to hear something. Keyword arguments are :class:`messagebus.Options`; what is not given
-    comes from the environment, see there.
+    from the first subscription, request or page. The keyword arguments are :class:`messagebus.Options`; what is not
+    given comes from the app's config, the environment or the defaults.
     """
 
     def __init__(self, **options: Unpack[OptionValues]) -> None:
@@ -42,7 +42,7 @@ class Bus(Lifecycle):
 
     @property
     def blueprint(self) -> Blueprint:
-        """What makes a Flask app serve the bus: ``app.register_blueprint(MessageBus.blueprint)``."""
+        """The blueprint that makes a Flask app serve the bus: ``app.register_blueprint(MessageBus.blueprint)``."""
         if self._blueprint is None:
             from .integrations.flask.blueprint import make_blueprint
 
@@ -64,40 +64,42 @@ class Bus(Lifecycle):
         ``site_id``, ``max_backlog_size`` and ``max_backlog_age`` (what is kept of the channel), ``queue_in_memory``,
         ``idempotency_key``.
 
-        While the store is gone the message is kept in memory, up to ``publish_queue_size`` of them, and ``None`` is
-        returned: it has no id yet; it is written when the store is back. An answer that is lost on the way never makes
-        two messages of one: the store knows a publish that it has seen within the last 10 minutes.
+        While the store is unreachable the message is kept in memory, up to ``publish_queue_size`` of them, and written
+        when the store is back. ``None`` is returned, because the message has no id yet. A lost answer never stores a
+        message twice: the store remembers each publish for 10 minutes.
 
         Raises:
-            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: What was given cannot be
-                published; nothing has changed.
-            PublishRefused: The store refuses it, and will until somebody changes that; nothing has changed.
+            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: The arguments cannot be published;
+                nothing has changed.
+            PublishRefused: The store refuses the message for good; nothing has changed.
             BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
-            PublishQueueFull: The store is gone, and too many messages wait for it already.
+            PublishQueueFull: The store is unreachable, and too many messages wait for it already.
         """
         ids = self.publish_ids(channel, data, **options)
         return None if ids is None else ids.message_id
 
     def publish_ids(self, channel: str, data: Any, **options: Unpack[PublishOptions]) -> Ids | None:
-        """As :meth:`publish`, but returns the global id as well."""
+        """Like :meth:`publish`, but also returns the global id."""
         return self._publish(((channel, data),), options)[0]
 
     def publish_many(self, messages: Iterable[tuple[str, Any]], **options: Unpack[PublishOptions]) -> list[int | None]:
-        """Publish many messages, pairs of channel and data, in their order and with one round trip to the store (one
-        for each thousand, if there are more). Returns their ids on their channels.
+        """Publish many messages, pairs of channel and data, in their order, with one round trip to the store for each
+        thousand. Returns their ids on their channels.
 
-        The keyword arguments are those of :meth:`publish`, and hold for all of the messages; an ``idempotency_key`` is
-        one for all of them. All are checked before the first is published. A thousand is one step, in which all or none
-        are stored; between the thousands other processes' messages may come. Where the store goes in the middle, the
-        first thousands are stored, and the others wait.
+        The keyword arguments are those of :meth:`publish`, and apply to all messages; an ``idempotency_key`` covers all
+        of them. All are checked before the first is published. Each thousand is stored as one step, all or none; other
+        processes' messages may come between two thousands. If the store fails part-way, the first thousands are stored,
+        and the others wait.
 
         Raises:
-            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: One of them cannot be published;
-                none has been.
+            InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: One of the messages cannot be
+                published; none was.
             TypeError: One of them is not a pair.
-            PublishRefused: The store refuses one of them; of more than a thousand the first thousands may be stored.
+            PublishRefused: The store refuses one of the messages; of more than a thousand, the first thousands may be
+                stored.
             BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
-            PublishQueueFull: The store is gone, and there is no room for all that are left; none of those is kept.
+            PublishQueueFull: The store is unreachable, and there is no room for all that are left; none of those is
+                kept.
         """
         return [None if ids is None else ids.message_id for ids in self._publish(messages, options)]
 
@@ -125,18 +127,18 @@ class Bus(Lifecycle):
         last_id: int = -1,
         site_id: str | None = None,
     ) -> Callback | Callable[[Callback], Callback]:
-        """Have ``callback`` called with every :class:`Message` of a channel, in order; also as a decorator.
+        """Call ``callback`` with every :class:`Message` of a channel, in order. Also a decorator.
 
-        It is called in a thread (under gevent: a greenlet) that all callbacks of the bus share, so it should not take
-        long. What it raises is logged, and told to ``on_error``. Returns the callback.
+        All callbacks of the bus share one thread (under gevent: one greenlet), so a callback should not take long. An
+        exception is logged, and passed to ``on_error``. Returns the callback.
 
-        ``channel``: ``None`` for all channels. ``last_id``: the message to continue after; -1: new ones only; ``-k``:
-        the last k-1 and new ones. ``site_id``: the site whose messages are meant; ``"*"`` for those of every site,
-        and of none. For all channels, and for every site, ``last_id`` is a global id.
+        ``channel``: ``None`` for all channels. ``last_id``: the id to continue after; -1: new messages only; ``-k``:
+        the last k-1 and new ones. ``site_id``: the site to subscribe to; ``"*"`` for every site, and messages without
+        one. For all channels, and for every site, ``last_id`` is a global id.
 
         Raises:
             InvalidChannel, InvalidSite: It is not the name of one.
-            BackendUnavailable: The store is gone, and with it the position to begin from.
+            BackendUnavailable: The store is unreachable, so the position to begin from is unknown.
         """
         if channel is not None:
             check_channel(channel)  # here already: a decorator without parentheses would go unnoticed
@@ -150,7 +152,7 @@ class Bus(Lifecycle):
     def blocking_subscribe(
         self, channel: str | None, callback: Callback, last_id: int = -1, site_id: str | None = None
     ) -> None:
-        """As :meth:`subscribe`, but calls in this thread, and returns when the callback is unsubscribed or the bus
+        """Like :meth:`subscribe`, but calls in this thread, and returns when the callback is unsubscribed or the bus is
         closed."""
         from .hub.callbacks import Worker
 
@@ -195,13 +197,14 @@ class Bus(Lifecycle):
     def authorize(self, pattern: str) -> Callable[[Hook], Hook]:
         """Decorator for a function that decides who may subscribe: ``@bus.authorize("/private/*")``.
 
-        ``pattern`` is a channel, or a prefix that ends in ``*``. The function is given the request (in a Flask app
-        the Flask request, in its context) and the channel, and returns whether it may. All functions whose pattern
-        fits have to agree. A refused channel is a 403 that names it, on an open WebSocket an error answer. What the
-        function raises is raised in the request; ``flask.abort`` works. It may block.
+        ``pattern`` is a channel, or a prefix that ends in ``*``. The function gets the request (in a Flask app the
+        Flask request, in its context) and the channel, and returns whether the client may subscribe. Every function
+        whose pattern matches has to agree. Our clients learn which channel was refused; others get a 403 that names it.
+        An exception propagates in the request, so ``flask.abort`` works. The function may block. It is called in the
+        request's thread, and for later subscriptions of a WebSocket in a thread of a pool.
 
         Raises:
-            InvalidChannel: The pattern is not one.
+            InvalidChannel: The pattern is malformed.
         """
 
         check_pattern(pattern)
@@ -215,30 +218,31 @@ class Bus(Lifecycle):
     def grant(
         self, channel: str, *, ttl: float = 3600.0, client_id: str | None = None, site_id: str | None = None
     ) -> str:
-        """A signed token that allows whoever has it to subscribe to a channel for ``ttl`` seconds from now.
+        """A signed token that allows its bearer to subscribe to a channel for ``ttl`` seconds from now.
 
-        For servers that cannot see the app's session: they need the same ``secret_key``, and ``protected_channels``.
-        ``channel`` may be a prefix that ends in ``*``. ``client_id``: only that client may use it. A subscription that
-        has begun does not end with its grant.
+        It is for servers that cannot see the app's session; they need the same ``secret_key``, and
+        ``protected_channels``. ``channel`` may be a prefix that ends in ``*``. ``client_id``: only that client may use
+        the token. A subscription does not end when its grant expires.
 
         Raises:
             InvalidOption: There is no ``secret_key``.
-            InvalidChannel: It is not a channel's name.
+            InvalidChannel: ``channel`` is not a channel's name.
         """
         from .hub.permissions import make_grant
 
         return make_grant(self.options.secret_key, channel, ttl, client_id, site_id)
 
     def register_client_message_filter(self, prefix: str, keep: Filter) -> None:
-        """Have ``keep`` decide which messages of the channels that begin with ``prefix`` clients get.
+        """Let ``keep`` decide which messages of the channels that begin with ``prefix`` clients get.
 
-        It is asked once for each message, in the loop that serves all connections: it must not block. A message that it
-        does not keep, or on which it fails, reaches no client; Python subscribers get it all the same."""
+        ``keep`` is called once for each message, in the loop that serves all connections: it must not block. If it
+        returns false, or raises, the message reaches no client; Python subscribers get it all the same. Register
+        filters before serving: each message's verdict is cached."""
         self._access.add_filter(prefix, keep)
 
     def off(self, *, disable_publish: bool = True) -> None:
-        """Switch the bus off: clients are sent away and refused with 503, and publishing does nothing and returns
-        ``None``, unless ``disable_publish`` is ``False``. Python subscribers hear what others publish."""
+        """Switch the bus off: disconnect clients, and answer 503. Publishing does nothing and returns ``None``, unless
+        ``disable_publish`` is ``False``. Python subscribers still get what other processes publish."""
         self._access.off, self._publish_off = True, disable_publish
         if self._node is not None:
             self._node.turn_away()
@@ -254,11 +258,11 @@ class Bus(Lifecycle):
     # --- reading ---
 
     def last_id(self, channel: str, site_id: str | None = None) -> int:
-        """The id of the newest message on a channel; 0 where there has been none."""
+        """The id of the newest message on a channel; 0 if there has been none."""
         return self.last_ids(channel, site_id=site_id)[channel]
 
     def last_ids(self, *channels: str, site_id: str | None = None) -> dict[str, int]:
-        """The ids of the newest messages on several channels, read as one."""
+        """The ids of the newest messages on several channels, read in one step."""
         names = [store_name(check_channel(channel), site_id) for channel in channels]
         return dict(zip(channels, self._publisher_now().store.last_ids(names), strict=True))
 
@@ -269,14 +273,14 @@ class Bus(Lifecycle):
     def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
 
-        With no ``site_id``: those of no site; with ``"*"``: those of every site, and of none."""
+        Without ``site_id``: messages without a site; with ``"*"``: those of every site, and those without one."""
         from .hub.callbacks import Scope
 
         scope = Scope(None, site_id)
         return [message for message in self._publisher_now().store.global_backlog(last_id) if scope.holds(message)]
 
     def newest_global_id(self) -> int:
-        """The number of the newest message over all channels and sites; 0 in an empty store."""
+        """The newest global id, over all channels and sites; 0 in an empty store."""
         return self._publisher_now().store.state().global_id
 
     def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
@@ -286,10 +290,10 @@ class Bus(Lifecycle):
         return messages[-1] if messages else None
 
     def seen(self) -> StoreState | None:
-        """How far this process has heard its store: what a page that is being made now may continue from.
+        """How far this process has received the store's messages: the position that a page rendered now continues from.
 
-        Costs no question to the store. ``None`` where the store's feed does not stand; it is waited for once, for a
-        second at most."""
+        Does not ask the store. ``None`` if the store's feed is not connected; the first call waits for it, for a second
+        at most."""
         from .stores import StoreState
 
         if self._closed:
@@ -300,15 +304,15 @@ class Bus(Lifecycle):
     # --- deleting ---
 
     def expire_all_backlogs(self) -> None:
-        """Delete all messages that the store keeps; ids go on, and clients that missed some are told so.
+        """Delete all messages in the store. Ids continue, and clients that missed messages get a gap.
 
         Processes with subscribers still hold their channels' newest messages in memory, up to ``window_size``."""
         self._publisher_now().store.expire_all_backlogs()
 
     def reset(self) -> None:
-        """Delete all messages and numbers in the store. For tests, and for those who mean it."""
+        """Delete all messages and ids in the store. Clients start from nothing. Mostly for tests."""
         self._publisher_now().store.reset()
 
 
 MessageBus = Bus()
-"""The process's ready-made bus."""
+"""A ready-made bus for the process."""

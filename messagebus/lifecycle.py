@@ -1,4 +1,4 @@
-"""How a bus begins, takes its settings, survives a fork and ends. Its machinery is made when it is first used."""
+"""Startup, settings, forks and shutdown of a bus. Its parts are made on first use."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from .publishing.publisher import Publisher
 
 STOP_SECONDS = 2.0
-"""For each step of closing: writing what waits, the call that a callback is in, the last byte to the clients."""
+"""Limit for each step of closing: writing queued messages, a running callback, the last byte to the clients."""
 
 _buses: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
 
 
 class Lifecycle:
-    """What a bus is beneath what it does. Safe from any thread and greenlet."""
+    """Base of ``Bus``: settings, start, stop. Safe from any thread and greenlet."""
 
     def __init__(self, **options: Unpack[OptionValues]) -> None:
         """
@@ -43,7 +43,7 @@ class Lifecycle:
         self._given: dict[str, Any] = settings.from_values(options)
         self._from_app: dict[str, Any] = {}
         self.serves_unequal_apps = False
-        """Whether apps with different settings have registered it: it has taken those of the last one."""
+        """Whether apps with different settings have registered the bus; the last app's are in force."""
         self._options: Options | None = None
         self._publisher: Publisher | None = None
         self._node: Node | None = None
@@ -59,8 +59,8 @@ class Lifecycle:
     # --- settings ---
 
     def configure(self, **options: Unpack[OptionValues]) -> None:
-        """Change settings; those given before stay. A bus in use is closed, and begins anew with the new ones; on
-        ``memory://`` it begins empty.
+        """Change settings; settings given before stay. A bus in use is closed, and starts again with the new settings;
+        on ``memory://`` it starts empty.
 
         Raises:
             InvalidOption: A setting is unknown or out of range; nothing has changed then.
@@ -71,8 +71,8 @@ class Lifecycle:
         self._given, self._options, self._closed = given, merged, False
 
     def configure_app(self, config: Mapping[str, Any], dumps: Dumps | None = None) -> None:
-        """Take the settings of a Flask app, ``MESSAGEBUS_…``; done when the blueprint is registered. They stand
-        behind those of :meth:`configure`. ``dumps``: the app's way to make JSON of what it publishes.
+        """Take the settings of a Flask app, ``MESSAGEBUS_…``. The blueprint calls this when it is registered. They have
+        lower precedence than :meth:`configure`. ``dumps``: how the app encodes what it publishes as JSON.
 
         Raises:
             InvalidOption: A setting is unknown or out of range.
@@ -100,8 +100,8 @@ class Lifecycle:
 
     @property
     def own_url(self) -> str | None:
-        """The store that the program gave this bus by itself, in ``Bus(...)``, ``configure`` or a Flask app's config,
-        whatever is in force."""
+        """The store that the program set for this bus, in ``Bus(...)``, ``configure`` or a Flask app's config, even if
+        another one is in force."""
         url: str | None = self._given.get("url") or self._from_app.get("url")
         return url
 
@@ -118,22 +118,21 @@ class Lifecycle:
     # --- life ---
 
     def start(self) -> None:
-        """Connect and begin to listen now, rather than with the first use; for servers that have yet to open their
-        door.
+        """Connect and listen now, rather than on first use; for servers, before they accept connections.
 
-        Does not wait for the store longer than a second: where it is gone, the bus finds it when it is back."""
+        Waits for the store for a second at most. If it is unreachable, the bus connects when it is back."""
         node = self._running_node()
         node.has_started()
 
     @property
     def healthy(self) -> bool:
-        """Whether the process hears its store. ``True`` where it has not begun to listen; it does with the first
-        request for the bus, the first page or the first subscription, not by publishing."""
+        """Whether the process is connected to the store's feed. ``True`` if it does not listen yet: it starts to listen
+        with the first request to the bus, the first page or the first subscription, not with a publish."""
         return self._node is None or self._node.is_healthy
 
     def close(self) -> None:
-        """End it: queued messages are written, clients sent away (they come back where they find a server), threads
-        ended.
+        """Close the bus: write queued messages, disconnect clients (they reconnect where they find a server), and end
+        all threads.
 
         Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is
         configured."""
@@ -142,19 +141,19 @@ class Lifecycle:
         self._callbacks = None
 
     def destroy(self) -> None:
-        """The same as :meth:`close`, by the name that it has in Ruby. The store keeps its messages."""
+        """The same as :meth:`close`, under its name in Ruby. The store keeps its messages."""
         self.close()
 
     def end_subscribers(self, timeout: float = 5.0) -> None:
-        """Send all clients away in order and take no new ones; for servers that shut down."""
+        """Close all clients' connections cleanly and accept no new ones; for servers that shut down."""
         if self._node is not None:
             self._node.end_subscribers(timeout)
 
     def _publisher_now(self) -> Publisher:
-        """What publishes and reads, which begins with its first use.
+        """The publisher, made on first use.
 
-        Nothing else begins with it: the feed of a process that only publishes would hear, decode and drop every
-        message of the bus, its own first of all, and take the time for it from the publishing."""
+        A publisher alone starts no feed. In a process that only publishes, a feed would receive, decode and drop every
+        message of the bus, and compete with the publisher."""
         publisher = self._publisher
         if publisher is None:
             from .publishing.publisher import Publisher
@@ -167,12 +166,12 @@ class Lifecycle:
                 if publisher is None:
                     publisher = self._publisher = Publisher(options, self._dumps)
         if self._node is None and self._callbacks:
-            # They were there before a change of settings or a fork, and go on with whatever use comes first.
+            # Callbacks that existed before a change of settings or a fork resume with the first use of any kind.
             self._running_node()
         return publisher
 
     def _running_node(self) -> Node:
-        """What listens, which begins with its first use."""
+        """The listening side, made on first use."""
         node = self._node
         if node is not None:
             return node
@@ -243,7 +242,7 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    # What still waits for the store gets its last chance; threads and sockets end with the process anyway.
+    # Queued messages get a last chance; threads and sockets end with the process anyway.
     for bus in list(_buses):
         if bus._publisher is not None:
             with contextlib.suppress(Exception):
