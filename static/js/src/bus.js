@@ -18,25 +18,30 @@ export function createMessageBus({ environment: given, ...settings } = {}) {
     return !!all[0];
   }
 
-  const bus = {
-    createMessageBus,
+  const bus = {};
+  defineSettings(bus, (name) => client && ["grants", "headers"].includes(name) && client.retry());
+  let client;
+  const bytes = environment.get("crypto").getRandomValues(new Uint8Array(16));
+  bus.clientId = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
+  client = makeClient(bus, environment, emit);
+  const { channels, delivery, stop, retry, resume, publish } = client;
+  const getter = (get) => ({ get, enumerable: true });
+  Object.defineProperties(bus, { state: getter(() => client.state), transport: getter(() => client.transport) });
+  Object.assign(bus, {
+    createMessageBus, stop, retry, resume, publish,
     version: VERSION,
-    get state() { return client.state; },
-    get transport() { return client.transport; },
 
     start(options) {
       configure(bus, options);
       client.start();
     },
-    stop: () => client.stop(),
-    retry: () => client.retry(),
-    pause() { client.delivery.paused = true; },
-    resume: () => client.resume(),
-    status: () => (client.delivery.paused ? "paused" : client.running ? "started" : "stopped"),
+    pause() {
+      delivery.paused = true;
+    },
+    status: () => (delivery.paused ? "paused" : client.running ? "started" : "stopped"),
 
-    subscribe: (channel, fn, options) => client.channels.add(channel, fn, options),
-    unsubscribe: (channel, fn) => client.channels.removeMatching(channel, fn),
-    publish: (channel, data, options) => client.publish(channel, data, options),
+    subscribe: channels.add,
+    unsubscribe: channels.removeMatching,
 
     on(event, fn) {
       if (!listeners[event]?.concat || typeof fn !== "function")
@@ -49,18 +54,12 @@ export function createMessageBus({ environment: given, ...settings } = {}) {
     },
 
     continueFrom(positions, epoch) {
-      Object.assign(client.channels.pagePositions, positions);
-      if (epoch) client.channels.epoch = epoch;
+      Object.assign(channels.pagePositions, positions);
+      if (epoch) channels.epoch = epoch;
     },
 
     diagnostics: () => ({ version: VERSION, status: bus.status(), clientId: bus.clientId, ...client.diagnostics() }),
-  };
-
-  defineSettings(bus, (name) => client && ["grants", "headers"].includes(name) && client.retry());
-  let client;
-  const bytes = environment.get("crypto").getRandomValues(new Uint8Array(16));
-  bus.clientId = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
-  client = makeClient(bus, environment, emit);
+  });
   configure(bus, settings);
   return bus;
 }

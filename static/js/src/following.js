@@ -4,7 +4,7 @@ import { areAsked, credentials } from "./credentials.js";
 import { positionsOf } from "./channels.js";
 
 const AGAIN = 30000; // ms until a channel is asked for again, where time mends it and the server does not say when
-const TIMES = ["unavailable", "internal", "timeout"]; // codes of whole commands that time mends
+const TIMES = ["unavailable", "internal", "timeout", "credentials"]; // codes of whole commands that time mends
 
 export function makeFollowing(client) {
   const { channels, environment, settings, emit } = client;
@@ -32,33 +32,34 @@ export function makeFollowing(client) {
     follow(link, added.filter(({ channel }) => !link.asked.has(channel)), moved);
   }
 
-  function leave(link, names) {
+  async function leave(link, names) {
     if (!names[0]) return;
     for (const channel of names) link.asked.set(channel, null);
     // Only when it is answered is it certain that nothing more of the old comes, and they may be followed again.
-    link.call({ unsubscribe: names }).finally(() => {
-      for (const channel of names) link.asked.delete(channel);
-      changed();
-    }).catch(() => {});
+    await link.call({ unsubscribe: names }).catch(() => {});
+    for (const channel of names) link.asked.delete(channel);
+    changed();
   }
 
-  function follow(link, added, moved) {
+  async function follow(link, added, moved) {
     const restarts = moved.map((entry) => ({ entry, channel: entry.channel, position: channels.restart(entry) }));
     const all = [...added.map((entry) => ({ entry, channel: entry.channel, position: entry.position })), ...restarts];
     if (!all[0]) return;
     for (const one of all) link.asked.set(one.channel, one);
-    const failed = ({ code, message }) => {
-      const refusal = { code: code || "credentials", message, retry: !code || TIMES.includes(code) };
-      if (code !== "disconnected") channels.acceptRefusals(Object.fromEntries(all.map(({ channel }) => [channel, refusal])), link.asked);
-    };
-    credentials(settings, ({ grants }) => link.isCurrent() && link.call({ subscribe: positionsOf(all), grants: grants[0] && grants }).then((ok) => {
-      channels.acceptRefusals(ok.refused, link.asked);
-      const still = all.filter((one) => link.asked.get(one.channel) === one && channels.isFollowed(one.entry));
-      for (const one of still) {
+    try {
+      const { grants } = await credentials(settings);
+      if (!link.isCurrent()) return;
+      const { refused: refusals } = await link.call({ subscribe: positionsOf(all), grants: grants[0] && grants });
+      channels.acceptRefusals(refusals, link.asked);
+      for (const one of all) {
+        if (link.asked.get(one.channel) !== one || !channels.isFollowed(one.entry)) continue;
         if (restarts.includes(one)) channels.activate(one.entry, one.position);
         channels.joined(one);
       }
-    }).catch(failed), failed);
+    } catch ({ code = "credentials", message }) {
+      const refusal = { code, message, retry: TIMES.includes(code) };
+      if (link.isCurrent()) channels.acceptRefusals(Object.fromEntries(all.map(({ channel }) => [channel, refusal])), link.asked);
+    }
   }
 
   // ---- refusals ----

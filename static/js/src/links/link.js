@@ -32,6 +32,7 @@ export function makeLink(client, name, role, asked) {
 
   const link = {
     name, role, asked,
+    since: now(),
     batches: 0,
     /** When the first batch came; undefined before. */
     openedAt: undefined,
@@ -45,14 +46,20 @@ export function makeLink(client, name, role, asked) {
     get isProbe() { return link.role === "probe"; },
     isCurrent: () => !isEnded,
 
-    open() {
+    async open() {
       link.sawBytes();
       link.deadline(role === "trial" ? ANSWER_TIMEOUT : plan.patience);
-      credentials(settings, ({ headers, grants: own }) => {
+      try {
+        const { headers, grants: own } = await credentials(settings);
         if (isEnded) return;
         link.since = now();
-        OPEN[name](link, client, { headers, parameters: (entries, grants = own) => parameters(entries, channels.epoch, grants) });
-      }, failed);
+        await OPEN[name](link, client, {
+          headers,
+          parameters: (entries, grants = own) => parameters(entries, channels.epoch, grants),
+        });
+      } catch (error) {
+        failed(error);
+      }
     },
 
     /** Ends it without a word to the plan. */
