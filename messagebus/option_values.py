@@ -37,6 +37,7 @@ class OptionValues(TypedDict, total=False):
     max_request_body: int
     max_frame_size: int
     max_commands: int
+    command_threads: int
     allowed_origins: Sequence[str | re.Pattern[str]]
     protected_channels: Sequence[str]
     secret_key: str | None

@@ -96,6 +96,9 @@ class Options:
     max_commands: int = _option(Number(1), 50)
     """WebSocket commands, and other frames, per second of one client, on average; more close the connection with
     1008."""
+    command_threads: int = _option(Number(1, 1000), 32)
+    """Threads in which WebSocket commands wait, for ``authorize`` hooks and for the store; each client has one command
+    in them at a time. More where hooks are slow. Under gevent greenlets do it, without a limit."""
     allowed_origins: tuple[str | re.Pattern[str], ...] = _option(Origins(), ())
     """Other origins whose pages may connect: ``https://example.com``, ``https://*.example.com`` for its subdomains, a
     compiled regular expression that fits the whole origin, or ``*`` for all. The server's own is always allowed."""

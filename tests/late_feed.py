@@ -77,6 +77,7 @@ class LateFeed(Listener):
     def __init__(self, kept: int, window: int) -> None:
         self.node = Node(Publisher(Options(window_size=window)), Callbacks(), Access())
         self.node.reactor.spawn = self._at_once  # type: ignore[method-assign]
+        self.node.command_jobs.start = self._at_once  # type: ignore[method-assign]
         self.kept = kept
         self.global_ids: list[int] = []
         """Of the messages on the channel."""

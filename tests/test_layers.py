@@ -43,7 +43,7 @@ LAYERS = [
 # Within a layer the same holds for its modules. Of those that are not listed it is only asked that none of them
 # imports, by whatever way, itself.
 ROOMS = {
-    "loop": ["poller", "outboxes", "reactor", "outbound"],
+    "loop": ["poller", "jobs", "outboxes", "reactor", "outbound"],
     "hub": [
         "forgotten",
         "recovery",
@@ -63,6 +63,22 @@ ROOMS = {
         "joining",
         "callbacks",
         "node",
+    ],
+    "http": [
+        "channels",
+        "refusals",
+        "origins",
+        "parsing",
+        "authorization",
+        "context",
+        "hijack",
+        "frame_reader",
+        "commands",
+        "websocket_session",
+        "held_response",
+        "static_files",
+        "routes",
+        "servable",
     ],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

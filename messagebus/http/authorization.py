@@ -16,7 +16,7 @@ from ..hub.node import Node
 from ..hub.permissions import read_grants
 from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest
 from ..options import Environ
-from .channels import Refusals
+from .channels import ChannelRefused, Refusals
 from .refusals import RETRY_SECONDS
 
 HookContext = Callable[[Environ], AbstractContextManager[Request]]
@@ -97,5 +97,14 @@ class Handshake(NamedTuple):
         """As the function of that name; the grants of the handshake count as well."""
         params = subscribe.params
         subscribe = subscribe._replace(params=params._replace(grants=(*params.grants, *self.grants)))
-        with self.context(self.environ) as request:
-            return authorize(node, request, subscribe)
+        try:
+            with self.context(self.environ) as request:
+                return authorize(node, request, subscribe)
+        except ChannelRefused:
+            raise
+        except Exception as error:  # of the app's own functions around the hooks
+            if not params.takes_refusals:
+                raise
+            return subscribe._replace(
+                params=params.refuse({channel: _failed(node, channel, error) for channel in params.positions})
+            )

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from werkzeug.exceptions import HTTPException
+
 from ..errors import BackendUnavailable, InvalidData
 from ..hub.joining import Join
 from ..hub.node import Node
@@ -42,6 +44,8 @@ class CommandError(Exception):
             return error
         if isinstance(error, ChannelRefused):
             return CommandError(error.refusal.code, str(error))
+        if isinstance(error, HTTPException) and error.code is not None and error.code < 500:  # abort() of a hook
+            return CommandError("forbidden", error.description or error.name)
         for kind in type(error).__mro__:
             if kind in _CODES:
                 return CommandError(_CODES[kind], str(error))

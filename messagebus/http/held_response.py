@@ -25,6 +25,9 @@ from .websocket_session import WebSocketSubscriber
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
 
+LAST_ANSWER_SECONDS = 10.0
+"""How long a client may take to read an answer behind which its connection ends."""
+
 
 class HeldResponse(NamedTuple):
     """A response that is going to be held, and everything that was read for it."""
@@ -44,10 +47,10 @@ class HeldResponse(NamedTuple):
         """As a WSGI application would: what the server shall send by itself."""
         # Before the socket is taken: from then on nobody could answer for an error.
         head = b"" if hijack.upgraded(environ) else _head(status, headers)
-        sock = hijack.take(environ)
-        if sock is None:
+        taken = hijack.take(environ)
+        if taken is None:
             return self._block(start_response, status, headers)
-        self.node.reactor.call_soon(self._adopt, sock, head, bytes(environ.pop(hijack.EARLY_BYTES, b"")))
+        self.node.reactor.call_soon(self._adopt, taken.sock, head, taken.early)
         return _hung_up(start_response)
 
     def _adopt(self, sock: RawSocket, head: bytes, early: bytes) -> None:
@@ -89,15 +92,47 @@ def _whole(
 
 def refuse_upgraded(environ: Environ, start_response: StartResponse, close: Close) -> Iterable[bytes]:
     """Close a WebSocket that the server has opened before anybody could refuse it."""
-    sock = hijack.take(environ)
-    if sock is not None:
-        sock.setblocking(False)
+    taken = hijack.take(environ)
+    if taken is not None:
+        taken.sock.setblocking(False)
         try:
-            sock.send(WEBSOCKET.end(close))
+            taken.sock.send(WEBSOCKET.end(close))
         except OSError:
             pass  # it has gone by itself
-        sock.close()
+        taken.sock.close()
     return _hung_up(start_response)
+
+
+def respond_and_close(
+    node: Node, environ: Environ, start_response: StartResponse, status: str, headers: Headers, body: bytes
+) -> Iterable[bytes]:
+    """Answer on a taken socket, which is closed behind the answer."""
+    data = _head(status, headers) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    taken = hijack.take(environ)
+    if taken is not None:
+        node.reactor.call_soon(_LastAnswer, node, taken.sock, data)
+    return _hung_up(start_response)
+
+
+class _LastAnswer:
+    """Sends its bytes, and closes the connection."""
+
+    def __init__(self, node: Node, sock: RawSocket, data: bytes) -> None:
+        self._outlet = SocketWriter(sock, node.reactor, self, len(data), node.hub.outboxes, True)
+        node.reactor.set_deadline(self._outlet, LAST_ANSWER_SECONDS)
+        self._outlet.put(data)
+        self._outlet.finish()
+
+    def on_deadline(self) -> None:
+        self._outlet.abort()
+
+    def on_data(self, data: bytes) -> None: ...
+
+    def on_slow(self) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+    def on_closed(self) -> None: ...
 
 
 def _hung_up(start_response: StartResponse) -> Iterable[bytes]:

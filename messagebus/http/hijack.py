@@ -25,7 +25,8 @@ from __future__ import annotations
 import os
 from _socket import socket as RawSocket
 from _socket import socketpair
-from typing import Any
+from io import BufferedReader
+from typing import Any, NamedTuple
 
 from ..options import Environ
 
@@ -34,6 +35,14 @@ HAND_OVER = "messagebus.hand_over"
 EARLY_BYTES = "messagebus.early_bytes"
 """In the environ of such a server, where a request asks for an upgrade: a bytearray, with what the client had sent
 behind the request once the socket is given away."""
+
+
+class Taken(NamedTuple):
+    """A connection that is no longer the server's."""
+
+    sock: RawSocket
+    early: bytes
+    """What the client had sent behind its request, and the server had read already."""
 
 
 def limits_writes(environ: Environ) -> bool:
@@ -47,13 +56,13 @@ def can_take(environ: Environ) -> bool:
     return HAND_OVER in environ or _descriptor(environ) is not None
 
 
-def take(environ: Environ) -> RawSocket | None:
+def take(environ: Environ) -> Taken | None:
     """The request's socket, now the caller's own to write to and close; ``None`` where :func:`can_take` says no.
 
     The request must have been read to its end. Whatever the server writes from now on is lost."""
     hand_over = environ.get(HAND_OVER)
     if hand_over is not None:
-        return RawSocket(fileno=hand_over())
+        return Taken(RawSocket(fileno=hand_over()), bytes(environ.pop(EARLY_BYTES, b"")))
     descriptor = _descriptor(environ)
     if descriptor is None:
         return None
@@ -62,12 +71,40 @@ def take(environ: Environ) -> RawSocket | None:
     other.close()
     os.dup2(dead.fileno(), descriptor, inheritable=False)
     dead.close()
-    return taken
+    return Taken(taken, _buffered(environ.get("wsgi.input")))
 
 
 def upgraded(environ: Environ) -> bool:
     """Whether the server has accepted the WebSocket by itself, before anybody could refuse it."""
     return environ.get("wsgi.websocket") is not None
+
+
+def mend_input(environ: Environ) -> bool:
+    """Give a request its body back, where gevent has put the bare connection in its place: pywsgi does so for whatever
+    has ``Connection: Upgrade``, which many proxies add to all requests. ``True``: done, and the server knows nothing of
+    it. It would take the next request for the rest of the body, so that the connection must not see another one."""
+    file = environ.get("wsgi.input")
+    if not isinstance(file, BufferedReader) or "werkzeug.socket" in environ:
+        return False
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    chunked = environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked"
+    if not chunked and not length:
+        return False
+    from gevent.pywsgi import Input
+
+    environ["wsgi.input"] = Input(file, None if chunked else length, chunked_input=chunked)
+    environ["wsgi.input_terminated"] = True
+    return True
+
+
+def _buffered(stream: Any) -> bytes:
+    """What a server has read beyond a request, after its descriptor has been replaced, so that there is no more to
+    come."""
+    unreader = getattr(getattr(stream, "reader", None), "unreader", None)
+    if unreader is not None:  # gunicorn's
+        return bytes(unreader.read())
+    file = getattr(stream, "rfile", stream)
+    return file.peek() if isinstance(file, BufferedReader) else b""
 
 
 def _descriptor(environ: Environ) -> int | None:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from ..hub.subscribe_request import SubscribeParams
@@ -52,9 +52,8 @@ def check_client_id(client_id: str) -> None:
 
 def read_poll(request: Request, options: Options) -> SubscribeParams:
     """A poll's body, a form or JSON."""
-    environ = request.environ
-    takes_refusals = "__refusals=t" in environ.get("QUERY_STRING", "").split("&")
-    kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    takes_refusals = has_flag(request, options, "__refusals")
+    kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _read_params(_json_pairs(_read_body(request, options)), options, takes_refusals)
     if kind in ("application/x-www-form-urlencoded", ""):
@@ -64,6 +63,14 @@ def read_poll(request: Request, options: Options) -> SubscribeParams:
         "unsupported_media_type",
         f"a poll is application/x-www-form-urlencoded or application/json, not {kind[:100]}",
         "Content-Type",
+    )
+
+
+def has_flag(request: Request, options: Options, name: str) -> bool:
+    """Whether a poll's query says ``name=t``. Nearly always there is none, or nothing else in it."""
+    query = request.environ.get("QUERY_STRING", "")
+    return query == f"{name}=t" or (
+        bool(query) and _query_pairs(query.encode("latin-1"), options, "query").get(name) == "t"
     )
 
 
@@ -202,8 +209,9 @@ def _read_body(request: Request, options: Options) -> bytes:
         body = request.stream.read(limit + 1)  # chunked: its length shows when it has been read
     except RequestEntityTooLarge:
         raise _too_large(limit) from None
-    except (OSError, ClientDisconnected):  # nobody will read the answer, but neither is it an error of ours
-        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "the body ended early", "body") from None
+    except Exception:  # the client has gone, or its chunks make no sense: every server has an error of its own for that
+        reason = "the body ended early, or its chunks cannot be read"
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", reason, "body", Connection="close") from None
     if len(body) > limit:
         raise _too_large(limit)
     return body

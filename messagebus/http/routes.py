@@ -32,7 +32,7 @@ from . import hijack, parsing, static_files
 from .authorization import Handshake, HookContext, plain_context
 from .channels import ChannelRefused
 from .context import RequestContext
-from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded
+from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded, respond_and_close
 from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
 
 SUBPROTOCOL = "messagebus.v1"
@@ -63,6 +63,13 @@ class Answer(NamedTuple):
     held: HeldResponse | None = None
     upgraded: Close | None = None
     """How to close a WebSocket that the server has already opened."""
+    closes_by: Node | None = None
+    """Who sends it on a taken socket, where the server must not read another request from the connection."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the server can send it by itself."""
+        return self.held is None and self.upgraded is None and self.closes_by is None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return self.respond(environ, start_response, self.headers)
@@ -74,6 +81,8 @@ class Answer(NamedTuple):
             return refuse_upgraded(environ, start_response, self.upgraded)
         if self.held is not None:
             return self.held.respond(environ, start_response, status, headers)
+        if self.closes_by is not None:
+            return respond_and_close(self.closes_by, environ, start_response, status, headers, self.body)
         start_response(status, [*headers, ("Content-Length", str(len(self.body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.body]
 
@@ -83,10 +92,13 @@ def answer(node: Node, request: Request, path: str, context: HookContext = plain
     raise."""
     if node.says_that_it_is_alone and request.environ.get("wsgi.multiprocess"):
         node.say_that_it_is_alone()
+    must_close = hijack.mend_input(request.environ)
     try:
         answered = _route(node, request, path, context)
     except HTTPRefusal as refusal:
         answered = refuse(request, node.options, refusal)
+    if must_close and isinstance(answered, Answer):
+        answered = answered._replace(closes_by=node)
     lookup = node.options.extra_response_headers_lookup
     if lookup is not None and isinstance(answered, Answer):
         extra = dict(lookup(request.environ) or {})
@@ -131,8 +143,7 @@ def _poll(context: RequestContext) -> Answer:
     plan = context.plan(context.admit(parsing.read_poll(request, options)))
     hub = context.node.hub
     environ = request.environ
-    # Nearly always there is no query, and nothing to parse.
-    short = "dlp" in environ.get("QUERY_STRING", "") and request.args.get("dlp") == "t"
+    short = parsing.has_flag(request, options, "dlp")
     may_be_held = options.long_polling_enabled and not short and not hub.is_full()
     streamed = (
         options.chunked_encoding_enabled

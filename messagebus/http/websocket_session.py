@@ -142,13 +142,15 @@ class WebSocketSubscriber(Subscriber):
         if result is not None:
             self._complete(fields, command, result)
         else:
-            self._node.reactor.spawn(partial(self._perform, fields, command))
+            self._node.command_jobs.start(partial(self._perform, fields, command))
 
     def _caller(self) -> Caller:
         return Caller(self._node, self.identity, self._site_id, self, self._handshake, self._takes_refusals)
 
     def _perform(self, fields: dict[str, Any], command: Command) -> None:
         """Where it may block."""
+        if self.state not in _OPEN:
+            return  # it has gone while others were asked for
         finish: Callable[[], None]
         try:
             finish = partial(self._complete, fields, command, command.perform())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..errors import SHUTDOWN, BackendUnavailable, BusClosed
+from ..loop.jobs import Jobs
 from ..loop.reactor import Reactor
 from ..message import Message
 from ..options import Options
@@ -42,6 +43,8 @@ class Node(Listener):
         self.store = publisher.store
         self.publish = publisher.publish_one  # for clients that may
         self.reactor = Reactor()
+        self.command_jobs = Jobs(options.command_threads, "messagebus-command")
+        """Where commands of clients may block: apart from the bus's own reading, which no slow hook must hold up."""
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self._reader = BacklogReader(self.store, options.store_timeout, self._absorb, self.reactor.clock)
         self.hub.pacer.read_missing = self._read_missing
@@ -97,6 +100,7 @@ class Node(Listener):
         if self._feed is not None:
             self._feed.close()
         self.end_subscribers(timeout)
+        self.command_jobs.stop()
         self.reactor.stop()
 
     def end_subscribers(self, timeout: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import abort
 from werkzeug.wrappers import Request
 
@@ -10,6 +12,8 @@ from messagebus import BackendUnavailable, MessageBus
 from .contract import app
 
 __all__ = ["app"]
+
+SLOW_SECONDS = 2.0
 
 MessageBus.configure(protected_channels=("/private-*",), secret_key="a secret for tests", max_channels=5)
 
@@ -32,3 +36,9 @@ def aborted(request: Request, channel: str) -> bool:
 @MessageBus.authorize("/away-*")
 def away(request: Request, channel: str) -> bool:
     raise BackendUnavailable("the hook's own store")
+
+
+@MessageBus.authorize("/slow-*")
+def slow(request: Request, channel: str) -> bool:
+    time.sleep(SLOW_SECONDS)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from ..redis_server import RedisServer
 from .conftest import World, run
 
 MAX_CHANNELS = 5
+SLOW_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module", params=["flask", "serve"])
@@ -105,8 +107,8 @@ def test_a_grant_beyond_that_is_named_as_the_reason(refusing: World, transport: 
 
 def test_a_request_that_names_ten_times_too_many_channels_is_not_read(refusing: World) -> None:
     channels = [f"/{number}" for number in range(10 * MAX_CHANNELS + 1)]
-    client = LongPolling.connect(refusing.url, dict.fromkeys(channels, 0), takes_refusals=True)
-    with pytest.raises(Refused) as refused:
+    asked = dict.fromkeys(channels, 0)
+    with LongPolling.connect(refusing.url, asked, takes_refusals=True) as client, pytest.raises(Refused) as refused:
         client.next_batch()
     assert refused.value.error["code"] == "too_many_channels"
 
@@ -169,3 +171,21 @@ def test_a_client_that_does_not_ask_has_the_command_fail_as_a_whole(refusing: Wo
         refusing.publish(channel, 1)
         assert client.ask({"ping": 1}) == {"ok": {"pong": 1}}
         assert client.received == []
+
+
+def test_a_slow_hook_of_some_clients_makes_no_other_client_wait(refusing: World) -> None:
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(WebSocket.connect(refusing.url, {})) for _ in range(10)]
+        other = stack.enter_context(WebSocket.connect(refusing.url, {}))
+        for client in slow:
+            client.send({"subscribe": {"/slow-1": -1}, "id": 1})
+            client.send({"ping": "behind it", "id": 2})
+            client.positions["/slow-1"] = -1
+        other.positions["/private-1"] = -1
+        began = time.monotonic()
+        assert other.ask({"subscribe": {"/private-1": -1}, "grants": [grant("/private-1")]}) == {"ok": {}}
+        assert time.monotonic() - began < SLOW_SECONDS / 2
+        # One client's commands are carried out in their order, however long one takes.
+        for client in slow:
+            assert [client.answer()["id"], client.answer()["id"]] == [1, 2]
+        assert time.monotonic() - began < 2 * SLOW_SECONDS

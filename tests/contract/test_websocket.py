@@ -292,7 +292,8 @@ def test_a_request_without_upgrade_is_answered_with_426(world: World) -> None:
 )
 def test_a_bad_handshake_is_answered_with_400(world: World, headers: dict[str, str]) -> None:
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", **headers}
-    with request(world.url, "GET", "/message-bus/c/ws", headers=upgrade) as response:
+    body = b"body" if "Content-Length" in headers else None
+    with request(world.url, "GET", "/message-bus/c/ws", body, headers=upgrade) as response:
         assert response.status == 400
         assert json.load(response)["error"]["code"] == "bad_handshake"
 

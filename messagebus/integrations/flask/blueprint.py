@@ -12,6 +12,7 @@ from flask import Blueprint, Flask, Response, current_app, g, has_app_context, r
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
+from werkzeug.wsgi import ClosingIterator
 
 from ...errors import BusClosed, InvalidChannel
 from ...http import static_files
@@ -128,7 +129,13 @@ class _HeldResponse(Response):
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         # Whatever the app's after_request functions did to the headers goes out with them.
         headers = [(name, value) for name, value in self.headers if name.lower() != "content-length"]
-        return self.messagebus_answer.respond(environ, start_response, headers)
+        answered = self.messagebus_answer.respond(environ, start_response, headers)
+        # What was given to call_on_close is called when the server is done with the response. Where its socket was
+        # taken that is now; not every server closes what it gets then.
+        if isinstance(answered, list):
+            self.close()
+            return answered
+        return ClosingIterator(answered, self.close)
 
 
 @cache
@@ -143,8 +150,8 @@ def _this_app() -> Flask:
 
 
 def _to_flask(answered: Answer) -> Response:
-    complete = answered.held is None and answered.upgraded is None
-    response_class = current_app.response_class if complete else _held_class(current_app.response_class)  # type: ignore[arg-type]
+    plain = answered.is_plain
+    response_class = current_app.response_class if plain else _held_class(current_app.response_class)  # type: ignore[arg-type]
     response = response_class(answered.body, answered.status.value)
     response.headers.clear()
     for name, value in answered.headers:

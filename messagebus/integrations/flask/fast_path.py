@@ -20,6 +20,7 @@ from typing import Any
 import flask.app
 from flask import Flask, Request, Response, g, request, signals
 from flask.sessions import SecureCookieSessionInterface
+from werkzeug.exceptions import Forbidden
 from werkzeug.wrappers import Request as PlainRequest
 
 from ...errors import BusClosed
@@ -148,6 +149,19 @@ def _is_flasks(function: Callable[..., Any]) -> bool:
 
 @contextmanager
 def in_context(app: Flask, environ: Environ) -> Iterator[Request]:
-    """A request that is over, as hooks expect to find it."""
+    """A request that is over, as hooks found it: the app's functions before and after each request are called around
+    them, and those that tear down, so that ``g`` has what it had and what was taken is given back.
+
+    Raises:
+        werkzeug.exceptions.HTTPException: A function before the request has answered it, with a redirect to a login for
+            instance; and whatever such a function raises.
+    """
     with app.request_context(environ):
-        yield request
+        answered = app.ensure_sync(app.preprocess_request)()
+        response = app.make_response("" if answered is None else answered)
+        try:
+            if answered is not None:
+                raise Forbidden(f"the app answers {response.status}")
+            yield request
+        finally:
+            app.process_response(response).close()

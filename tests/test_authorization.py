@@ -1,0 +1,118 @@
+"""Hooks are asked in the same world at a WebSocket's handshake and when its client subscribes to more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import flask
+import pytest
+from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.wrappers import Request
+
+from messagebus import Bus
+from messagebus.http.authorization import Handshake
+from messagebus.http.channels import ChannelRefused
+from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
+from messagebus.hub.subscriber import Identity
+from messagebus.integrations.flask.fast_path import in_context
+from messagebus.wire import Position
+
+CHANNELS = {"/mine": Position(0), "/yours": Position(0)}
+
+
+class World:
+    """An app, its bus, and what stays of a handshake with it."""
+
+    def __init__(self) -> None:
+        self.bus = Bus(url="memory://", secret_key="a secret for tests")
+        self.app = flask.Flask(__name__)
+        self.app.secret_key = "another secret for tests"
+        self.app.register_blueprint(self.bus.blueprint)
+        self.events: list[str] = []
+
+    def authorize(self, takes_refusals: bool) -> SubscribeRequest:
+        with self.app.test_request_context("/message-bus/c/ws", headers={"X-User": "me"}):
+            handshake = Handshake.of(flask.request, partial(in_context, self.app), ())
+        self.events.clear()
+        params = SubscribeParams(CHANNELS, takes_refusals=takes_refusals)
+        return handshake.authorize(self.bus._running_node(), SubscribeRequest(Identity("c"), None, params))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+
+    @world.bus.authorize("/*")
+    def only_mine(request: Request, channel: str) -> bool:
+        world.events.append(f"hook {flask.g.user}")
+        return channel == "/mine"
+
+    yield world
+    world.bus.close()
+
+
+def test_a_later_hook_finds_what_functions_before_the_request_have_made(world: World) -> None:
+    @world.app.before_request
+    def begin() -> None:
+        flask.g.user = flask.request.headers["X-User"]
+        world.events.append("before")
+
+    @world.app.after_request
+    def end(response: flask.Response) -> flask.Response:
+        world.events.append("after")
+        response.call_on_close(lambda: world.events.append("closed"))
+        return response
+
+    @world.app.teardown_request
+    def tear_down(error: BaseException | None) -> None:
+        world.events.append("torn down")
+
+    params = world.authorize(True).params
+    assert set(params.positions) == {"/mine"}
+    assert {channel: why.code for channel, why in params.refused.items()} == {"/yours": "forbidden"}
+    assert world.events == ["before", "hook me", "hook me", "after", "closed", "torn down"]
+
+
+def redirect() -> Any:
+    return flask.redirect("/login")
+
+
+def refuse() -> Any:
+    flask.abort(401, "log in first")
+
+
+@pytest.mark.parametrize(
+    ("function", "raised", "message"), [(redirect, Forbidden, "302 FOUND"), (refuse, Unauthorized, "log in first")]
+)
+def test_whom_the_app_would_not_let_in_again_gets_no_more_channels(
+    world: World, function: Any, raised: type[Exception], message: str
+) -> None:
+    world.app.before_request(function)
+    params = world.authorize(True).params
+    assert not params.positions
+    assert {why.code for why in params.refused.values()} == {"forbidden"}
+    assert all(message in why.message for why in params.refused.values())
+    with pytest.raises(raised):
+        world.authorize(False)
+    assert world.events == [], "no hook was asked"
+
+
+def test_an_app_that_fails_before_the_request_refuses_for_a_time(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    @world.app.before_request
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    refused = world.authorize(True).params.refused
+    assert {(why.code, why.retry) for why in refused.values()} == {("internal", True)}
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_who_takes_no_refusals_one_by_one_is_refused_as_a_whole(world: World) -> None:
+    world.app.before_request(lambda: setattr(flask.g, "user", "me"))
+    with pytest.raises(ChannelRefused) as refused:
+        world.authorize(False)
+    assert refused.value.channel == "/yours"
