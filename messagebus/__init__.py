@@ -1,6 +1,6 @@
 """A durable message bus between Python processes and web pages.
 
-:data:`MessageBus` is the process's ready-made bus; whoever needs more makes them with :class:`Bus`.
+:data:`MessageBus` is a ready-made bus for the process. :class:`Bus` makes further ones.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __version__ = "0.1.0"
 
 
 def _look_for_namesake() -> None:
-    """Say so where another package of the import's name is installed in the same place: each overwrites the other."""
+    """Warn if another package with the same import name is installed in the same place: each overwrites the other."""
     here = os.path.dirname(os.path.dirname(__file__))
     for found in glob.glob(os.path.join(glob.escape(here), "messagebus-*.*-info")):
         name = os.path.basename(found).rpartition(".")[0]

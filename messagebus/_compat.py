@@ -1,7 +1,7 @@
-"""Undocumented parts of other packages that the bus stands on, all in one table.
+"""Undocumented parts of other packages that the bus uses, all in one table.
 
-A module that uses one calls :func:`check` behind its imports, so that a release that has changed it is named when the
-module is imported, and not by an AttributeError in the middle of the night.
+A module that uses one calls :func:`check` after its imports. So a release that has changed it is named when the module
+is imported, and not by an AttributeError in production.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Other forms of the stored envelope than JSON. What goes to clients is JSON in any case.
+"""Codecs for the stored envelope. Clients always get JSON.
 
-A codec is given the envelope, ``{"data": …, "user_ids": …, "group_ids": …, "client_ids": …}``, and makes bytes of it,
-and the other way round. Every program that shares the store needs the same one.
+A codec turns the envelope, ``{"data": …, "user_ids": …, "group_ids": …, "client_ids": …}``, into bytes and back. Every
+program that shares the store needs the same codec.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import msgspec
 
 
 class Codec(Protocol):
-    """What ``transport_codec`` takes. Called from any thread, and in the feed: it must not block."""
+    """The type of ``transport_codec``. Its methods are called from any thread, and in the feed: they must not block."""
 
     def encode(self, envelope: dict[str, Any], /) -> bytes:
-        """Bytes of an envelope whose data is a JSON value."""
+        """Encode an envelope whose data is a JSON value."""
 
     def decode(self, stored: bytes, /) -> dict[str, Any]:
-        """The envelope. May raise anything for bytes that are none: the message is logged and left out."""
+        """Decode an envelope. May raise any exception for malformed bytes: the message is logged and skipped."""
 
 
 class MessagePackCodec:

@@ -1,9 +1,9 @@
-"""A dict that is the same in every process, kept in step over the bus.
+"""A dict that is the same in every process, synchronised over the bus.
 
-Its state is what its channel says: every change is a message, and all processes apply them in the order of their ids. A
-process that begins reads the channel's backlog; nobody has to send it anything, so that twenty that begin at once cost
-twenty reads. So that the backlog is enough however long the cache lives, whoever publishes every ``SNAPSHOT_EVERY``-th
-message follows it with a snapshot of everything.
+Every change is a message on the cache's channel, and all processes apply the messages in the order of their ids. A
+process that starts reads the channel's backlog; nobody has to send it anything, so twenty processes that start at once
+cost twenty reads. The process that publishes each ``SNAPSHOT_EVERY``-th message also publishes a snapshot of
+everything, so the backlog is always enough.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ NO_CLIENT = ("",)
 class DistributedCache(MutableMapping[str, Any]):
     """A dict whose changes reach every process that has a cache of the same name on the same store.
 
-    What is promised: a process sees its own changes at once, others see them within the time that a message takes;
-    changes to one key are applied everywhere in the same order, the one that the store gave them, so that all
-    processes agree when no more changes come; a process that missed messages reads the whole again. What is not:
-    transactions over several keys, or that a change was seen by others when the assignment returns. While the store
-    is gone changes are queued as publishes are, and hold in this process alone.
+    Guaranteed: a process sees its own changes at once, and others as soon as the message arrives. All processes apply
+    changes to a key in the same order, the store's, so they agree when no more changes come. A process that missed
+    messages reads everything again. Not guaranteed: transactions over several keys, or that others have seen a change
+    when the assignment returns. While the store is unreachable, changes are queued like publishes, and only this
+    process sees them.
 
-    Values are JSON values, or sets of them; do not change a value in place, assign it anew. Safe from any thread,
-    greenlet and in forked children. Connects with its first use.
+    Values are JSON values, or sets of them; do not change a value in place, but assign it again. Safe from any thread,
+    greenlet and in forked children. Connects on first use.
     """
 
     def __init__(
         self, name: str, *, bus: Bus = MessageBus, app_version: str | None = None, site_id: str | None = None
     ) -> None:
-        """``app_version``: processes of different versions have different caches. ``site_id``: so have different sites.
+        """``app_version``: processes of different versions have different caches. ``site_id``: sites have different
+        caches.
 
         Raises:
             InvalidChannel: ``name`` or ``app_version`` has characters that a channel cannot have.
@@ -91,7 +92,7 @@ class DistributedCache(MutableMapping[str, Any]):
         self._change({"op": "clear"})
 
     def close(self) -> None:
-        """Stop following the channel. The next use begins anew."""
+        """Stop following the channel. The next use starts again."""
         self._bus.unsubscribe(self._channel, self._heard, self._site_id)
         self._subscribed = False
 
@@ -111,7 +112,7 @@ class DistributedCache(MutableMapping[str, Any]):
         self._subscribe()
         ids = self._publish(operation)
         with self._lock:
-            # Without an id it waits for the store; it is applied again when it is heard, in its place.
+            # Without an id the message waits for the store; it is applied again, in its order, when it arrives.
             self._apply(operation, ids.message_id if ids else self._position)
             if ids and ids.message_id > self._position:
                 self._early[ids.message_id] = ids.global_id
@@ -150,7 +151,7 @@ class DistributedCache(MutableMapping[str, Any]):
                 self._position = message.message_id
 
     def _heard(self, message: Message) -> None:
-        # Another message in the place of an own change: the store began anew before that was heard.
+        # Another message has the id of an own change: the store was reset before that change arrived.
         replaced = self._early.pop(message.message_id, message.global_id) != message.global_id
         if replaced or message.message_id != self._position + 1:
             self._load()  # messages are missing, or the store began anew
@@ -160,7 +161,8 @@ class DistributedCache(MutableMapping[str, Any]):
             self._position = message.message_id
 
     def _apply(self, operation: dict[str, Any], message_id: int) -> None:
-        """Apply a change, unless a later one was applied to the same key already: this process's own come early."""
+        """Apply a change, unless a later one was already applied to the same key: this process applies its own changes
+        early."""
         key = operation.get("key")
         if operation["op"] == "clear":
             self._cleared = max(self._cleared, message_id)

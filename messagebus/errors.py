@@ -1,4 +1,4 @@
-"""What can go wrong, and how a connection ends. Knows nothing else of the package.
+"""Exceptions and close codes. Imports nothing of the package.
 
 ::
 
@@ -56,7 +56,7 @@ class InvalidPosition(MessageBusError, ValueError):
 
 
 class InvalidData(MessageBusError, ValueError):
-    """``data`` has something in it that JSON cannot express."""
+    """``data`` contains something that JSON cannot express."""
 
 
 class MessageTooLarge(InvalidData):
@@ -69,7 +69,8 @@ class MessageTooLarge(InvalidData):
 
 
 class InvalidTargets(MessageBusError, ValueError):
-    """``user_ids``, ``group_ids`` or ``client_ids`` of a publish make no sense."""
+    """``user_ids``, ``group_ids`` or ``client_ids`` of a publish are wrong: they would reach nobody, or have the wrong
+    type."""
 
 
 class InvalidOption(MessageBusError, ValueError):
@@ -86,15 +87,15 @@ class BusClosed(MessageBusError, RuntimeError):
 
 
 class PublishRefused(MessageBusError):
-    """The store refused a message for good: waiting does not help, a person has to. Nothing of it was stored, and no id
-    was used up; the text has the store's own words.
+    """The store refused a message for good: waiting does not help, a person has to act. Nothing was stored, and no id
+    was used. The text contains the store's own message.
 
     ``reason`` is one of:
 
-    - ``"forbidden"``: the store's user may not do it, or is not let in;
-    - ``"wrong type"``: something else stands where the store keeps the bus;
+    - ``"forbidden"``: the store's user has no right to do it, or cannot log in;
+    - ``"wrong type"``: a key or table of the bus holds something else;
     - ``"unsupported"``: the store lacks something that the bus needs;
-    - ``"duplicate"``: what was published before under the same ``idempotency_key`` was something else;
+    - ``"duplicate"``: another message was published before under the same ``idempotency_key``;
     - ``"error"``: any other refusal.
     """
 
@@ -104,14 +105,15 @@ class PublishRefused(MessageBusError):
 
 
 class BackendUnavailable(MessageBusError):
-    """The store gave no answer, or takes no messages now. A publish that ends so may or may not have been stored.
+    """The store gave no answer, or accepts no messages now. The message may or may not have been stored.
 
     ``reason`` is one of:
 
     - ``"gone"``: no connection, or no answer in time;
-    - ``"busy"``: it answers that it has no time: it starts, runs something long, has too many clients, a lock is held;
-    - ``"full"``: it answers that it has no room, in memory or on its disk;
-    - ``"read-only"``: it is a replica, or was told not to write;
+    - ``"busy"``: it answers that it cannot serve now: it is starting, runs a long command, has too many clients, or a
+      lock is held;
+    - ``"full"``: it is out of memory or disk space;
+    - ``"read-only"``: it is a replica, or configured as read-only;
     - ``"forbidden"``: a read that the store's user is not allowed; a person has to change that.
     """
 
@@ -121,7 +123,7 @@ class BackendUnavailable(MessageBusError):
 
 
 class PublishQueueFull(BackendUnavailable):
-    """The store is gone and ``publish_queue_size`` messages already wait for it: this one was not taken."""
+    """The store is unreachable, and ``publish_queue_size`` messages already wait for it: this one was not accepted."""
 
 
 def _short(value: object) -> str:

@@ -29,32 +29,33 @@ SITE_SEPARATOR = "$|$"
 PIPE_ESCAPE = "$$123$$"
 MAX_CHANNEL_LENGTH = 255
 LARGE = 2048
-"""Bytes of JSON. Up to here a message's frame is made once and kept; the JSON of a larger one is what is shared."""
+"""Bytes of JSON. Up to this size a message's frame is made once and kept; of a larger message only the JSON is
+shared."""
 _OBJECTS = 300
 """Bytes of the Python objects that a message is made of."""
 _TARGET = 80
 """Bytes of one of a message's targets."""
 SURELY_FLAT = 200
-"""Arrays and objects in a message, up to which nobody could have nested them too deeply."""
+"""Number of arrays and objects in a message below which they cannot be nested too deeply."""
 
 
 class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing in one leads back to it
     """One publication on a channel. Treat it as frozen: every subscriber of the process shares it."""
 
     global_id: int
-    """Its number over all channels of the store, from 1; -1 in a status or a gap."""
+    """The id over all channels of the store, from 1; -1 in a status or a gap."""
     message_id: int
-    """Its number on its channel, from 1; -1 in a status or a gap."""
+    """The id on the channel, from 1; -1 in a status or a gap."""
     channel: str
     raw: bytes
     """``data`` as JSON."""
     site_id: str | None = None
     user_ids: tuple[Any, ...] | None = None
-    """Users it is for; ``None``: no restriction."""
+    """Users that the message is for; ``None``: no restriction."""
     group_ids: tuple[Any, ...] | None = None
     client_ids: tuple[str, ...] | None = None
     kept: bool | None = None
-    """Whether the client message filters let it through; ``None``: they were not asked yet."""
+    """Whether the client message filters let it through; ``None``: not asked yet."""
     _data: Any = msgspec.UNSET
     _json: bytes = b""
 
@@ -76,7 +77,7 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
         return self._data
 
     def forget_data(self) -> None:
-        """Let go of the decoded value; who asks for it again has it decoded anew."""
+        """Drop the decoded value; it is decoded again when somebody asks for it."""
         self._data = msgspec.UNSET
 
     def _head(self) -> bytes:
@@ -88,7 +89,7 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
 
     @property
     def json(self) -> bytes:
-        """The message as subscribers get it. Kept where it is small: to make a large one anew is to copy it."""
+        """The message as subscribers get it. Kept if it is small; a large one would be a second copy."""
         if self._json:
             return self._json
         json = b"%b%b}" % (self._head(), self.raw)
@@ -117,7 +118,7 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
 
 
 class Ids(NamedTuple):
-    """What a publish was given."""
+    """The ids that a publish was given."""
 
     message_id: int
     global_id: int
@@ -142,10 +143,10 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def check_channel(channel: object) -> str:
-    """Returns a channel's name if it is a good one: ``/``, then up to 254 characters that are not control characters.
+    """Check a channel's name, and return it: ``/``, then up to 254 characters, no control characters.
 
     Raises:
-        InvalidChannel: It is not.
+        InvalidChannel: The name breaks the rules.
     """
     if not isinstance(channel, str):
         raise InvalidChannel(channel, f"expected a string, not {type(channel).__name__}")
@@ -165,10 +166,10 @@ def check_channel(channel: object) -> str:
 
 
 def check_site(site_id: object) -> str:
-    """Returns a site's id if it is a good one: 1 to 255 characters that are not control characters.
+    """Check a site's id, and return it: 1 to 255 characters, no control characters.
 
     Raises:
-        InvalidSite: It is not. One site's messages could reach another.
+        InvalidSite: The id breaks the rules; one site's messages could reach another.
     """
     if not isinstance(site_id, str):
         raise InvalidSite(site_id, f"expected a string, not {type(site_id).__name__}")
@@ -206,10 +207,10 @@ _encode_channel = lru_cache(maxsize=4096)(encode_json)
 
 
 def encode_data(data: Any, max_size: int, dumps: Callable[[Any], str] | None = None) -> bytes:
-    """JSON of a value that a user publishes. ``dumps`` makes JSON of what is more than a JSON value.
+    """Encode a published value as JSON. ``dumps`` encodes values that are no JSON values.
 
     Raises:
-        InvalidData: Something in it is not a JSON value.
+        InvalidData: ``data`` contains something that JSON cannot express.
         MessageTooLarge: The JSON has more than ``max_size`` bytes.
     """
     try:
@@ -218,7 +219,7 @@ def encode_data(data: Any, max_size: int, dumps: Callable[[Any], str] | None = N
         if dumps is None:
             raise _no_json(error) from error
         try:
-            # Read again, for what others call JSON may have NaN in it.
+            # Parse it again: another encoder's JSON may contain NaN.
             raw = _encode_data(json.loads(dumps(data))).encode()
         except Exception as other:  # what it may raise is another's affair
             raise _no_json(other) from other
@@ -244,7 +245,7 @@ def check_id(field: str, value: Any) -> str | int | float:
     ``Decimal(7)`` are one id, and "7" is another.
 
     Raises:
-        InvalidTargets: It is something else; ``bool`` too, which in Python equals 1 and 0, and in JSON does not.
+        InvalidTargets: The id has another type; ``bool`` too, which equals 1 and 0 in Python but not in JSON.
     """
     if type(value) is str or type(value) is int:
         return value
@@ -268,8 +269,8 @@ def check_id(field: str, value: Any) -> str | int | float:
 
 
 def id_key(value: Any) -> bytes:
-    """The id of a user or a group, as something that is equal exactly where the ids are. Also of what other programs
-    published, where it may be any JSON value."""
+    """A key for the id of a user or a group: two keys are equal exactly if the ids are. Also for ids that other
+    programs published, which may be any JSON value."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return msgspec.json.encode(value)
@@ -285,7 +286,8 @@ def encode_envelope(
     """The envelope a store keeps: the data's JSON and whom it is for.
 
     Raises:
-        InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or holds what is no JSON.
+        InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or contains a value that is not
+            JSON.
     """
     envelope = b'{"data":%b,"user_ids":%b,"group_ids":%b,"client_ids":%b}' % (
         raw,
@@ -316,10 +318,10 @@ def encode_stored(ids: Ids, name: str, envelope: bytes) -> bytes:
 
 
 def decode_stored(stored: bytes, codec: Codec | None = None) -> Message:
-    """The counterpart of :func:`encode_stored`, also for what other programs stored.
+    """The counterpart of :func:`encode_stored`, also for messages of other programs.
 
     Raises:
-        ValueError: It is not a stored message.
+        ValueError: The bytes are not a stored message.
     """
     global_id, message_id, name, envelope = stored.split(b"|", 3)
     return decode_message(int(global_id), int(message_id), _decode_name(name), envelope, codec)
@@ -353,7 +355,7 @@ def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, 
 
 
 def status_message(positions: dict[str, int], epoch: str | None) -> Message:
-    """Tells a client the positions to continue from; the epoch, where there is one, under ``__epoch``."""
+    """A status: the positions that a client continues from, and the epoch, if there is one, under ``__epoch``."""
     data: dict[str, Any] = dict(positions)
     if epoch is not None:
         data["__epoch"] = epoch
@@ -361,11 +363,11 @@ def status_message(positions: dict[str, int], epoch: str | None) -> Message:
 
 
 def gap_message(gaps: dict[str, tuple[int | None, int]]) -> Message:
-    """Tells a client what is gone: channel -> (after, before), the ids in between; after ``None``: all it ever knew."""
+    """A gap: channel -> (after, before); the ids in between are gone. ``after`` is ``None``: the store was reset."""
     data = {channel: {"after": after, "before": before} for channel, (after, before) in gaps.items()}
     return Message(-1, -1, GAP_CHANNEL, encode_json(data))
 
 
 def refused_message(refused: dict[str, dict[str, Any]]) -> Message:
-    """Tells a client which channels it gets nothing of, and why."""
+    """A notice of refused channels, with the reasons."""
     return Message(-1, -1, REFUSED_CHANNEL, encode_json(refused))

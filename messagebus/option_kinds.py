@@ -1,4 +1,4 @@
-"""What the value of an option may be: how it is checked, and how it is read from an environment variable."""
+"""Kinds of options: how a value is checked, and how it is read from an environment variable."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Secrets(Texts):
 
 
 class Patterns(Texts):
-    """Channels, or prefixes that end in ``*``. One that fits no channel protects nothing, or opens nothing."""
+    """Channels, or prefixes that end in ``*``. A pattern that matches no channel would protect nothing."""
 
     def check(self, value: object) -> Any:
         for pattern in super().check(value):
@@ -145,10 +145,10 @@ class Coding(Kind):
 
 
 def check_pattern(pattern: str) -> str:
-    """Returns a channel's name, or a prefix that ends in ``*``, if it is a good one.
+    """Check a channel's name, or a prefix that ends in ``*``, and return it.
 
     Raises:
-        InvalidChannel: It is neither. It is a ValueError.
+        InvalidChannel: The pattern is neither. (It is a ValueError.)
     """
     check_channel(pattern)
     if "*" in pattern[:-1]:

@@ -1,9 +1,9 @@
 """Every setting: its default, its unit, what its edge values mean and when to change it.
 
-Settings come, the first that is given wins, from the command line of ``messagebus serve``, from ``Bus(...)`` or
-``configure(...)``, from ``app.config["MESSAGEBUS_" + NAME]`` when the blueprint is registered, from the environment
-variable of the same name (numbers, ``true``/``false``; a tuple is written comma-separated), and from the defaults
-below. The URL's last resort before its default is ``REDIS_URL``.
+Each setting is taken from the first of these that sets it: the command line of ``messagebus serve``; ``Bus(...)`` or
+``configure(...)``; ``app.config["MESSAGEBUS_" + NAME]``, when the blueprint is registered; the environment variable of
+the same name (numbers, ``true``/``false``, tuples separated by commas); the default below. For the URL, ``REDIS_URL``
+comes before the default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Environ = dict[str, Any]
 
 PREFIX = "MESSAGEBUS_"
 DAY, YEAR = 86_400, 365 * 86_400
-"""Seconds. More is a mistake, and beyond what clocks and stores can add to the present time."""
+"""Seconds. Higher values are mistakes, and clocks and stores cannot add them to the present time."""
 SCHEMES = ("memory", "redis", "rediss", "unix", "postgresql", "postgres")
 
 
@@ -39,56 +39,61 @@ class Options:
 
     url: str = _option(Text(), "memory://", repr=False)  # it may have a password in it
     """Where messages are kept: ``memory://`` (this process alone); ``redis://``, ``rediss://`` or ``unix://``;
-    ``postgresql://`` or ``postgres://``."""
+    ``postgresql://`` or ``postgres://``. With more than one process: Redis or PostgreSQL."""
 
     # --- the store ---
     max_backlog_size: int = _option(Number(1), 1000)
-    """Messages kept for each channel. More means that clients can be away longer; ``publish`` can set its own."""
+    """Messages kept for each channel. Raise it if clients are away for longer; ``publish`` can set another size."""
     max_backlog_age: int = _option(Number(1, 100 * YEAR), 604_800)
-    """Seconds without a publish after which a channel's backlog is dropped (7 days)."""
+    """Seconds without a publish after which a channel's backlog is dropped (7 days). Lower it for many short-lived
+    channels."""
     max_global_backlog_size: int = _option(Number(1), 2000)
-    """Messages kept over all channels, from which a process catches up when it lost the store's feed."""
+    """Messages kept over all channels, from which a process catches up after it lost the store's feed. Raise it if more
+    is published within an outage of some seconds."""
     clear_every: int = _option(Number(1), 1)
-    """Trim backlogs on every n-th message only: less work per publish for a backlog that may be n-1 messages longer."""
+    """Trim backlogs on every n-th message only. That is less work for each publish; backlogs may be n-1 messages
+    longer."""
     redis_pubsub_channel: str | None = _option(Text(optional=True), None)
-    """Redis pub/sub channel; ``None``: ``_message_bus_`` and the database's number, which Ruby processes use as
-    well."""
+    """Redis pub/sub channel. ``None``: ``_message_bus_`` and the database's number, as Ruby processes use it. Set it
+    when sharing with a Ruby process that has its database in the URL."""
     publish_queue_size: int = _option(Number(0), 1000)
-    """Messages a process keeps while the store is gone; past it ``publish`` raises. 0: never keep any."""
+    """Messages that a process keeps while the store is unreachable; beyond that ``publish`` raises. 0: keep none."""
     store_timeout: float = _option(Number(0.01, DAY, whole=False), 5.0)
-    """Seconds to wait for the store to connect or to answer."""
+    """Seconds to wait for the store to connect or to answer. Raise it for a distant store."""
     transport_codec: Codec | None = _option(Coding(), None)
-    """How envelopes are stored, see ``messagebus.codecs``; ``None``: as JSON, which other programs understand."""
+    """How envelopes are stored, see ``messagebus.codecs``. ``None``: as JSON. Leave it if other programs share the
+    store."""
     max_message_size: int = _option(Number(1), 16 * 1024 * 1024)
-    """Bytes of one message's JSON; ``publish`` refuses more."""
+    """Bytes (16 MiB) of one message's JSON; ``publish`` refuses more. A lower limit is almost always wiser."""
 
     # --- transports ---
     long_polling_enabled: bool = _option(Flag(), True)
-    """``False``: every poll is answered at once."""
+    """``False``: every poll is answered at once. For a server with few threads."""
     long_polling_interval: float = _option(Number(0.01, DAY, whole=False), 25.0)
     """Seconds a poll or a stream is held. Keep it below the proxy's idle timeout (nginx: 60 s)."""
     chunked_encoding_enabled: bool = _option(Flag(), True)
-    """``False``: a held poll always ends with its first batch."""
+    """``False``: a held poll always ends with its first batch. For networks where streams are known to fail."""
     heartbeat_interval: float = _option(Number(0.01, DAY, whole=False), 25.0)
     """Seconds between the heartbeats on EventSource and WebSocket. Keep it below the proxy's idle timeout."""
     max_active_clients: int = _option(Number(0), 20_000)
-    """Subscribers held by one process; further ones are answered as plain polling (WebSocket: 503). The process's limit
-    of open files lowers it."""
+    """Subscribers held by one process. Beyond that polls are answered at once, and EventSource and WebSocket get 503.
+    The process's limit of open files lowers it. On a server that keeps its sockets, set it below the number of
+    threads."""
     max_outbox: int = _option(Number(1), 4 * 1024 * 1024)
-    """Bytes that may wait for a slow reader, beyond the batch that it is catching up with; past it the connection is
-    closed and the client resumes from its position."""
+    """Bytes (4 MiB) that may wait for a slow reader, beyond the batch that it is catching up with. Beyond that the
+    connection is closed, and the client resumes from its position. Raise it for large messages."""
 
     max_outbox_total: int = _option(Number(1), 64 * 1024 * 1024)
-    """Bytes that may wait for slow readers over all connections of a process; what waits for many is counted once. Past
-    it those that have taken nothing for the longest are closed."""
+    """Bytes (64 MiB) that may wait for slow readers over all connections of a process; what waits for many is counted
+    once. Beyond that, the connections that have taken nothing for the longest are closed."""
     max_catch_up_batch: int = _option(Number(1), 64 * 1024)
-    """Bytes after which a batch of what a client has missed ends, and the next one begins when it has been sent."""
+    """Bytes (64 KiB) after which a batch of missed messages ends. The next one begins when it has been sent."""
     write_timeout: float = _option(Number(0.1, DAY, whole=False), 30.0)
-    """Seconds after which a connection that takes nothing of what waits for it is closed."""
+    """Seconds after which a connection is closed that takes nothing of what waits for it."""
 
     # --- what a request may hold ---
     max_channels: int = _option(Number(1), 200)
-    """Channels of one subscriber; more are refused, and as many grants are read."""
+    """Channels of one subscriber; the ones beyond are refused. As many grants are read."""
     max_request_body: int = _option(Number(1), 256 * 1024)
     """Bytes of a poll's body; more are refused with 413."""
     max_frame_size: int = _option(Number(1), 256 * 1024)
@@ -103,25 +108,25 @@ class Options:
     """Other origins whose pages may connect: ``https://example.com``, ``https://*.example.com`` for its subdomains, a
     compiled regular expression that fits the whole origin, or ``*`` for all. The server's own is always allowed."""
     protected_channels: tuple[str, ...] = _option(Patterns(), ())
-    """Channels that take a grant, or the consent of an ``authorize`` hook, to subscribe to: names, or prefixes that
-    end in ``*``. For servers that cannot see the app's session."""
+    """Channels that need a grant, or an ``authorize`` hook that agrees: names, or prefixes that end in ``*``. For
+    servers that cannot see the app's session."""
     secret_key: str | None = _option(Text(optional=True), None, repr=False)
-    """What grants are signed with. A Flask app's ``SECRET_KEY`` where the app gives no other."""
+    """The secret that signs grants. By default a Flask app's ``SECRET_KEY``."""
     secret_key_fallbacks: tuple[str, ...] = _option(Secrets(), (), repr=False)
-    """Secrets of before, with which no grants are signed any more, and whose grants are still valid. A Flask app's
-    ``SECRET_KEY_FALLBACKS`` where it gives no others."""
+    """Former secrets: they sign no new grants, but their grants stay valid. By default a Flask app's
+    ``SECRET_KEY_FALLBACKS``."""
     client_publish: tuple[str, ...] = _option(Patterns(), ())
     """Channels that clients may publish to over WebSocket: names, or prefixes that end in ``*``. Empty: none."""
 
     # --- what a process remembers ---
     window_size: int = _option(Number(1), 1000)
-    """Newest messages kept in the process for each channel with subscribers, so that reconnects cost the store
-    nothing. (Up to a quarter more, until they are trimmed.)"""
+    """Newest messages that the process keeps for each channel with subscribers, so that reconnects cost the store
+    nothing. (Up to a quarter more, until they are trimmed.) Set it like ``max_backlog_size``."""
     window_bytes: int = _option(Number(1), 64 * 1024 * 1024)
-    """Bytes of all those windows together, as the memory holds them; divided among the channels. Older messages that
-    clients catch up on are kept in what is left of it."""
+    """Bytes of memory (64 MiB) for all those windows together, divided among the channels. What is left of it keeps
+    older messages that clients catch up on."""
     callback_queue_size: int = _option(Number(1), 10_000)
-    """Messages that may wait for a subscribed callback; past it they are read again from the backlog."""
+    """Messages that may wait for a subscribed callback; beyond that they are read again from the backlog."""
 
     # --- who is asking; each is called in the request's context ---
     user_id_lookup: Callable[[Environ], Any] | None = _option(Function(), None)
@@ -133,9 +138,10 @@ class Options:
 
     # --- hooks ---
     extra_response_headers_lookup: Callable[[Environ], Mapping[str, str] | None] | None = _option(Function(), None)
-    """WSGI environ -> headers to add to the bus's answer, or to put in place of its own."""
+    """WSGI environ -> headers that are added to the bus's answer, or replace its own."""
     on_error: Callable[[Exception, str], object] | None = _option(Function(), None)
-    """Called with what a callback or a filter raised, and with words for where; it is logged in any case."""
+    """Called with the exception of a callback or a filter, and with a description of where. It is logged as well.
+    Called in the loop, a callback's thread or a request's thread: it must not block."""
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -150,10 +156,10 @@ _NAMES = {option.name: option for option in dataclasses.fields(Options)}
 
 
 def check_option(name: str, value: object) -> Any:
-    """The value of an option as it is kept.
+    """The checked value of an option.
 
     Raises:
-        InvalidOption: It is none, or out of range.
+        InvalidOption: The value has the wrong type or is out of range.
     """
     kind: Kind = _NAMES[name].metadata["kind"]
     try:
@@ -166,8 +172,8 @@ _command: dict[str, Any] = {}
 
 
 def set_from_command(**values: Any) -> None:
-    """Make settings those of every bus of this process, whatever the program gives them; for a command that was told
-    so. Before the program is imported.
+    """Impose settings on every bus of this process, above the program's own. For the command line, before the program
+    is imported.
 
     Raises:
         InvalidOption: A setting is unknown or out of range.
@@ -185,7 +191,7 @@ def from_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Checks names given by a program, and makes lists into tuples.
 
     Raises:
-        InvalidOption: A name is none of the settings.
+        InvalidOption: A name is unknown.
     """
     for name in values:
         if name not in _NAMES:
@@ -216,7 +222,7 @@ def _as_text(secret: str | bytes) -> str:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The settings among the environment variables, converted from text. Unknown names are left to others."""
+    """The settings among the environment variables, converted from text. Unknown names are ignored."""
     found: dict[str, Any] = {}
     if environ.get("REDIS_URL"):
         found["url"] = environ["REDIS_URL"]

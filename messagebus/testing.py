@@ -1,4 +1,4 @@
-"""Help for the tests of programs that use the bus. Needs pytest for the fixture; the functions need nothing.
+"""Helpers for testing programs that use the bus. The fixture needs pytest; the functions do not.
 
 In ``conftest.py``: ``pytest_plugins = ["messagebus.testing"]``. Then::
 
@@ -28,14 +28,14 @@ else:
 
     @pytest.fixture
     def message_bus() -> Iterator[Bus]:
-        """The ready-made bus, on an empty memory store of its own for this test, closed at its end."""
+        """The ready-made bus on an empty memory store, for one test."""
         with temporary_store() as bus:
             yield bus
 
 
 @contextmanager
 def temporary_store(bus: Bus = MessageBus) -> Iterator[Bus]:
-    """Puts a bus on an empty memory store for the time of a ``with`` block, and back to its own after it."""
+    """Put a bus on an empty memory store for a ``with`` block, and back on its own store afterwards."""
     url = bus.options.url
     bus.configure(url="memory://")
     try:
@@ -46,7 +46,8 @@ def temporary_store(bus: Bus = MessageBus) -> Iterator[Bus]:
 
 
 class Published(Sequence[Message]):
-    """The messages that were published since the ``with`` block began, by global id; after its end, until then."""
+    """The messages published since the ``with`` block began, by global id; after the block, those published within
+    it."""
 
     def __init__(self, bus: Bus, channel: str | None) -> None:
         self._bus = bus
@@ -83,7 +84,7 @@ class Published(Sequence[Message]):
 
 @contextmanager
 def published(channel: str | None = None, *, bus: Bus = MessageBus) -> Iterator[Published]:
-    """What is published in a ``with`` block, on one channel or on all, on any site, by this process or another."""
+    """Collect the messages published in a ``with`` block, on one channel or on all, on any site, by any process."""
     messages = Published(bus, channel)
     yield messages
     messages._freeze()
@@ -102,7 +103,7 @@ def wait_for_message(
     for it.
 
     Raises:
-        AssertionError: None came; it says what did come.
+        AssertionError: No such message arrived; the text lists those that did.
     """
     seen: list[Any] = []
     found: list[Message] = []

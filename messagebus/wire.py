@@ -1,4 +1,4 @@
-"""What both ends of the wire agree on: paths, client ids, positions, the mark between streamed batches. Pure; see
+"""What both ends of the wire share: paths, client ids, positions, the separator of streamed batches. Pure; see
 docs/protocol.md."""
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from typing import NamedTuple
 from .errors import InvalidPosition
 
 ROOT = "/message-bus/"
-"""What the paths of a bus begin with, behind the prefix that it is mounted under."""
+"""The first segment of a bus's paths, after its mount point."""
 CLIENT_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}", re.ASCII)
 SEPARATOR = b"\r\n|\r\n"
-"""Behind each batch of a streamed poll."""
+"""Follows each batch of a streamed poll."""
 ESCAPED_SEPARATOR = b"\r\n||\r\n"
-"""How it is written where it stands in a batch."""
+"""The separator, escaped inside a batch."""
 RECONNECT_KEY = "__reconnect"
-"""In a status: the connection ended before its time; come back after so many milliseconds."""
+"""In a status: the connection ends early; reconnect after this many milliseconds."""
 NEW_ONLY = -1
-"""The position of who wants new messages only."""
+"""The position of a client that wants new messages only."""
 
 # 18 digits hold every id a store can give, and no more than a machine word.
 _MESSAGE_ID = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -26,7 +26,7 @@ _GLOBAL_ID = re.compile(r"@([0-9]{1,18})", re.ASCII)
 
 
 class Position(NamedTuple):
-    """Where a client stands on a channel, as it says."""
+    """A client's position on a channel, as the client states it."""
 
     message_id: int = NEW_ONLY
     """``n >= 0``: after message n. ``-1``: new messages only. ``-k``: the last k-1 messages, then new ones."""
@@ -40,10 +40,10 @@ class Position(NamedTuple):
 
 
 def parse_position(channel: str, value: object) -> Position:
-    """A position as it is written: ``"12"``, ``12``, ``""`` (as -1), ``"@345"``.
+    """Parse a position: ``"12"``, ``12``, ``""`` (as -1), ``"@345"``.
 
     Raises:
-        InvalidPosition: It is none of these.
+        InvalidPosition: The value is none of these.
     """
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return Position(value)

@@ -1,4 +1,4 @@
-"""What ``publish`` is given: every argument is checked here, for every store alike, before anything is written."""
+"""The arguments of ``publish``. Each is checked here, alike for every store, before anything is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Dumps = Callable[[Any], str]
-"""Makes JSON of what is more than a JSON value."""
+"""Encodes values that are no JSON values."""
 
 
 class PublishOptions(TypedDict, total=False):
@@ -25,24 +25,26 @@ class PublishOptions(TypedDict, total=False):
     Ids of users and groups are strings or numbers, see :func:`messagebus.message.check_id`."""
 
     user_ids: Iterable[Any] | None
-    """The users whom it is for; ``None``, the default: no restriction. With ``group_ids`` as well, either suffices."""
+    """The users that the message is for; ``None``, the default: no restriction. With ``group_ids`` as well, either
+    suffices."""
     group_ids: Iterable[Any] | None
-    """The groups whose members it is for."""
+    """The groups that the message is for."""
     client_ids: Iterable[Any] | None
-    """The clients (connections) that it is for, of those that the other two allow. ``[""]``: none, which leaves the
-    subscribers in Python."""
+    """The clients (connections) that the message is for, among those that the other two allow. ``[""]``: no client,
+    only Python subscribers."""
     site_id: str | None
-    """The site (tenant) on which it is published. A ``/global/`` channel is the same on all of them."""
+    """The site (tenant) of the message. A ``/global/`` channel is the same on all sites."""
     max_backlog_size: int | None
-    """Messages that are kept on the channel from now on, 1 to 2,147,483,647; ``None``: the option of this name."""
+    """Messages kept on the channel from now on, 1 to 2,147,483,647; ``None``: the option of this name."""
     max_backlog_age: int | None
-    """Seconds without a publish after which they are dropped, 1 to 3,153,600,000 (100 years); ``None``: the option."""
+    """Seconds without a publish after which the backlog is dropped, 1 to 3,153,600,000 (100 years); ``None``: the
+    option."""
     queue_in_memory: bool
-    """Whether it may wait in memory while the store is gone; the default. ``False``: then it is an error."""
+    """Whether the message may wait in memory while the store is unreachable (default). ``False``: raise instead."""
     idempotency_key: str | None
-    """A name for this publish, 1 to 255 characters. Repeated within 10 minutes, on the same channel and site, by this
-    process or another, it gets the ids that it got first, and is not stored again. Not needed against lost answers of
-    the store: every publish is safe from those."""
+    """A name for this publish, 1 to 255 characters. A publish with the same key within 10 minutes, on the same channel
+    and site, by this process or another, returns the first ids and stores nothing. It is not needed against lost
+    answers of the store: every publish is safe from those."""
 
 
 _KNOWN = frozenset(PublishOptions.__annotations__)
@@ -50,7 +52,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Request:
-    """A call of ``publish`` or ``publish_many`` that was checked."""
+    """A checked call of ``publish`` or ``publish_many``."""
 
     __slots__ = ("idempotency_key", "publications", "queue_in_memory")
 

@@ -1,4 +1,4 @@
-"""What is published as one step, and the id that a store knows it by. No store, no queue."""
+"""Batches, which are published in one step, and the ids under which a store remembers them. No store, no queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..stores.base import MAX_BYTES, MAX_MESSAGES, Publication, PublicationId
 
 
 class Lanes:
-    """Ids for what a process publishes, so that a lost answer never makes two messages.
+    """Publication ids of a process, so that a lost answer never makes two messages.
 
     A lane is a record in the store and a number that grows. It is used by one publish after the other, and the store
     remembers the newest of each lane: as many records as publishes are under way at the same time, however many
@@ -20,7 +20,7 @@ class Lanes:
         self._free: list[PublicationId] = []
 
     def take(self) -> PublicationId:
-        """An id that nothing else has."""
+        """A new id."""
         try:
             lane = self._free.pop()
         except IndexError:
@@ -28,7 +28,7 @@ class Lanes:
         return PublicationId(lane.record, lane.sequence + 1)
 
     def give_back(self, used: PublicationId) -> None:
-        """Nothing will be sent again under this id."""
+        """Return an id: nothing will be sent under it again."""
         self._free.append(used)
 
 
@@ -44,9 +44,9 @@ class Batch:
         self.suspect = suspect
         """Whether it is a part of what was refused, and perhaps the reason: it is not put together with others."""
         self.key = key
-        """What the caller's ``idempotency_key`` makes of it."""
+        """The id made of the caller's ``idempotency_key``."""
         self.publication_id: PublicationId | None = key
-        """What it was sent under first, and is sent under until it is stored."""
+        """The id of the first attempt, kept until the batch is stored."""
 
     def split(self) -> list[Batch]:
         """Two halves, of a batch of several."""
@@ -55,7 +55,7 @@ class Batch:
 
 
 def batches_of(messages: Sequence[Publication], idempotency_key: str | None = None) -> list[Batch]:
-    """Messages in as many batches as they need."""
+    """Split messages into as few batches as possible."""
     if idempotency_key is None:
         return [Batch(messages)] if len(messages) == 1 else [Batch(part) for part in _parts(messages)]
     return [Batch(part, _key(idempotency_key, part, number)) for number, part in enumerate(_parts(messages))]

@@ -1,4 +1,4 @@
-"""Publishing through an outage of the store: messages wait in memory, in order, until it is back."""
+"""Publishing through an outage: messages wait in memory, in order, until the store is back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("messagebus.publishing")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
 LARGEST_BATCH = 128
-"""Waiting messages that are written at once."""
+"""Maximum number of waiting messages that are written in one step."""
 
 
 _left_behind: list[_Writer] = []
@@ -27,7 +27,7 @@ _left_behind: list[_Writer] = []
 
 
 class PublishQueue:
-    """Publishes to ``store``; while it is unavailable keeps up to ``size`` messages (0: none).
+    """Publishes to ``store``; while that is unavailable, keeps up to ``size`` messages (0: none).
 
     A message whose answer was lost on the way is sent again under the same id, and so is stored once. Safe from any
     thread and greenlet."""
@@ -57,14 +57,14 @@ class PublishQueue:
         queue_in_memory: bool = True,
         idempotency_key: str | None = None,
     ) -> list[Ids | None]:
-        """Publish now, and return the ids; or behind others that wait already, and return a ``None`` for each.
+        """Publish now, and return the ids; or queue behind waiting messages, and return ``None`` for each.
 
-        Where the store goes in the middle of a large number, the first thousands are stored, and the others wait.
+        If the store fails part-way through a large number, the first thousands are stored, and the others wait.
 
         Raises:
             BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
             PublishQueueFull: The store gave no answer, and there is no room for all that is left; none of it waits.
-            PublishRefused: The store does not take them. Of a large number the first thousands may be stored.
+            PublishRefused: The store refuses them. Of a large number, the first thousands may be stored.
             BusClosed: The queue was closed.
         """
         if self._closed:
@@ -72,7 +72,7 @@ class PublishQueue:
         batches = batches_of(messages, idempotency_key)
         if self._waiting:
             if not queue_in_memory:
-                # Not even tried: it would overtake the ones that wait.
+                # Do not even try: the message would overtake those that wait.
                 raise BackendUnavailable(f"{self._count} earlier messages still wait for the store")
             self._put(batches, None)
             return [None] * len(messages)
@@ -124,16 +124,16 @@ class PublishQueue:
             if self._writer is not None:
                 return
             writer = self._writer = _Writer(self)
-        # Outside the lock: to start a thread is to wait for it.
+        # Outside the lock: starting a thread waits for it.
         if cause is not None:
             logger.warning("the store is %s, keeping messages until it takes them: %s", cause.reason, cause)
         writer.thread.start()
 
     def _next(self) -> Batch | None:
-        """The next batch to write; none ends the writer, in one step with forgetting it.
+        """The next batch to write. If there is none, the writer ends; both happen in one step.
 
-        Several publishers go on meanwhile, and the one writer has to be faster than they are: what was not sent before
-        is put together."""
+        Several publishers continue meanwhile, and the one writer has to be faster than they are. So batches that were
+        not sent before are merged."""
         with self._lock:
             if not self._waiting:
                 self._writer = None
@@ -152,7 +152,7 @@ class PublishQueue:
             return self._waiting[0]
 
     def _done(self, batch: Batch, instead: Sequence[Batch] = ()) -> None:
-        """A batch needs to be written no more; what is to be written instead of it comes next."""
+        """A batch is done; its replacements, if any, come next."""
         with self._lock:
             if self._waiting and self._waiting[0] is batch:  # not where close gave up meanwhile
                 self._waiting.popleft()
@@ -160,7 +160,7 @@ class PublishQueue:
                 self._count -= len(batch.messages) - sum(len(part.messages) for part in instead)
 
     def close(self, timeout: float) -> None:
-        """Take no more messages, and write those that wait for up to ``timeout`` seconds. Lost ones are logged as an
+        """Accept no more messages, and write waiting ones for up to ``timeout`` seconds. Lost messages are logged as an
         error. May be repeated."""
         with self._lock:
             self._closed = True
@@ -173,10 +173,12 @@ class PublishQueue:
             self._waiting.clear()
         writer.stop.set()
         if lost:
-            logger.error("%d messages were lost: the store did not come back in time", lost)
+            logger.error(
+                "%d %s lost: the store did not come back in time", lost, "message was" if lost == 1 else "messages were"
+            )
 
     def after_fork(self) -> None:
-        """In a child process: begin with an empty queue. The messages that wait are the parent's to write."""
+        """In a child process: start with an empty queue. The parent writes the waiting messages."""
         writer = self._writer
         self._begin()
         if writer is not None:
@@ -184,7 +186,8 @@ class PublishQueue:
 
 
 class _Writer:
-    """The thread that writes what waits, in its order, from the first message that has to wait to the last."""
+    """The thread that writes waiting messages, in order. It lives from the first message that has to wait to the
+    last."""
 
     def __init__(self, queue: PublishQueue) -> None:
         self._queue = queue
@@ -194,7 +197,7 @@ class _Writer:
         self.thread = threading.Thread(target=self._run, name="messagebus-publish-queue", daemon=True)
 
     def abandon(self) -> None:
-        """In a child process, where the thread does not exist; but a gevent greenlet does, and must do no more."""
+        """In a child process the thread does not exist. A gevent greenlet does, and must do nothing more."""
         self._abandoned = True
         _left_behind.append(self)
 

@@ -1,4 +1,4 @@
-"""What publishes and reads: values in, ids out. All that a process needs which does not listen: no loop, no feed."""
+"""Publishing and reading: values in, ids out. A process that does not listen needs nothing else: no loop, no feed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 class Publisher:
     """A store and the queue before it. Its methods are safe from any thread or greenlet.
 
-    Made when first needed and anew in a forked child, see ``lifecycle``. ``dumps``: what data that is no JSON value
-    goes through.
+    Made on first use, and again in a forked child, see ``lifecycle``. ``dumps``: encodes data that is no JSON value.
 
     Raises:
         InvalidOption: The store's URL is malformed.
@@ -46,10 +45,10 @@ class Publisher:
         return self.publish(self.check(((channel, data),), **options))[0]
 
     def close(self) -> None:
-        """Let go of the store. The queue is closed before it, so that what waits is still written and heard."""
+        """Close the store. The queue is closed before, so waiting messages are still written and delivered."""
         self.store.close()
 
     def after_fork(self) -> None:
-        """In a child: let go of what is the parent's."""
+        """In a child: drop what belongs to the parent."""
         self.queue.after_fork()
         self.store.after_fork()
