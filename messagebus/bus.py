@@ -10,7 +10,7 @@ from .message import Ids, Message, check_channel, store_name
 from .option_kinds import check_pattern
 
 if TYPE_CHECKING:
-    from flask import Blueprint
+    from flask import Blueprint, Flask
     from typing_extensions import Unpack
 
     from .hub.callbacks import Callback, Subscription
@@ -53,6 +53,15 @@ class Bus(Lifecycle):
     def has_blueprint(self) -> bool:
         """Whether an app has asked for the blueprint."""
         return self._blueprint is not None
+
+    def init_app(self, app: Flask, *, url_prefix: str | None = None) -> None:
+        """The same as ``app.register_blueprint(bus.blueprint, url_prefix=url_prefix)``, by Flask's usual name. The bus is
+        then ``app.extensions["messagebus"]``.
+
+        Raises:
+            InvalidOption: A setting of the app is unknown or out of range.
+        """
+        app.register_blueprint(self.blueprint, url_prefix=url_prefix)
 
     # --- publishing ---
 

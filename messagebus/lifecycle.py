@@ -65,10 +65,14 @@ class Lifecycle:
         Raises:
             InvalidOption: A setting is unknown or out of range; nothing has changed then.
         """
-        given = {**self._given, **settings.from_values(options)}
-        merged = self._merge(given)
-        self._stop()
-        self._given, self._options, self._closed = given, merged, False
+        values = settings.from_values(options)
+        with self._lock:
+            given = {**self._given, **values}
+            merged = self._merge(given)
+            # In one step: a first use in another thread begins with the old settings and is stopped, or with the new.
+            self._given, self._options, self._closed = given, merged, False
+            machinery = self._take()
+        _stop(*machinery)
 
     def configure_app(self, config: Mapping[str, Any], dumps: Dumps | None = None) -> None:
         """Take the settings of a Flask app, ``MESSAGEBUS_…``. The blueprint calls this when it is registered. They have
@@ -83,13 +87,14 @@ class Lifecycle:
             self._dumps = dumps
             if self._publisher is not None:
                 self._publisher.dumps = dumps
-        if from_app == self._from_app:
-            return
-        self.serves_unequal_apps = bool(self._from_app)
-        merged = self._merge(from_app=from_app)
-        if merged != self._options:
-            self._stop()
-        self._from_app, self._options = from_app, merged
+        with self._lock:
+            if from_app == self._from_app:
+                return
+            merged = self._merge(from_app=from_app)
+            self.serves_unequal_apps = bool(self._from_app)
+            machinery = self._take() if merged != self._options else (None, None)
+            self._from_app, self._options = from_app, merged
+        _stop(*machinery)
 
     @property
     def options(self) -> Options:
@@ -136,8 +141,10 @@ class Lifecycle:
 
         Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is
         configured."""
-        self._closed = True
-        self._stop()
+        with self._lock:
+            self._closed = True
+            machinery = self._take()
+        _stop(*machinery)
         self._callbacks = None
 
     def destroy(self) -> None:
@@ -158,13 +165,12 @@ class Lifecycle:
         if publisher is None:
             from .publishing.publisher import Publisher
 
-            options = self.options
             with self._lock:
                 if self._closed:
                     raise BusClosed("the bus is closed; configure() opens it again")
                 publisher = self._publisher
                 if publisher is None:
-                    publisher = self._publisher = Publisher(options, self._dumps)
+                    publisher = self._publisher = Publisher(self.options, self._dumps)
         if self._node is None and self._callbacks:
             # Callbacks that existed before a change of settings or a fork resume with the first use of any kind.
             self._running_node()
@@ -180,32 +186,33 @@ class Lifecycle:
         from .hub.node import Node
         from .publishing.publisher import Publisher
 
-        options = self.options
         with self._lock:
             if self._closed:
                 raise BusClosed("the bus is closed; configure() opens it again")
             if self._node is not None:
                 return self._node
             if self._publisher is None:
-                self._publisher = Publisher(options, self._dumps)
+                self._publisher = Publisher(self.options, self._dumps)
             if self._callbacks is None:
                 self._callbacks = Callbacks()
             node = self._node = Node(self._publisher, self._callbacks, self._access)
-        node.start()
+        try:
+            node.start()
+        except BaseException:
+            with self._lock:
+                if self._node is node:
+                    self._node = None  # the next use tries again
+            node.stop(0)
+            raise
         if self._callbacks:
             node.start_callbacks()
         return node
 
-    def _stop(self) -> None:
-        with self._lock:
-            publisher, self._publisher = self._publisher, None
-            node, self._node = self._node, None
-        if publisher is None:
-            return
-        publisher.queue.close(STOP_SECONDS)
-        if node is not None:
-            node.stop(STOP_SECONDS)
-        publisher.close()
+    def _take(self) -> tuple[Publisher | None, Node | None]:
+        """Take away what it has made, for :func:`_stop`. With the lock held."""
+        machinery = self._publisher, self._node
+        self._publisher = self._node = None
+        return machinery
 
     def _after_fork(self) -> None:
         self._lock = allocate_lock()
@@ -222,6 +229,16 @@ class Lifecycle:
             if "gevent" not in sys.modules or gevent_is_in_charge():
                 with contextlib.suppress(Exception):
                     self._running_node()
+
+
+def _stop(publisher: Publisher | None, node: Node | None) -> None:
+    """End what a bus had made. Takes a few seconds at most."""
+    if publisher is None:
+        return
+    publisher.queue.close(STOP_SECONDS)
+    if node is not None:
+        node.stop(STOP_SECONDS)
+    publisher.close()
 
 
 def buses() -> list[Lifecycle]:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from .codecs import Codec
 from .errors import InvalidOption
@@ -150,6 +151,10 @@ class Options:
         if not separator or scheme not in SCHEMES:
             # Without the URL itself, which may have a password in it.
             raise InvalidOption("url", f"expected one of {', '.join(f'{known}://' for known in SCHEMES)}")
+        try:
+            urlsplit(self.url).port  # noqa: B018 - it raises; the stores read the rest
+        except ValueError as error:
+            raise InvalidOption("url", f"not a URL: {error.__class__.__name__} in its host or port") from None
 
 
 _NAMES = {option.name: option for option in dataclasses.fields(Options)}

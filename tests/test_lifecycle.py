@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 
+import flask
 import pytest
 
-from messagebus import Bus
+from messagebus import Bus, InvalidOption, MessageTooLarge
+from messagebus.hub.node import Node
 
 from .eventually import eventually
 from .redis_server import RedisServer
@@ -86,4 +88,63 @@ def test_a_process_that_only_publishes_may_fork_and_both_go_on(redis_url: str) -
     assert os.waitstatus_to_exitcode(result) == 0
     assert bus.publish("/a", "parent") == 4
     assert [message.data for message in bus.backlog("/a")] == ["parent", "child", "child", "parent"]
+    bus.close()
+
+
+def test_a_start_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = Bus(url="memory://")
+    failures = [RuntimeError("can't start new thread")]
+    start = Node.start
+
+    def fail_once(node: Node) -> None:
+        if failures:
+            raise failures.pop()
+        start(node)
+
+    monkeypatch.setattr(Node, "start", fail_once)
+    with pytest.raises(RuntimeError, match="new thread"):
+        bus.start()
+    heard: list[object] = []
+    bus.subscribe("/a", lambda message: heard.append(message.data))
+    bus.publish("/a", 1)
+    eventually(lambda: heard == [1])
+    bus.close()
+
+
+def test_a_first_use_beside_new_settings_never_keeps_the_old_ones() -> None:
+    for _ in range(50):
+        bus = Bus(url="memory://")
+        barrier = threading.Barrier(2)
+
+        def use(bus: Bus = bus, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            bus.publish("/a", 1)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        barrier.wait()
+        bus.configure(max_message_size=10)
+        thread.join()
+        bus.publish("/a", 2)
+        with pytest.raises(MessageTooLarge):
+            bus.publish("/a", "x" * 20)
+        bus.close()
+
+
+@pytest.mark.parametrize("url", ["redis://localhost:port/0", "redis://localhost:99999", "postgresql://[::1/x"])
+def test_a_malformed_url_is_found_when_it_is_given(url: str) -> None:
+    with pytest.raises(InvalidOption, match="url: not a URL"):
+        Bus(url=url)
+    app = flask.Flask("app")
+    app.config["MESSAGEBUS_URL"] = url
+    with pytest.raises(InvalidOption, match="url: not a URL"):
+        Bus().init_app(app)
+
+
+def test_init_app_registers_the_blueprint_and_leaves_the_bus_with_the_app() -> None:
+    app, bus = flask.Flask("app"), Bus(url="memory://")
+    bus.init_app(app, url_prefix="/live")
+    assert app.extensions["messagebus"] is bus
+    answer = app.test_client().post("/live/message-bus/somebody/poll?dlp=t", data={"/a": "0"})
+    assert (answer.status_code, answer.json) == (200, [])
     bus.close()
