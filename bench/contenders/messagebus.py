@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 
 from ..machine import SERVER_CORE
 from ..processes import Process, free_port
@@ -32,6 +33,8 @@ class MessageBus(Contender):
             {"BENCH_THROUGH_FLASK": "1"} if through_flask else None,
         )
         self.process.wait_for(self.port)
+        # It listens before its worker has loaded the app; those who come meanwhile wait.
+        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/message-bus/static/messagebus.js", timeout=20).close()
 
     def publisher(self) -> Publisher:
         return StorePublisher(self.url) if self.url.startswith("redis") else LinesPublisher(self.port)

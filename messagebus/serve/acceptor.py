@@ -19,9 +19,9 @@ import gevent
 from gevent import socket as gevent_socket
 
 from .. import __version__
-from .access_log import AccessLog
 from .connection import Connection
 from .limits import DEFAULT_PER_ADDRESS, DESCRIPTORS_KEPT_FREE, Limits, RareWarning, files_allowed
+from .logs import AccessLog
 
 logger = logging.getLogger("messagebus.serve")
 

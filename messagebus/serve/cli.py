@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from .. import InvalidOption, Options, __version__
+from . import logs
 from .limits import Limits, allow_many_files
 from .listeners import SocketFile, inherited_binds, name_of, open_when_free, parse_owner
 from .settings import Settings
@@ -118,6 +118,13 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Where to write the master process's number.")
 @click.option("--access-log", is_flag=True, help="Log every request to the standard error.")
 @click.option("--access-log-file", type=click.Path(dir_okay=False), help="Log every request there.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of all logs: lines for people, or a JSON object in each line.",
+)
 @click.option("--reload", is_flag=True, help="Start the workers anew when a file of the app changes; for development.")
 @click.option(
     "--allow-anonymous-publish", is_flag=True, help="Without APP: take POST /message-bus/publish from anybody."
@@ -145,8 +152,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
       USR2        start a successor from new files beside this one; end this one with TERM
       TTIN, TTOU  one worker more, one less
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("messagebus").setLevel(logging.INFO)  # that an outage is over is as worth a line as its beginning
+    logs.configure(given["log_format"])
     allow_many_files()
     from_flask_app = False
     alone = given["allow_anonymous_publish"] or given["allowed_hosts"]
@@ -180,7 +186,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
             name: given[name]
             for name in (
                 *("url", "workers", "start_timeout", "stop_timeout", "timeout", "store_wait"),
-                *("access_log", "access_log_file", "pid_file", "reload"),
+                *("access_log", "access_log_file", "log_format", "pid_file", "reload"),
             )
         },
     )

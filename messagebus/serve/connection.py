@@ -18,9 +18,9 @@ from urllib.parse import unquote_to_bytes
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ..http.hijack import EARLY_BYTES, HAND_OVER
-from .access_log import AccessLog, printable
 from .body import BodyError, open_body
 from .limits import MIN_BODY_RATE, Limits, RareWarning
+from .logs import AccessLog, printable
 from .response import Response
 
 logger = logging.getLogger("messagebus.serve")

@@ -27,6 +27,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     access_log: bool = False
     access_log_file: str | None = None
+    log_format: str = "text"
     names: tuple[str, ...] = ()
     """Where it listens, for people."""
     is_reached_by_browsers: bool = True

@@ -88,7 +88,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
         from ..lifecycle import close_all
         from .acceptor import Acceptor
-        from .access_log import AccessLog
+        from .logs import AccessLog
 
         settings = self.settings
         gevent.signal_handler(signal.SIGTERM, self._stop, settings.stop_timeout)
@@ -99,7 +99,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             [each.sock for each in self.sockets],
             self.wsgi,
             settings.limits,
-            AccessLog(settings.access_log_file) if with_log else None,
+            AccessLog(settings.access_log_file, settings.log_format) if with_log else None,
             multiprocess=self.cfg.workers > 1,
         )
         # What stands now stays to the end. Under load the collector would look at all of it again and again, a
@@ -152,7 +152,11 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
         stores = ", ".join(dict.fromkeys(redact(bus.options.url) for bus in self._buses)) or "none"
         names = ", ".join(self.settings.names)
-        click.echo(f"messagebus listening on {names}, {self._what()}store {stores}, process {os.getpid()}")
+        said = f"messagebus listening on {names}, {self._what()}store {stores}, process {os.getpid()}"
+        if self.settings.log_format == "json":
+            logger.info(said)
+        else:
+            click.echo(said)
 
     def _what(self) -> str:
         return f"app {self.settings.application} (FLASK_APP), " if self.settings.from_flask_app else ""
