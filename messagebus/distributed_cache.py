@@ -8,14 +8,16 @@ everything, so the backlog is always enough.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 import weakref
 from _thread import allocate_lock
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 from .bus import Bus, MessageBus
-from .errors import InvalidData
+from .errors import BackendUnavailable, InvalidData
 from .message import Ids, Message, check_channel
 
 CHANNEL = "/distributed-cache/"
@@ -23,8 +25,12 @@ BACKLOG_SIZE = 1000
 BACKLOG_AGE = 365 * 24 * 3600
 """Seconds without a change after which a new process begins with an empty cache."""
 SNAPSHOT_EVERY = 400
+RETRY_SECONDS = 1.0
+"""Between two attempts to read everything again where the store was away."""
 NO_CLIENT = ("",)
 """No client's id is empty: web pages that subscribe to a cache's channel get none of its messages."""
+
+logger = logging.getLogger("messagebus.distributed_cache")
 
 
 class DistributedCache(MutableMapping[str, Any]):
@@ -58,6 +64,11 @@ class DistributedCache(MutableMapping[str, Any]):
         self._cleared = 0  # the last message that emptied it
         self._early: dict[int, int] = {}  # own changes that were not heard yet: message id -> global id
         self._subscribed = False
+        self._heard_count = 0
+        self._stale = False
+        """Whether everything has to be read again."""
+        self._retry_at = 0.0
+        self._warned = False
         self._lock = allocate_lock()  # native: held across nothing that waits
         _caches[id(self)] = self
 
@@ -112,8 +123,11 @@ class DistributedCache(MutableMapping[str, Any]):
         self._subscribe()
         ids = self._publish(operation)
         with self._lock:
-            # Without an id the message waits for the store; it is applied again, in its order, when it arrives.
-            self._apply(operation, ids.message_id if ids else self._position)
+            # Without an id the message waits for the store, behind all others; it is applied again, in its order, when
+            # it arrives.
+            self._apply(operation, ids.message_id if ids else max((self._position, *self._early)))
+            if self._bus._publish_off:
+                self._stale = True  # nobody else will hear of it
             if ids and ids.message_id > self._position:
                 self._early[ids.message_id] = ids.global_id
         if ids and ids.message_id % SNAPSHOT_EVERY == 0:
@@ -124,6 +138,8 @@ class DistributedCache(MutableMapping[str, Any]):
 
     def _subscribe(self) -> None:
         if self._subscribed:
+            if self._stale and not self._bus._publish_off and time.monotonic() >= self._retry_at:
+                self._reload()
             return
         self._subscribed = True
         try:
@@ -134,31 +150,59 @@ class DistributedCache(MutableMapping[str, Any]):
             self._subscribed = False
             raise
 
+    def _reload(self) -> None:
+        """Read everything again; where the store is away, the next use of the cache does."""
+        try:
+            self._load()
+        except BackendUnavailable:
+            self._stale, self._retry_at = True, time.monotonic() + RETRY_SECONDS
+
     def _load(self) -> None:
         """Make the state from the backlog."""
-        messages = self._bus.backlog(self._channel, 0, self._site_id)
-        snapshots = [message.data for message in messages if message.data["op"] == "snapshot"]
-        with self._lock:
-            as_of = 0
-            self._values, self._versions, self._cleared, self._early = {}, {}, 0, {}
-            if snapshots:
-                as_of = snapshots[-1]["as_of"]
-                self._values = {key: _decode(value) for key, value in snapshots[-1]["values"].items()}
-                self._versions = dict.fromkeys(self._values, as_of)
-            for message in messages:
-                if message.message_id > as_of:
-                    self._apply(message.data, message.message_id)
-                self._position = message.message_id
+        while True:
+            heard = self._heard_count
+            messages = self._bus.backlog(self._channel, 0, self._site_id)
+            with self._lock:
+                if heard == self._heard_count:
+                    self._take(messages)
+                    return
+
+    def _take(self, messages: Sequence[Message]) -> None:
+        changes = [message for message in messages if self._understands(message)]
+        snapshots = [message.data for message in changes if message.data["op"] == "snapshot"]
+        as_of = 0
+        self._values, self._versions, self._cleared, self._early, self._stale = {}, {}, 0, {}, False
+        if snapshots:
+            as_of = snapshots[-1]["as_of"]
+            self._values = {key: _decode(value) for key, value in snapshots[-1]["values"].items()}
+            self._versions = dict.fromkeys(self._values, as_of)
+        for message in changes:
+            if message.message_id > as_of:
+                self._apply(message.data, message.message_id)
+        if messages:
+            self._position = messages[-1].message_id
 
     def _heard(self, message: Message) -> None:
+        own = self._early.pop(message.message_id, None)
         # Another message has the id of an own change: the store was reset before that change arrived.
-        replaced = self._early.pop(message.message_id, message.global_id) != message.global_id
+        replaced = own is not None and own != message.global_id
         if replaced or message.message_id != self._position + 1:
-            self._load()  # messages are missing, or the store began anew
+            self._reload()  # messages are missing, or the store began anew
             return
         with self._lock:
-            self._apply(message.data, message.message_id)
+            if own is None and self._understands(message):  # one's own is applied
+                self._apply(message.data, message.message_id)
             self._position = message.message_id
+            self._heard_count += 1
+
+    def _understands(self, message: Message) -> bool:
+        """Whether a message is a change. Others may publish on the channel, too: they are left out."""
+        if _is_change(message.data):
+            return True
+        if not self._warned:
+            self._warned = True
+            logger.warning("left out a message on %s that is no change of a cache: %r", self._channel, message)
+        return False
 
     def _apply(self, operation: dict[str, Any], message_id: int) -> None:
         """Apply a change, unless a later one was already applied to the same key: this process applies its own changes
@@ -193,6 +237,30 @@ def _encode(value: Any) -> dict[str, Any]:
 
 def _decode(encoded: dict[str, Any]) -> Any:
     return set(encoded["set"]) if "set" in encoded else encoded["value"]
+
+
+def _is_change(data: object) -> bool:
+    if not isinstance(data, dict):
+        return False
+    match data.get("op"):
+        case "set":
+            return isinstance(data.get("key"), str) and _is_value(data)
+        case "delete":
+            return isinstance(data.get("key"), str)
+        case "snapshot":
+            values = data.get("values")
+            return type(data.get("as_of")) is int and isinstance(values, dict) and all(map(_is_value, values.values()))
+        case operation:
+            return bool(operation == "clear")
+
+
+def _is_value(encoded: object) -> bool:
+    if not isinstance(encoded, dict):
+        return False
+    if "set" not in encoded:
+        return "value" in encoded
+    members = encoded["set"]
+    return isinstance(members, list) and not any(isinstance(member, (dict, list)) for member in members)
 
 
 _caches: weakref.WeakValueDictionary[int, DistributedCache] = weakref.WeakValueDictionary()

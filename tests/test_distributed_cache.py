@@ -170,3 +170,69 @@ def test_a_closed_cache_begins_anew_with_its_next_use(make_cache: MakeCache) -> 
     first.close()
     second["a"] = 2
     assert first == {"a": 2}
+
+
+FOREIGN = [
+    "text",
+    None,
+    [1],
+    {"nothing": 1},
+    {"op": "set"},
+    {"op": "set", "key": 5, "value": 1},
+    {"op": "set", "key": "k", "set": [[1]]},
+    {"op": "delete"},
+    {"op": "snapshot", "as_of": "x", "values": {}},
+    {"op": "snapshot", "as_of": 1, "values": {"k": 1}},
+    {"op": ["clear"]},
+]
+
+
+def test_messages_that_are_no_changes_are_left_out_and_logged_once(
+    make_cache: MakeCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_cache()
+    first["a"] = 1
+    for foreign in FOREIGN:
+        first._bus.publish("/distributed-cache/frogs", foreign)
+    first["b"] = 2
+    second = make_cache()
+    assert second == {"a": 1, "b": 2}
+    second["c"] = 3
+    eventually(lambda: first == {"a": 1, "b": 2, "c": 3})
+    assert caplog.text.count("no change of a cache") == 2
+
+
+def test_a_store_that_is_away_when_messages_were_missed_is_asked_again_by_the_next_use(
+    make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("messagebus.distributed_cache.RETRY_SECONDS", 0.05)
+    first, second = make_cache(), make_cache()
+    first["a"] = 1
+    eventually(lambda: second == {"a": 1})
+    asked = threading.Event()
+
+    def gone(*arguments: object) -> list[Message]:
+        asked.set()
+        raise BackendUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second._bus, "backlog", gone)
+        second._position = 0  # as if it had missed some
+        first["b"] = 2
+        assert asked.wait(5)
+        assert second == {"a": 1}, "it keeps what it has"
+    eventually(lambda: second == {"a": 1, "b": 2})
+    assert "Traceback" not in caplog.text
+
+
+def test_changes_while_the_bus_is_off_are_gone_when_it_is_on_again(make_cache: MakeCache) -> None:
+    first, second = make_cache(), make_cache()
+    first["a"] = 1
+    eventually(lambda: second == {"a": 1})
+    first._bus.off()
+    first["a"] = 2
+    first["b"] = 2
+    assert first == {"a": 2, "b": 2}
+    assert second == {"a": 1}
+    first._bus.on()
+    assert first == second == {"a": 1}
