@@ -55,8 +55,8 @@ class Bus(Lifecycle):
         return self._blueprint is not None
 
     def init_app(self, app: Flask, *, url_prefix: str | None = None) -> None:
-        """The same as ``app.register_blueprint(bus.blueprint, url_prefix=url_prefix)``, by Flask's usual name. The bus is
-        then ``app.extensions["messagebus"]``.
+        """Flask's usual name for ``app.register_blueprint(bus.blueprint, url_prefix=url_prefix)``. Afterwards
+        ``app.extensions["messagebus"]`` is the bus.
 
         Raises:
             InvalidOption: A setting of the app is unknown or out of range.

@@ -1,4 +1,4 @@
-"""Stores. A backend's module, and what it needs, is imported only when its URL asks for it."""
+"""Stores. A store's module, and what it needs, is imported only when its URL asks for it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ __all__ = [
 
 
 def open_store(options: Options) -> Store:
-    """The backend that ``options.url`` names. Connects to nothing yet.
+    """Make the store that ``options.url`` names. Connects to nothing yet.
 
     Raises:
-        InvalidOption: No backend goes by that scheme, or the URL is malformed.
+        InvalidOption: No store has that scheme, or the URL is malformed.
     """
     scheme = options.url.partition("://")[0]
     if scheme == "memory":

@@ -1,7 +1,7 @@
-"""The contract of a store. Every backend passes ``tests/contract/test_store.py``; nothing else is asked of it.
+"""The contract of a store. Every store passes ``tests/contract/test_store.py``; nothing else is required of it.
 
-A *name* is a channel as the store keeps it (``message.store_name``). A backend makes its connections, threads and locks
-when it is first used, never when it is made: it may be made before ``gevent.monkey.patch_all()`` or before a fork.
+A *name* is a channel as the store keeps it (``message.store_name``). A store makes its connections, threads and locks
+on first use, never in its constructor: it may be constructed before ``gevent.monkey.patch_all()`` or before a fork.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ IDS_AGE_FACTOR = 4
 LEAST_IDS_AGE = 24 * 3600
 """Seconds."""
 MAX_MESSAGES, MAX_BYTES = 1000, 4 * 1024 * 1024
-"""Messages, and about how many bytes of them, that are published as one step: some milliseconds of the store's time, in
-which it answers nobody else."""
+"""Limits of one atomic publish, in messages and (about) bytes: some milliseconds of the store's time, in which it
+answers nobody else."""
 REMEMBERED = 600
 """Seconds for which a store remembers a publication."""
 
@@ -30,22 +30,22 @@ def ids_age(max_backlog_age: int) -> int:
 
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 15, 5, 3
-"""Of TCP, for connections to a store: seconds of quiet before the kernel asks, seconds between its questions, and how
-many stay without an answer before the connection is over."""
+"""TCP keepalive for connections to a store: idle seconds before the first probe, seconds between probes, and how many
+unanswered probes end the connection."""
 
 
 class StoreState(NamedTuple):
-    """Where a store stands."""
+    """A store's state."""
 
     global_id: int
     """The last global id; 0 in an empty store."""
     epoch: str | None
-    """Random name of this life of the store; ``None`` before this package published a message or began a feed. In one
-    life no id is given twice."""
+    """Random name of this life of the store; ``None`` before this package has published a message or started a feed.
+    Within one life no id is given twice."""
 
 
 class Backlog(NamedTuple):
-    """What a store keeps of one channel, read at one moment."""
+    """The messages that a store keeps of one channel, read at one moment."""
 
     messages: list[Message]
     """In the order of their ids."""
@@ -56,7 +56,7 @@ class Backlog(NamedTuple):
 
 
 class BacklogQuery(NamedTuple):
-    """Which part of a channel's backlog is asked for."""
+    """A request for a part of a channel's backlog."""
 
     name: str
     after: int
@@ -64,7 +64,7 @@ class BacklogQuery(NamedTuple):
 
 
 class BacklogPage(NamedTuple):
-    """A part of a channel's backlog without a hole, and where the channel stands, read at one moment."""
+    """A part of a channel's backlog without a hole, and the channel's last id, read at one moment."""
 
     messages: list[Message]
     """In the order of their ids."""
@@ -77,11 +77,11 @@ class BacklogPage(NamedTuple):
     first_id: int
     """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
     expires_in: float = math.inf
-    """Seconds, from the reading, for which everything that is kept stays so unless newer messages push it out."""
+    """Seconds from the reading until the kept messages expire, unless newer messages push them out before."""
 
 
 class Trace(NamedTuple):
-    """What is remembered of a message that was delivered."""
+    """A trace of a delivered message, for comparing it with the store later."""
 
     global_id: int
     name: str
@@ -95,7 +95,7 @@ class Trace(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """A message on its way into a store; ``Store.publish`` says what its fields mean."""
+    """A message to be stored; ``Store.publish_many`` explains the fields."""
 
     name: str
     envelope: bytes
@@ -104,22 +104,21 @@ class Publication(NamedTuple):
 
 
 class PublicationId(NamedTuple):
-    """What a store knows a publication by, so that one which is sent again is not stored again."""
+    """Identifies a publish, so that the store does not store it again when it is sent again."""
 
     record: str
-    """Under what the store remembers it: a short name of ASCII letters and digits."""
+    """The name of the store's record: short, ASCII letters and digits."""
     sequence: int
-    """Its number there. A publisher's numbers grow, and only the newest is remembered."""
+    """The number within the record. A publisher's numbers grow; the store remembers only the newest."""
 
 
 class Listener(ABC):
-    """Who hears a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher.
-
-    None may block, or publish."""
+    """Receives a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher. They
+    must neither block nor publish."""
 
     @abstractmethod
     def started(self, state: StoreState) -> None:
-        """The feed stands: every message after ``state.global_id`` will come.
+        """The feed is connected: every message after ``state.global_id`` will come.
 
         The state has an epoch even if the store is empty, unless the store cannot be written to."""
 
@@ -127,25 +126,24 @@ class Listener(ABC):
     def received(self, messages: Sequence[Message]) -> None:
         """The next messages in the order of their global ids, with no hole before or between them.
 
-        (But for messages of other programs that cannot be decoded: those are logged and left out.)"""
+        (Messages of other programs that cannot be decoded are logged and skipped.)"""
 
     @abstractmethod
     def lost(self, state: StoreState) -> None:
-        """Messages were lost for good, or the store has begun another life: nothing that is known of it counts any
-        more.
+        """Messages were lost for good, or the store has another epoch: everything known about it is outdated.
 
-        The feed goes on after ``state.global_id``. In another life ``state.epoch`` is another one."""
+        The feed continues after ``state.global_id``. ``state.epoch`` tells whether the epoch has changed."""
 
     @abstractmethod
     def healthy(self, healthy: bool) -> None:
         """The feed's connection went down or cannot be made (``False``), or is up again and has caught up (``True``).
 
-        Not called where all is well from the beginning. ``True`` comes after the ``started``, ``received`` or
-        ``lost`` of the catching up."""
+        Not called if all is well from the beginning. ``True`` comes after the ``started``, ``received`` or ``lost`` of
+        the catching up."""
 
     def newest(self) -> Sequence[Trace]:
-        """The newest message that it knows of each channel it follows; the feed compares them with the store before it
-        says that messages were lost, to tell whether a channel's ids have begun again. From the feed's thread."""
+        """The newest known message of each followed channel. Before the feed calls ``lost`` it compares them with the
+        store, to find out whether a channel's ids started again. Called from the feed's thread."""
         return ()
 
 
@@ -166,44 +164,44 @@ class Store(ABC):
 
     @abstractmethod
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
-        """Number up to ``MAX_MESSAGES`` messages in their order, keep and announce them, as one atomic step: all or
-        none. Returns their ids.
+        """Number, store and announce up to ``MAX_MESSAGES`` messages in their order, as one atomic step: all or none.
+        Returns their ids.
 
         Message ids are without holes per name, global ids over all names. Every ``clear_every``-th message trims the
         name's backlog to the newest ``max_backlog_size``, and the global one to ``max_global_backlog_size``; after
-        ``max_backlog_age`` seconds without a publish the backlog is gone; its ids go on, one by one for
-        :func:`ids_age`, at a higher one later. A short age of one name never shortens the global backlog's. Where
-        several messages are for one name, the size and the age of the last hold.
+        ``max_backlog_age`` seconds without a publish the backlog is gone; its ids continue, one by one for
+        :func:`ids_age`, and higher later. A short age of one name never shortens the global backlog's. If several
+        messages are for one name, the size and the age of the last one apply.
 
-        ``publication_id``: what makes it safe to call again when no answer came. The store remembers it for
-        ``REMEMBERED`` seconds; called again with the same one and the same messages, it returns the same ids, and
-        stores nothing. ``None``: it is not remembered.
+        ``publication_id`` makes it safe to call again when no answer came. The store remembers it for ``REMEMBERED``
+        seconds: a second call with the same id and the same messages returns the same ids, and stores nothing.
+        ``None``: not remembered.
 
         Raises:
             BackendUnavailable: No answer came; the messages may or may not have been stored.
-            PublishRefused, InvalidData: The store does not take them; none was stored, no id was used up.
+            PublishRefused, InvalidData: The store refuses the messages; none was stored, and no id was used.
         """
 
     def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
-        """As :meth:`publish_many`, one message that is not remembered."""
+        """Like :meth:`publish_many`, for one message that is not remembered."""
         return self.publish_many((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
 
     def backlog(self, name: str, after: int = 0) -> Backlog:
-        """The kept messages with ``message_id > after``, and where the channel stands, read as one: a page of any
+        """The kept messages with ``message_id > after``, and the channel's last id, read in one step: a page of any
         size."""
         (page,) = self.backlogs([BacklogQuery(name, max(after, 0))], 1 << 53)
         return Backlog(page.messages, page.last_id, page.first_id)
 
     @abstractmethod
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
-        """Parts of several backlogs in one round trip, in the order of the queries; each is read as one.
+        """Parts of several backlogs in one round trip, in the order of the queries; each is read in one step.
 
-        A page ends with the message whose envelope takes it to ``max_bytes`` or beyond, so that it is never empty while
-        there is something to read. Nothing is written: it also works where the store is full or read-only."""
+        A page ends with the message whose envelope takes it to ``max_bytes`` or beyond, so it is never empty while
+        there is something to read. Nothing is written: it also works if the store is full or read-only."""
 
     @abstractmethod
     def last_ids(self, names: Sequence[str]) -> list[int]:
-        """The last message id of each name, 0 where there was none, read as one."""
+        """The last message id of each name, 0 if there was none, read in one step."""
 
     @abstractmethod
     def global_backlog(self, after: int = 0) -> list[Message]:
@@ -211,39 +209,40 @@ class Store(ABC):
 
     @abstractmethod
     def state(self) -> StoreState:
-        """The last global id and the epoch, read as one."""
+        """The last global id and the epoch, read in one step."""
 
     @abstractmethod
     def renew_epoch(self, epoch: str | None) -> StoreState:
-        """Begin another life, unless the epoch is no longer this one; all feeds say ``lost``. Returns the state, with
-        the epoch that holds now.
+        """Give the store another epoch, unless the epoch is no longer this one; all feeds call ``lost``. Returns the
+        state, with the epoch in force.
 
-        For whoever notices that the store has gone back: an older copy of its data, or ids that were given twice. Their
-        positions would look right to those who come back, were it not another epoch."""
+        Called when a process notices that the store has gone back: an older copy of its data, or ids that were given
+        twice. In the same epoch, old positions of clients would look valid."""
 
     @abstractmethod
     def listen(self, listener: Listener) -> Feed:
-        """Begin to feed a listener, and return without waiting for the store; ``started`` says that the feed stands.
+        """Start to feed a listener, and return without waiting for the store; ``started`` tells that the feed is
+        connected.
 
-        Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. What a feed missed
-        meanwhile it reads from the global backlog; where that no longer holds all of it, or the store was reset or has
-        gone back, ``lost`` is called. A store that has gone back has been given another epoch before.
+        Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. A feed reads what it missed
+        from the global backlog. If that no longer holds all of it, or the store was reset or has gone back, it calls
+        ``lost``. A store that has gone back gets another epoch before.
         """
 
     @abstractmethod
     def expire_all_backlogs(self) -> None:
-        """Delete all messages that are kept; ids and epoch go on, and feeds hear nothing of it.
+        """Delete all messages; ids and epoch continue, and feeds are not notified.
 
         Messages that are published while it runs may be deleted as well."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Delete all messages and numbers of the bus. For tests, and for those who mean it."""
+        """Delete all messages and ids of the bus. Mostly for tests."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the feeds and the connections. The backend cannot be used after it. May be repeated."""
+        """End the feeds and the connections. The store cannot be used afterwards. May be repeated."""
 
     @abstractmethod
     def after_fork(self) -> None:
-        """In a child process: drop what was inherited, and say nothing to the store on the parent's connections."""
+        """In a child process: drop what was inherited, and send nothing on the parent's connections."""

@@ -1,6 +1,6 @@
-"""The thread of a feed from a store on the network: connects, comes back after every outage, ends when it is told to.
+"""The thread of a feed from a store on the network: connects, reconnects after every outage, ends when told to.
 
-What is said on the connection is the stores' own matter, see ``redis_feed`` and ``postgres_feed``.
+``redis_feed`` and ``postgres_feed`` implement what happens on the connection.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FeedThread(ABC):
     """A running feed. Begins with ``start``; under gevent's monkey patching its thread is a greenlet."""
 
     OUTAGES: ClassVar[tuple[type[Exception], ...]]
-    """What is raised when the store is gone."""
+    """The exceptions that mean that the store is unreachable."""
 
     def __init__(self, source: Source, listener: Listener, where: str) -> None:
         """``where``: the store as logs name it, without secrets."""
@@ -42,7 +42,7 @@ class FeedThread(ABC):
 
     @abstractmethod
     def _connected(self) -> Iterator[None]:
-        """Live through one connection. Yields after each step that went well; never returns but by an error."""
+        """Run one connection. Yields after each successful step; ends only with an exception."""
 
     @abstractmethod
     def _interrupt(self) -> None:
@@ -50,7 +50,7 @@ class FeedThread(ABC):
 
     @abstractmethod
     def _drop(self) -> None:
-        """In a child process: let go of the inherited connection without a word to the store."""
+        """In a child process: drop the inherited connection without sending anything."""
 
     def start(self) -> None:
         self._thread.start()
@@ -64,7 +64,8 @@ class FeedThread(ABC):
         self._stop.set()
         self._interrupt()
         if self._thread is not threading.current_thread():
-            # In vain only while it connects to a host that does not answer; it may not call the listener then, either.
+            # This times out only while the thread connects to a host that does not answer; then it may not call the
+            # listener, either.
             self._thread.join(1.0)
 
     def abandon(self) -> None:
@@ -83,8 +84,8 @@ class FeedThread(ABC):
             except self.OUTAGES as error:
                 self._went_down(error)
             except Exception as error:
-                # A listener's mistake, or this package's. The feed outlives it, and goes on behind the message.
-                logger.exception("the feed from %s failed, and begins again", self._where)
+                # A bug in a listener, or in this package. The feed survives it, and continues after the message.
+                logger.exception("the feed from %s failed, and starts again", self._where)
                 self._went_down(error)
             self._stop.wait(self._pause(attempts))
             attempts += 1
@@ -94,14 +95,14 @@ class FeedThread(ABC):
 
     def _pause(self, attempts: int) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
-        # At random, so that the processes of a site do not come back to a restarted store all at once.
+        # Random, so that the processes of a site do not reconnect to a restarted store all at once.
         return longest * self._random.uniform(0.5, 1.0)
 
     def _went_down(self, error: Exception) -> None:
         if self._down or self.closed:
             return
         self._down = True
-        # Time does not mend a refusal; somebody has to.
+        # Waiting does not help against a refusal; a person has to act.
         level = logging.ERROR if getattr(error, "reason", None) == "forbidden" else logging.WARNING
         logger.log(level, "no feed from %s, trying until it is back: %s", self._where, error)
         self._gate.healthy(False)

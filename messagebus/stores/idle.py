@@ -1,4 +1,4 @@
-"""Connections that nobody uses at the moment: whether they may be used again."""
+"""Idle connections: whether they may be used again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import select
 import socket
 
 MAX_IDLE = 10.0
-"""Seconds after which an idle connection is not used again, but made anew: firewalls and load balancers forget quiet
-connections without a word (some after 20 s), and a question on such a one would wait for ``store_timeout`` in vain."""
+"""Seconds after which an idle connection is replaced. Firewalls and load balancers silently forget quiet connections
+(some after 20 s), and a command on such a connection would wait for ``store_timeout`` in vain."""
 
 
 def is_readable(connection: int | socket.socket) -> bool:
-    """Whether the server has something to say on an idle connection: it only ever does to take its leave."""
+    """Whether an idle connection has something to read: the server only sends there to close it."""
     poll = select.poll()
     try:
         poll.register(connection, select.POLLIN)

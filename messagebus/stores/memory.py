@@ -1,8 +1,8 @@
 """The store of one process: the reference of the contract, without I/O.
 
-It forgets as the Redis store does: a channel's backlog after ``max_backlog_age`` without a publish, the channel itself
-after ``ids_age``. The global backlog holds pointers into the channels' backlogs: what a channel no longer keeps is gone
-there.
+It expires data as the Redis store does: a channel's backlog after ``max_backlog_age`` without a publish, the channel
+itself after ``ids_age``. The global backlog holds pointers into the channels' backlogs, so a message that a channel
+drops is gone there as well.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from .base import (
 )
 
 FORGOTTEN = 1 << 16
-"""Channels that are forgotten are remembered together in so many groups, each with the highest id that one had: a
-channel that comes back goes on above it. So does a new one of the same group."""
+"""Number of groups in which forgotten channels are remembered, each with the highest id of its channels. A channel that
+comes back continues above that; so does a new channel of the group."""
 MAX_REMEMBERED = 100_000
-"""Publications that are remembered at most; with more of them in ``REMEMBERED`` seconds, the oldest are forgotten."""
+"""Maximum number of remembered publications; with more of them within ``REMEMBERED`` seconds, the oldest are
+forgotten."""
 
 
 class _Log:
@@ -54,7 +55,7 @@ class _Log:
 
 
 class _Known(NamedTuple):
-    """A publication that is remembered."""
+    """A remembered publication."""
 
     sequence: int
     ids: tuple[Ids, ...]
@@ -71,18 +72,18 @@ class MemoryFeed:
 
 
 class MemoryStore(Store):
-    """Keeps messages in this process; a forked child goes on with a copy of its own.
+    """Keeps messages in this process; a forked child continues with its own copy.
 
-    ``clock`` gives seconds that never go back. Listeners are called by ``publish`` itself, under the lock, so that they
-    hear the messages in the order of their ids."""
+    ``clock`` is monotonic, in seconds. ``publish`` itself calls the listeners, under the lock, so they get the messages
+    in the order of their ids."""
 
     shared = False
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
         self._clock = clock
-        # Made before gevent patched the process or after, either kind will do: nothing that is done under it waits, so
-        # no greenlet ever finds it taken. Reentrant, so that a signal handler may close the bus at any point.
+        # It does not matter whether gevent has patched the process before: nothing waits under the lock, so no greenlet
+        # ever finds it taken. Reentrant, so that a signal handler may close the bus at any point.
         self._lock = threading.RLock()
         self._feeds: tuple[MemoryFeed, ...] = ()
         self._publishing = False
@@ -163,14 +164,15 @@ class MemoryStore(Store):
                 self._global.popleft()
 
     def _live(self, name: str, now: float) -> _Log | None:
-        """The channel without what has expired of it. (Its ids go on until it is swept away.)"""
+        """The channel without its expired messages. (Its ids continue until it is swept.)"""
         channel = self._channels.get(name)
         if channel is not None and channel.backlog_until <= now:
             channel.messages.clear()
         return channel
 
     def _expire(self, now: float) -> None:
-        """Drop what is dead of up to two channels: each publish adds one at most, so the dead cannot pile up."""
+        """Drop what has expired of up to two channels. Each publish adds one channel at most, so expired ones cannot
+        pile up."""
         if self._global_until <= now:
             self._global.clear()
         for _ in range(2):

@@ -1,12 +1,13 @@
-"""The store in PostgreSQL: queries and errors. What is written is in ``postgres.sql``, connections and feed beside it.
+"""The store in PostgreSQL: queries and errors. Writes are in ``postgres.sql``; connections and feed have their own
+modules.
 
 The tables are made by the first publish or feed, in the first schema of the search path; another is chosen in the URL,
 ``?options=-csearch_path%3Dsome_schema``. The database's encoding must be UTF8. LISTEN needs a session: a pooler between
 must not be in transaction mode. Needs PostgreSQL 11 or newer.
 
-Publishes follow each other, each until it is on the server's disk. ``?options=-csynchronous_commit%3Doff`` does without
-the disk: many times faster, and a crash of the server then loses the messages of its last moments, and gives their ids
-again.
+Publishes follow each other, and each waits until it is on the server's disk. ``?options=-csynchronous_commit%3Doff``
+does not wait for the disk: that is many times faster, and a crash of the server then loses the messages of its last
+moments, and gives their ids again.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ _RESET = """
 
 
 class PostgresStore(Store):
-    """Keeps messages in the PostgreSQL database that ``options.url`` names; processes that share it share the bus.
+    """Keeps messages in the PostgreSQL database of ``options.url``; processes that share it share the bus.
 
     Raises:
         InvalidOption: The URL is malformed.
@@ -133,7 +134,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def _connection(self) -> Iterator[PgConnection]:
-        """A connection; makes what psycopg raises into this package's errors. Missing tables are for the caller."""
+        """A connection; translates psycopg's errors into this package's. The caller handles missing tables."""
         with self._lock:
             if self._closed:
                 raise BusClosed("the store was closed")
@@ -155,7 +156,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def _reading(self) -> Iterator[PgConnection]:
-        """As ``_connection``, but a refusal is one more reason why there is no answer."""
+        """Like ``_connection``, but a refusal also counts as unavailable."""
         try:
             with self._connection() as connection:
                 yield connection
@@ -163,7 +164,7 @@ class PostgresStore(Store):
             raise BackendUnavailable(str(error), "forbidden") from error
 
     def _read(self, query: str, *arguments: object) -> list[Row]:
-        """The rows; none where nobody has published yet, and there are no tables."""
+        """The rows; none if nobody has published yet and there are no tables."""
         try:
             with self._reading() as connection:
                 return connection.execute(query, arguments, prepare=True).fetchall()
@@ -171,7 +172,7 @@ class PostgresStore(Store):
             return []
 
     def _write(self, query: str, *arguments: object) -> list[Row]:
-        """Run a query that writes, and make the tables first if that is what it takes."""
+        """Run a query that writes, and make the tables first if they are missing."""
         with self._connection() as connection:
             try:
                 return _rows(connection.execute(query, arguments or None, prepare=bool(arguments)))
@@ -369,6 +370,6 @@ def _entries(rows: Sequence[Row], codec: Codec | None) -> list[Entry]:
         try:
             entries.append(decode_message(global_id, message_id, name, envelope.encode(), codec))
         except ValueError as error:
-            logger.warning("left out a message that cannot be decoded: %s", error)
+            logger.warning("skipped a message that cannot be decoded: %s", error)
             entries.append(Unreadable(global_id))
     return entries

@@ -182,7 +182,7 @@ def _waits_unlike_gevent() -> bool:
 
 
 def explain(error: psycopg.Error, where: str) -> BackendUnavailable | PublishRefused | InvalidData:
-    """What an error of psycopg means: whether it is worth waiting for the end of it. (PostgreSQL, appendix A.)"""
+    """Translate an error of psycopg: whether waiting helps or not. (PostgreSQL, appendix A.)"""
     text = in_words(error)
     said = f"PostgreSQL at {where} said: {text}"
     state = error.sqlstate or ""
@@ -204,7 +204,7 @@ def explain(error: psycopg.Error, where: str) -> BackendUnavailable | PublishRef
 NO_TABLES = (errors.UndefinedTable, errors.UndefinedFunction)
 _BUSY = ("53300", "55P03", "57014", "57P03")
 """Too many connections, a lock that is taken, a statement that took too long, a server that starts."""
-# What ends a connection before it stands has no code, only words.
+# Errors before the connection is established have no code, only a text.
 _NOT_LET_IN = re.compile(r"authentication failed|no pg_hba\.conf entry|role \S+ does not exist|no password supplied")
 _TOO_MANY = re.compile(r"too many (clients|connections)|connection slots are reserved|starting up")
 
@@ -280,7 +280,7 @@ class Pool:
         connection.close()
 
     def discard_idle(self) -> None:
-        """Close the idle connections: what has befallen one of them may have befallen all."""
+        """Close the idle connections: what broke one of them may have broken all."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -293,6 +293,6 @@ class Pool:
         self.discard_idle()
 
     def leave_to_parent(self) -> None:
-        """In a child process, where the lock may be held for ever."""
+        """In a child process; the lock may be held for ever there."""
         for connection in [*self._idle, *self._taken]:
             connection.leave_to_parent()

@@ -1,4 +1,4 @@
-"""The feed of the PostgreSQL store: one thread that listens to NOTIFY on a connection of its own.
+"""The feed of the PostgreSQL store: one thread that listens to NOTIFY on its own connection.
 
 A notification is a stored message or, where that is too long for one, its global id: then it is read from the table.
 """
@@ -22,7 +22,7 @@ from .postgres_connection import PgConnection
 from .sequencer import Entry, Source, decode_entry
 
 QUIET = 5.0
-"""Seconds without a word after which the server is asked whether it is still there."""
+"""Idle seconds after which the feed pings the server."""
 
 
 class PostgresSource(Source, Protocol):
@@ -30,7 +30,7 @@ class PostgresSource(Source, Protocol):
         """Those of the messages that are still kept, by global id."""
 
     def notify_channel(self) -> str:
-        """The name that messages are announced under. Raises while the store has no tables."""
+        """The NOTIFY channel. Raises while the store has no tables."""
 
 
 class PostgresFeed(FeedThread):
@@ -90,7 +90,7 @@ class PostgresFeed(FeedThread):
                     if not self._sequencer.check_alive():
                         raise BackendUnavailable(f"{self._where} does not deliver what is published")
                 elif (now := time.monotonic()) - checked > QUIET:
-                    # Without a pause that would be long enough to ask; who changed it may have told others only.
+                    # There was no pause that was long enough to ask, and the change may not have been announced here.
                     self._sequencer.check_epoch()
                     checked = now
                 yield

@@ -1,7 +1,7 @@
 """The store in Redis: keys, commands and errors. The feed is in ``redis_feed``, the atomic write in ``publish.lua``.
 
-The keys' layout is shared with other programs, which may have written anything: what cannot be decoded is logged and
-left out. Needs Redis 6.2 or newer; all keys must be in one place, so a Redis cluster will not do.
+The key layout is shared with other programs, which may have written anything: what cannot be decoded is logged and
+skipped. Needs Redis 6.2 or newer; all keys must be on one server, so a Redis Cluster does not work.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ KNOWN = b"__mb_known_channels"
 PUBLICATION = b"__mb_publication_"
 
 _MADE_ANEW = ("gone", "read-only")
-"""Reasons for which connections are made anew."""
+"""Reasons for which connections are replaced."""
 
 
 class _Script(NamedTuple):
@@ -73,7 +73,7 @@ _RIGHTS = _Script.load("rights.lua")
 
 
 class RedisStore(Store):
-    """Keeps messages in the Redis that ``options.url`` names; processes that share its database share the bus.
+    """Keeps messages in the Redis of ``options.url``; processes that share its database share the bus.
 
     Raises:
         InvalidOption: The URL is malformed.
@@ -115,14 +115,14 @@ class RedisStore(Store):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Makes what redis-py raises for a reader into this package's error."""
+        """Translate an error of redis-py, for a reader, into this package's."""
         try:
             yield
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> BackendUnavailable:
-        """For a reader, to whom a refusal is one more reason why there is no answer."""
+        """Translate an error for a reader: a refusal also counts as unavailable."""
         meaning = self._explain(error)
         if isinstance(meaning, PublishRefused):
             return BackendUnavailable(str(meaning), "forbidden")
@@ -172,7 +172,7 @@ class RedisStore(Store):
         if publication_id is not None:
             record, sequence = PUBLICATION + publication_id.record.encode(), publication_id.sequence
             seconds = REMEMBERED
-        # An epoch for a store that has none: another each time.
+        # An epoch, in case the store has none: a new one each time.
         epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
         every = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record)
         of_store = (*self._arguments, epoch, sequence, seconds)
@@ -273,7 +273,7 @@ class RedisStore(Store):
         return StoreState(int(global_id or 0), epoch.decode(errors="replace") if epoch else None)
 
     def named_state(self) -> StoreState:
-        """As ``state``, but a store that has no epoch yet is given one. For the feed."""
+        """Like ``state``, but gives a store without an epoch one. For the feed."""
         state = self.state()
         if state.epoch is not None:
             return state
@@ -329,7 +329,7 @@ class RedisStore(Store):
         self._findings = findings
 
     def contradicts(self, traces: Sequence[Trace]) -> bool:
-        """Whether something else is stored in the place of one of these messages. For the feed."""
+        """Whether another message is stored in the place of one of these. For the feed."""
         with self._errors():
             for begin in range(0, len(traces), MAX_MESSAGES):
                 chunk = traces[begin : begin + MAX_MESSAGES]
@@ -373,7 +373,7 @@ class RedisStore(Store):
         self._delete((GLOBAL_BACKLOG,), BACKLOG + b"*")
 
     def reset(self) -> None:
-        # First of all the numbers, so that a message published meanwhile begins the new life.
+        # First the ids, so that a message published meanwhile begins the new epoch.
         self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG, KNOWN), b"__mb_backlog_*", PUBLICATION + b"*")
 
     def _delete(self, keys: Sequence[bytes], *patterns: bytes) -> None:
@@ -406,8 +406,8 @@ class RedisStore(Store):
 
 @lru_cache(maxsize=4096)
 def _channel(name: str, size: int, age: int) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, int, int, int]]:
-    """What ``publish.lua`` is told of a channel: its keys; its name, as key names have it and as stored messages do,
-    and how much is kept how long."""
+    """The arguments of ``publish.lua`` for a channel: its keys; its name, as in key names and as in stored messages;
+    how much is kept, and for how long."""
     key = name.encode()
     stored_name = name.replace("|", PIPE_ESCAPE).encode()
     return (BACKLOG_ID + key, BACKLOG + key), (key, stored_name, age, ids_age(age), size)

@@ -21,9 +21,9 @@ from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
 from .idle import MAX_IDLE, is_readable
 
 MAX_CONNECTIONS = 32
-"""Of one process, the feeds' apart; who needs one more waits for up to ``store_timeout``."""
+"""Maximum connections of one process, without the feeds'. Callers wait up to ``store_timeout`` for a free one."""
 KEPT = 16
-"""Idle connections of them that commands keep at hand; the others are back in redis-py's pool, for its clients."""
+"""Of these, the idle connections that commands keep; the others are in redis-py's pool, for its clients."""
 
 
 class Connections:
@@ -42,8 +42,8 @@ class Connections:
     def call(self, command: tuple[Any, ...]) -> Any:
         """Send one command, and return the answer.
 
-        As redis-py's client does, but without its layers for retries, metrics and the kinds of answer, and without its
-        way to put a command together: they are a third of the time that a publish takes."""
+        Like redis-py's client, but without its layers for retries, metrics and kinds of answers, and without its way to
+        assemble a command: those take a third of the time of a publish."""
         connection = self._take()
         try:
             connection.send_packed_command((hiredis.pack_command(command),))
@@ -52,7 +52,7 @@ class Connections:
             self._give_back(connection)
             raise
         except BaseException:
-            # The answer may yet come, and must not be taken for that to the next command.
+            # The answer may still come, and must not be taken for the next command's.
             connection.disconnect()
             self._pool.release(connection)
             raise
@@ -79,7 +79,7 @@ class Connections:
             self._pool.release(connection)
 
     def discard_idle(self) -> None:
-        """Close the idle connections: what has befallen one of them may have befallen all."""
+        """Close the idle connections: what broke one of them may have broken all."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -90,12 +90,12 @@ class Connections:
         self._pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
-        """Close all of them, those in use as well."""
+        """Close all connections, those in use as well."""
         self._pool.disconnect()
 
 
 class _Pool(redis.BlockingConnectionPool):
-    """redis-py's pool, with a limit to the age of what it keeps."""
+    """redis-py's pool, which keeps idle connections for a limited time."""
 
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
         connection = super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
@@ -112,7 +112,7 @@ class _Pool(redis.BlockingConnectionPool):
 # --- errors ---
 
 _WORDS = re.compile(r"(?:^|[-:] ?)([A-Z]{3,})\b")
-"""Redis's word for the kind of an error: its first, or, where version 6 tells of a script, one in the middle."""
+"""Redis's code for an error: the first word of the text, or, for a script in version 6, a word in the middle."""
 _UNAVAILABLE = {
     "READONLY": "read-only",
     "OOM": "full",
@@ -141,7 +141,7 @@ _REFUSED = {
 
 
 def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
-    """What an error of redis-py means: whether it is worth waiting for the end of it."""
+    """Translate an error of redis-py: whether waiting helps or not."""
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         return PublishRefused(for_redis(f"Redis at {where} does not let this process in: {error}"), "forbidden")
     if isinstance(error, redis.BusyLoadingError) or "max number of clients" in str(error):
@@ -194,7 +194,7 @@ def connection_arguments(options: Options) -> tuple[type[Any], dict[str, Any]]:
             "socket_timeout": options.store_timeout,
             "socket_connect_timeout": options.store_timeout,
             **from_url,
-            # redis-py would send a command again when no answer came, and so publish twice without a word.
+            # redis-py would silently send a command again when no answer came, and so publish twice.
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
@@ -211,6 +211,6 @@ def connection_arguments(options: Options) -> tuple[type[Any], dict[str, Any]]:
 
 
 def describe(arguments: dict[str, Any]) -> str:
-    """Where a connection leads, without secrets."""
+    """The target of a connection, without secrets."""
     place = arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
     return f"{place} database {arguments['db']}"

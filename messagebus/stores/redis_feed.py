@@ -1,7 +1,7 @@
 """The feed of the Redis store: one thread that reads the pub/sub channel.
 
-redis-py makes the connection (TLS, password, database). From then on this module reads the socket itself, in bulk:
-that takes a fraction of the time per message; and a burst reaches the listener as one list.
+redis-py makes the connection (TLS, password, database). Then this module reads the socket itself, in bulk: that takes a
+fraction of the time per message, and a burst reaches the listener as one list.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .sequencer import Source, decode_entry
 _compat.check("redis")
 
 BULK = 64 * 1024
-"""Bytes asked of the socket at once: some three hundred messages, which are still in the processor's cache when they
-are written out. With four times as many, each takes a quarter longer."""
+"""Bytes read from the socket at once: some three hundred messages, which are still in the processor's cache when they
+are written out. With four times as many, each message takes a quarter longer."""
 QUIET = 5.0
-"""Seconds without a word after which the server is asked whether it is still there."""
+"""Idle seconds after which the feed pings the server."""
 
 _NOTHING = object()
 
@@ -96,7 +96,7 @@ class RedisFeed(FeedThread):
                     if not self._sequencer.check_alive():
                         raise BackendUnavailable(f"{self._where} does not deliver what is published")
                 elif (now := time.monotonic()) - checked > QUIET:
-                    # Without a pause that would be long enough to ask; who changed it may have told others only.
+                    # There was no pause that was long enough to ask, and the change may not have been announced here.
                     self._sequencer.check_epoch()
                     checked = now
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
@@ -106,7 +106,8 @@ class RedisFeed(FeedThread):
             self._connection = None
 
     def _bulks(self, sock: Any) -> Iterator[list[Any]]:
-        """What the server sends, as it comes, never empty lists. Raises ``OSError`` when the connection is gone."""
+        """The server's replies as they arrive, in lists that are never empty. Raises ``OSError`` when the connection is
+        gone."""
         reader = hiredis.Reader(notEnoughData=_NOTHING)
         buffer: Any = bytearray(BULK)
         asked = False
@@ -132,7 +133,7 @@ class RedisFeed(FeedThread):
         raise ConnectionResetError("connection closed by the server")
 
     def _hand_over(self, replies: list[Any]) -> bool:
-        """Whether there were messages, be they readable or not, and not only the answer to a question."""
+        """Pass messages on. Returns whether there were any, readable or not, rather than only the answer to a ping."""
         entries = []
         live = False
         for reply in replies:

@@ -1,14 +1,15 @@
-"""From a store's live messages to a listener that misses nothing. Shared by the stores on the network; no own I/O.
+"""Turns a store's live stream into calls of a listener that misses nothing. Shared by the stores on the network; no own
+I/O.
 
-A store's live stream may break off and start anew, and the messages of the pause are then read from the global backlog.
-Ids tell how the two fit together. On one live stream they only grow: one that does not means that the store began anew.
-But an id that was already *delivered*, from the backlog, may well come once more on the stream, which was opened before
-the backlog was read. So the last id *seen* on the stream and the last id *delivered* are two numbers.
+A live stream may break and be opened again; the messages of the pause are then read from the global backlog. Ids tell
+how the two fit together. On one stream ids only grow: an id that does not means that the store was reset. But an id
+that was already *delivered*, from the backlog, may come once more on the stream, which was opened before the backlog
+was read. So the last id *seen* on the stream and the last id *delivered* are two numbers.
 
-A store that comes back may have gone back: to an older copy of its data, where ids that were given already are given
-again. Where they have not yet passed the last one that was delivered, that shows. Where they have, the messages that
-were delivered last are compared with what the store holds in their places. Either way the store is given another epoch
-before the listener is told, so that nobody's old position is taken for one of the new life.
+A store that returns may have gone back to an older copy of its data, where ids are given a second time. If they have
+not yet passed the last delivered id, that shows. If they have, the messages that were delivered last are compared with
+what the store holds in their places. Either way the store gets another epoch before the listener is told, so nobody's
+old position is taken for one of the new epoch.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from .base import Listener, StoreState, Trace
 logger = logging.getLogger("messagebus.stores")
 
 EPOCH_CHANGED = b'-1|-1|/__epoch|{"data":null}'
-"""What is announced, in place of a message, when the epoch is another one: so that busy feeds, too, learn it at once.
-Other programs take it for an old message."""
+"""Announced in place of a message when the epoch changes, so that busy feeds learn it at once, too. Other programs take
+it for an old message."""
 RECENT = 16
-"""Messages to compare with the store: the last of each of so many deliveries."""
+"""Number of messages to compare with the store: the last one of each of the last deliveries."""
 EPOCHS = 100
-"""Earlier lives that are remembered: an older copy of the data comes with an older epoch."""
+"""Number of former epochs to remember: an older copy of the data comes with an older epoch."""
 
 
 class Unreadable(NamedTuple):
-    """In place of a message that another program wrote and nobody here can decode: its id is used, that is all."""
+    """Takes the place of a message of another program that cannot be decoded: only its id counts."""
 
     global_id: int
 
@@ -44,13 +45,13 @@ Entry = Message | Unreadable
 
 
 def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
-    """A stored message; ``None`` where it cannot be told which one it is. What cannot be decoded is logged."""
+    """Decode a stored message; ``None`` if even its id is unreadable. What cannot be decoded is logged."""
     try:
         return decode_stored(stored, codec)
     except ValueError as error:
         if stored == EPOCH_CHANGED:  # no codec's
             return Unreadable(-1)
-        logger.warning("left out a message that cannot be decoded: %s", error)
+        logger.warning("skipped a message that cannot be decoded: %s", error)
     try:
         return Unreadable(int(stored.partition(b"|")[0]))
     except ValueError:
@@ -58,10 +59,11 @@ def decode_entry(stored: bytes, codec: Codec | None) -> Entry | None:
 
 
 class Source(Protocol):
-    """What the sequencer asks the store. All may raise; the sequencer stays where it was, for a next ``resume``."""
+    """What the sequencer asks the store. Every method may raise; then the sequencer keeps its place, for the next
+    ``resume``."""
 
     def named_state(self) -> StoreState:
-        """The store's state; a store without an epoch is given one, so that listeners know it from the beginning."""
+        """The store's state; a store without an epoch gets one, so that listeners know it from the beginning."""
 
     def renew_epoch(self, epoch: str | None) -> StoreState:
         """See ``Store``."""
@@ -70,12 +72,12 @@ class Source(Protocol):
         """The global backlog after a global id, in order; without those that are gone."""
 
     def contradicts(self, traces: Sequence[Trace]) -> bool:
-        """Whether the store holds another message in the place of one of these, or its ids are below theirs. What is
-        gone from the store contradicts nothing."""
+        """Whether the store holds another message in the place of one of these, or its ids are below theirs. A message
+        that is gone from the store contradicts nothing."""
 
 
 class Sequencer:
-    """Calls the listener with every message once, in order, or says ``lost``. For one thread, the feed's.
+    """Gives the listener every message once and in order, or calls ``lost``. For one thread, the feed's.
 
     For each connection: ``prepare``, subscribe, ``resume``, then ``received`` with whatever comes."""
 
@@ -101,9 +103,9 @@ class Sequencer:
         self._unsure = True
 
     def check_alive(self) -> bool:
-        """While nothing comes: whether that is because nothing was published. Delivers what the stream has kept back.
+        """Called when the stream is silent. Delivers messages that the stream failed to deliver.
 
-        ``False`` where the stream has not brought what an earlier call had to fetch: it is open, and dead."""
+        Returns ``False`` if the stream has not brought what an earlier call had to fetch: it is open, but dead."""
         if self._owed > self._seen:
             return False
         before = self._delivered
@@ -112,13 +114,13 @@ class Sequencer:
         return True
 
     def check_epoch(self) -> None:
-        """While messages come: whether the epoch has become another one."""
+        """Called while messages come: checks whether the epoch has changed."""
         state = self._source.named_state()
         if self._is_other_life(state):
             self._begin_life(state)
 
     def resume(self) -> None:
-        """After subscribing: deliver what was missed since the last connection, or begin."""
+        """Called after subscribing: deliver what was missed since the last connection, or begin."""
         state = self._source.named_state()
         self._seen = min(self._seen, state.global_id)
         if not self._started:
@@ -163,20 +165,20 @@ class Sequencer:
         return state.epoch is not None and self._epoch is not None and state.epoch != self._epoch
 
     def _begin_life(self, state: StoreState) -> None:
-        """The store is in another life."""
+        """The store has another epoch."""
         if state.epoch in self._past:  # as it was in one that is over
             state = self._source.renew_epoch(state.epoch)
         self._lose(state)
 
     def _begin_anew(self, global_id: int) -> None:
-        """Ids have gone back on the stream, and this is the first message of the new life that came."""
+        """Ids went back on the stream; this is the first message of the new epoch."""
         state = self._source.named_state()
         if not self._is_other_life(state) or state.epoch in self._past:
             state = self._source.renew_epoch(state.epoch)
         self._lose(StoreState(global_id - 1, state.epoch))
 
     def _recover(self, through: int) -> None:
-        """Deliver what came after the last delivered id, up to ``through`` at least; or say that it is lost."""
+        """Deliver what follows the last delivered id, up to ``through`` at least; or call ``lost``."""
         run: list[Entry] = []
         for entry in self._source.entries(self._delivered):
             if entry.global_id != self._delivered + len(run) + 1:
@@ -197,7 +199,7 @@ class Sequencer:
     def _deliver(self, run: Sequence[Entry]) -> None:
         if not run:
             return
-        # First, so that a listener that raises is not given the same again and again.
+        # First, so that a listener that raises does not get the same messages again and again.
         self._delivered = run[-1].global_id
         messages = [entry for entry in run if isinstance(entry, Message)]
         if messages:
@@ -209,7 +211,7 @@ class Sequencer:
         self._listener.lost(state)
 
     def _go_on_after(self, state: StoreState) -> None:
-        # Who comes by this process from now on has seen these, though it delivers none of them.
+        # This process delivers none of these, but clients that come here from now on have seen them.
         entries = self._source.entries(max(state.global_id - RECENT, 0))
         if self._epoch not in (None, state.epoch):
             self._past.append(self._epoch)
@@ -220,7 +222,7 @@ class Sequencer:
 
 
 class Gate(Listener):
-    """A listener in front of another, which can be shut for good: no call begins after ``shut`` has returned."""
+    """Wraps a listener, and can be shut for good: no call begins after ``shut`` has returned."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -233,7 +235,7 @@ class Gate(Listener):
             self.is_shut = True
 
     def shut_after_fork(self) -> None:
-        """As ``shut``, in a child process, where a thread that exists no more may have left the lock taken."""
+        """Like ``shut``, in a child process, where a thread that no longer exists may have left the lock taken."""
         self._lock = threading.RLock()
         self.is_shut = True
 
