@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import weakref
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
     from .publishing.arguments import Dumps
     from .publishing.publisher import Publisher
 
+logger = logging.getLogger("messagebus")
+
 STOP_SECONDS = 2.0
 """Limit for each step of closing: writing queued messages, a running callback, the last byte to the clients."""
 
 _buses: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+_unheard = 0
+"""Messages that nobody can have got, see ``Store.unheard``; of buses that have ended."""
 
 
 class Lifecycle:
@@ -235,6 +240,7 @@ def _stop(publisher: Publisher | None, node: Node | None) -> None:
     """End what a bus had made. Takes a few seconds at most."""
     if publisher is None:
         return
+    _count_unheard(publisher)
     publisher.queue.close(STOP_SECONDS)
     if node is not None:
         node.stop(STOP_SECONDS)
@@ -254,6 +260,8 @@ def close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _unheard
+    _unheard = 0  # the parent's
     for bus in list(_buses):
         bus._after_fork()
 
@@ -261,9 +269,24 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     # Queued messages get a last chance; threads and sockets end with the process anyway.
     for bus in list(_buses):
-        if bus._publisher is not None:
+        publisher = bus._publisher
+        if publisher is not None:
+            _count_unheard(publisher)
             with contextlib.suppress(Exception):
-                bus._publisher.queue.close(STOP_SECONDS)
+                publisher.queue.close(STOP_SECONDS)
+    if _unheard:
+        logger.warning(
+            "%d %s went nowhere: the bus has no store but the memory of this process (memory://), where nobody "
+            "listened. Set MESSAGEBUS_URL=redis://host:6379/0 (or postgresql://...) here and where the pages are "
+            "served, or import the app that sets it before the first publish.",
+            _unheard,
+            "message" if _unheard == 1 else "messages",
+        )
+
+
+def _count_unheard(publisher: Publisher) -> None:
+    global _unheard
+    _unheard += publisher.store.unheard()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 
@@ -21,3 +22,8 @@ def pytest_configure() -> None:
         del os.environ[name]
     # A run that is ended from outside ends as by Ctrl-C does, through the fixtures: no server stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    # What buses have to say at the end of the process would stand behind the summary.
+    logging.getLogger("messagebus").setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
-from ..errors import BackendUnavailable, InvalidData
+from ..errors import BackendUnavailable, InvalidData, PublishRefused
 from ..hub.joining import Join
 from ..hub.node import Node
 from ..hub.permissions import matches
@@ -42,6 +42,10 @@ class CommandError(Exception):
         """What a client is told of an error; one of ours goes into the log."""
         if isinstance(error, CommandError):
             return error
+        if isinstance(error, PublishRefused):
+            # Somebody has to mend it, who reads the log; to the client it is no more than that.
+            logger.error("the store refused what a client publishes (%s): %s", error.reason, error)
+            return CommandError("internal", "the store refused the message")
         if isinstance(error, ChannelRefused):
             return CommandError(error.refusal.code, str(error))
         if isinstance(error, HTTPException) and error.code is not None and error.code < 500:  # abort() of a hook

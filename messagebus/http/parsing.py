@@ -4,7 +4,9 @@ nothing."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -12,14 +14,17 @@ from urllib.parse import parse_qsl
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
+from ..errors import InvalidSite, InvalidTargets
 from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity
-from ..message import check_site, id_key
+from ..message import check_id, check_site, id_key
 from ..options import Options
 from ..wire import CLIENT_ID
 from .channels import Refusals, read_positions
 from .origins import is_allowed, is_same
 from .refusals import HTTPRefusal
+
+logger = logging.getLogger("messagebus.http")
 
 NO_GROUPS: frozenset[bytes] = frozenset()
 """One for all: Python makes a new one each time, and 15,000 subscribers would keep as many."""
@@ -124,15 +129,40 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
     group_ids = options.group_ids_lookup(environ) if options.group_ids_lookup else None
     site_id = options.site_id_lookup(environ) if options.site_id_lookup else None
     if site_id is not None:
-        check_site(site_id)
+        try:
+            check_site(site_id)
+        except InvalidSite as error:
+            raise _bad_lookup("site_id_lookup", error.reason, site_id) from None
+    if isinstance(group_ids, (str, bytes)) or not (group_ids is None or isinstance(group_ids, Iterable)):
+        raise _bad_lookup("group_ids_lookup", "a list of ids", group_ids)
     return (
         Identity(
             client_id,
-            None if user_id is None else id_key(user_id),
-            frozenset(map(id_key, group_ids)) if group_ids else NO_GROUPS,
+            None if user_id is None else _looked_up("user_id_lookup", user_id),
+            frozenset([_looked_up("group_ids_lookup", group_id) for group_id in group_ids]) if group_ids else NO_GROUPS,
         ),
         site_id,
     )
+
+
+def _looked_up(lookup: str, value: object) -> bytes:
+    """An id, by the rule that ``publish`` has for those it is given: what the one refuses, the other does as well."""
+    try:
+        return id_key(check_id(lookup, value))
+    except InvalidTargets:
+        raise _bad_lookup(lookup, "a string or a number (or a UUID) for an id", value) from None
+
+
+def _bad_lookup(lookup: str, expected: str, value: object) -> HTTPRefusal:
+    expected = expected.removeprefix("expected ")
+    reason = f"{lookup} returned a value of type {type(value).__name__}; expected {expected}"
+    _tell_once(reason)
+    return HTTPRefusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", reason)
+
+
+@lru_cache(maxsize=100)
+def _tell_once(reason: str) -> None:
+    logger.error("every request of such a client is refused: %s", reason)
 
 
 def _read_params(pairs: Mapping[str, object], options: Options, takes_refusals: bool = False) -> SubscribeParams:

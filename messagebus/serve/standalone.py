@@ -12,7 +12,7 @@ from flask import Flask, Request, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from ..bus import Bus
-from ..errors import BackendUnavailable, InvalidChannel, InvalidData
+from ..errors import BackendUnavailable, InvalidChannel, InvalidData, PublishRefused
 from ..http.parsing import check_origin
 from ..http.refusals import HTTPRefusal, unavailable
 from .limits import RareWarning
@@ -56,6 +56,11 @@ def make_app(
                 raise _too_large(str(error)) from None
             except BackendUnavailable as error:
                 raise unavailable(str(error)) from None
+            except PublishRefused as error:
+                logger.error("the store refused a message (%s): %s", error.reason, error)
+                raise HTTPRefusal(
+                    HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the store refused the message; see the server's log"
+                ) from None
             if ids is None:
                 return jsonify(channel=channel, queued=True), HTTPStatus.ACCEPTED
             return jsonify(channel=channel, message_id=ids.message_id, global_id=ids.global_id), HTTPStatus.CREATED

@@ -229,6 +229,10 @@ class Store(ABC):
         ``lost``. A store that has gone back gets another epoch before.
         """
 
+    def unheard(self) -> int:
+        """Messages that went nowhere: published for this process alone, in which nobody has listened or read."""
+        return 0
+
     @abstractmethod
     def expire_all_backlogs(self) -> None:
         """Delete all messages; ids and epoch continue, and feeds are not notified.

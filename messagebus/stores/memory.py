@@ -88,6 +88,7 @@ class MemoryStore(Store):
         self._feeds: tuple[MemoryFeed, ...] = ()
         self._publishing = False
         self._closed = False
+        self._published, self._was_read = 0, False
         self._forget()
 
     def _forget(self) -> None:
@@ -119,6 +120,7 @@ class MemoryStore(Store):
                 for message, (name, _, size, age) in zip(decoded, messages, strict=True):
                     self._keep(message, name, size, age)
                 ids = [Ids(message.message_id, message.global_id) for message in decoded]
+                self._published += len(ids)
                 if publication_id is not None:
                     self._remember(publication_id, ids)
                 if decoded:
@@ -193,6 +195,7 @@ class MemoryStore(Store):
 
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
         with self._lock:
+            self._was_read = True
             self._check_open()
             now = self._clock()
             return [self._page(self._live(query.name, now), query.after, max_bytes, now) for query in queries]
@@ -222,6 +225,7 @@ class MemoryStore(Store):
 
     def global_backlog(self, after: int = 0) -> list[Message]:
         with self._lock:
+            self._was_read = True
             self._check_open()
             now = self._clock()
             if self._global_until <= now:
@@ -259,6 +263,7 @@ class MemoryStore(Store):
 
     def listen(self, listener: Listener) -> MemoryFeed:
         with self._lock:
+            self._was_read = True
             feed = MemoryFeed(self, listener)
             self._check_open()
             self._feeds = (*self._feeds, feed)
@@ -275,6 +280,9 @@ class MemoryStore(Store):
             for channel in self._channels.values():
                 channel.messages.clear()
             self._global.clear()
+
+    def unheard(self) -> int:
+        return 0 if self._was_read else self._published
 
     def reset(self) -> None:
         with self._lock:
@@ -293,6 +301,7 @@ class MemoryStore(Store):
         # Another thread may have held the lock at the fork, in the middle of a publish; no one will release it here.
         self._lock = threading.RLock()
         self._publishing = False
+        self._published = 0  # the parent's
         self._feeds = ()
 
     def _check_open(self) -> None:
