@@ -40,6 +40,10 @@ test("the script tag's attributes set the mount point, the positions and the epo
   assert.deepEqual([bus.baseUrl, { ...channels }, epoch, status], ["/app/", { "/chat": "@17" }, "e7", "stopped"]);
 });
 
+test("a server that is silent for longer says so in the tag", () => {
+  assert.equal(load({ channels: "{}", heartbeatTimeout: "75000" }).bus.heartbeatTimeout, 75000);
+});
+
 test("data-start starts it", () => {
   const { bus } = load({ start: "", channels: "{}" });
   assert.equal(bus.status(), "started");

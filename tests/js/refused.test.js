@@ -116,6 +116,20 @@ test("retry and start go on at once after a refusal, and end a wait that the ser
     }
 });
 
+test("other grants end a refusal, and not a wait that the server asked for", async () => {
+  for (const [answer, polls] of [[{ status: 403 }, 2], [{ status: 429 }, 1], [{ status: 503, headers: { "Retry-After": "60" } }, 1]]) {
+    const world = new World();
+    world.answers.push(answer);
+    const { bus } = await using("polling", { world });
+    for (let token = 0; token < 20; token++) {
+      bus.grants = [`${token}`];
+      await world.advance(100);
+    }
+    assert.equal(world.polls.length, polls, `${answer.status}`);
+    bus.stop();
+  }
+});
+
 test("a page that is shown again asks again: the person may have logged in elsewhere", async () => {
   const world = new World();
   world.answers.push({ status: 401 });
@@ -162,7 +176,7 @@ test("a function that throws or never answers is a failure that is told, and tri
     assert.equal(world.polls.length, 0);
     assert.match(world.states.at(-1)[1].message, /no session|nothing came/);
     bus.grants = ["good"];
-    await world.advance(10);
+    await world.advance(11_000);
     assert.equal(bus.state, "connected");
     bus.stop();
   }

@@ -173,6 +173,19 @@ test("what a person mends is asked for again by retry, by other grants and by su
   }
 });
 
+test("one that was too many is asked for again when another was left", async () => {
+  const { world, bus } = await started({}, (bus) => void (bus.subscribe("/a", () => {}), bus.subscribe("/b", () => {})));
+  world.socket.receive([refusal({ "/b": { code: "too_many_channels", message: "one at a time", retry: false } })]);
+  await world.advance(10_000);
+  assert.equal(world.socket.sent.length, 0);
+  bus.subscribe("/c", () => {});
+  await world.advance(200);
+  bus.unsubscribe("/a");
+  await world.advance(300);
+  assert.deepEqual(world.socket.sent.map((frame) => Object.keys(frame)[0]), ["subscribe", "unsubscribe", "subscribe"]);
+  assert.deepEqual(world.socket.sent.at(-1), { subscribe: { "/b": -1 } });
+});
+
 test("an old server that refuses the whole request for one channel does not silence the others", async () => {
   const world = new World();
   world.answers.push({ status: 403, text: JSON.stringify({ error: { code: "forbidden", message: "not you", field: "/private" } }) });

@@ -25,6 +25,8 @@ from ...stores import StoreState
 from ...wire import ROOT
 from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
 
+CLIENT_KNOWS, GRACE = 25.0, 15.0
+"""Seconds of silence that the JavaScript client expects by itself, and how many more it waits."""
 # All of them, so that it is the endpoint that says which one it takes.
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
 
@@ -115,6 +117,11 @@ def script_tag(
         attributes["data-epoch"] = seen.epoch
     if tokens := ",".join(grants):
         attributes["data-grants"] = tokens
+    options = current_app.extensions["messagebus"].options
+    # The longest silence of a connection in good order. The client knows the default's.
+    silence = max(options.heartbeat_interval, options.long_polling_interval)
+    if silence > CLIENT_KNOWS:
+        attributes["data-heartbeat-timeout"] = str(round((silence + GRACE) * 1000))
     if nonce is not None:
         attributes["nonce"] = nonce
     written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())

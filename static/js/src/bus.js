@@ -19,7 +19,7 @@ export function createMessageBus({ environment: given, ...settings } = {}) {
   }
 
   const bus = {};
-  defineSettings(bus, (name) => client && ["grants", "headers"].includes(name) && client.retry());
+  defineSettings(bus, (name) => client && ["grants", "headers"].includes(name) && client.credentialsChanged());
   let client;
   const bytes = environment.get("crypto").getRandomValues(new Uint8Array(16));
   bus.clientId = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");

@@ -6,6 +6,7 @@ const page = globalThis.document?.currentScript?.dataset;
 if (page) {
   if (page.baseUrl) MessageBus.baseUrl = page.baseUrl;
   if (page.grants) MessageBus.grants = page.grants.split(",");
+  if (page.heartbeatTimeout) MessageBus.heartbeatTimeout = +page.heartbeatTimeout;
   try {
     MessageBus.continueFrom(JSON.parse(page.channels || "{}"), page.epoch);
   } catch (error) {

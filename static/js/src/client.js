@@ -275,6 +275,12 @@ export function makeClient(bus, environment, emit) {
       again();
     },
 
+    /** Asks again for what was refused; a wait that the server asked for goes on. */
+    credentialsChanged() {
+      if (client.state === "refused") client.retry();
+      else following.forgive();
+    },
+
     resume() {
       delivery.paused = false;
       delivery.drain();

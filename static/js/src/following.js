@@ -29,6 +29,7 @@ export function makeFollowing(client) {
     if (link) appliedAt = now();
     if (!isSocket) return client.connect(link?.isProbe);
     leave(link, removed);
+    if (removed[0]) forgive(Infinity, "too_many_channels"); // there is room again
     follow(link, added.filter(({ channel }) => !link.asked.has(channel)), moved);
   }
 
@@ -64,6 +65,15 @@ export function makeFollowing(client) {
 
   // ---- refusals ----
 
+  /** Asks again for what was refused: all, or what is due by `until`, or for this reason. */
+  function forgive(until = Infinity, code = undefined) {
+    for (const entry of channels.followed.values()) {
+      if (!entry.refused || entry.until > until || entry.refused.code !== (code ?? entry.refused.code)) continue;
+      entry.refused = entry.renewed = undefined;
+      changed();
+    }
+  }
+
   /** A channel was refused, by itself. */
   function refused(entry, { code, message, retry = false, retry_after: seconds }) {
     const { channel, subscriptions } = entry;
@@ -98,13 +108,6 @@ export function makeFollowing(client) {
       return isOne;
     },
 
-    /** Asks again for what was refused: all, or what is due by `until`. */
-    forgive(until = Infinity) {
-      for (const entry of channels.followed.values())
-        if (entry.refused && entry.until <= until) {
-          entry.refused = entry.renewed = undefined;
-          changed();
-        }
-    },
+    forgive,
   };
 }

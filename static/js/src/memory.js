@@ -35,7 +35,7 @@ export function makeMemory({ get, wallClock }, baseUrl) {
     /** Whether it was left since it last settled. */
     isOnProbation: (name) => !!known(name).gap,
     /** Whether it was left, and it is not yet time to try it again. */
-    isLeft: (name) => since(known(name).left) < known(name).gap,
+    isLeft: (name) => since(known(name).left) < Math.min(known(name).gap, LEFT_MOST),
     leave: (name) => known(name, { left: wallClock(), gap: Math.min(known(name).gap * 2 || LEFT_FIRST, LEFT_MOST) }),
     forgive: (name) => known(name).gap && known(name, { gap: 0 }),
     /** Milliseconds since any page polled. */
