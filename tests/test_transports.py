@@ -18,11 +18,12 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from messagebus.errors import SLOW, Close
-from messagebus.message import Message, encode_data
+from messagebus.message import Message, encode_data, status_message
 from messagebus.transports import (
     EVENT_SOURCE,
     LONG_POLLING,
     LONG_POLLING_WSGI,
+    NAMED_EVENTS,
     STREAMING,
     STREAMING_WSGI,
     WEBSOCKET,
@@ -161,3 +162,32 @@ def test_a_long_poll_that_ends_without_news_is_an_empty_batch() -> None:
 
 def test_an_event_source_ends_without_a_word() -> None:
     assert EVENT_SOURCE.end(SLOW) == b""
+
+
+# --- named events ---
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        ("<li>hello</li>", ["<li>hello</li>"]),
+        ("two\nlines\r\nand\ra third", ["two", "lines", "and", "a third"]),
+        ("", [""]),
+        ({"a": [1, None]}, ['{"a":[1,null]}']),
+        (7, ["7"]),
+        ("data: x\n\nevent: /evil", ["data: x", "", "event: /evil"]),
+    ],
+)
+def test_a_named_event_has_the_bare_data_line_by_line(data: object, lines: list[str]) -> None:
+    message = Message(345, 6, "/chat", json.dumps(data, separators=(",", ":")).encode())
+    written = NAMED_EVENTS.encode(join_batch([message]), 345).decode()
+    event = "".join(["event: /chat\n", "id: 345\n", *(f"data: {line}\n" for line in lines), "\n"])
+    assert written == f"{event}id: 345\n\n"
+
+
+def test_a_status_is_no_named_event_and_an_early_end_says_when_to_come_back() -> None:
+    status = status_message({"/chat": 5}, "epoch")
+    assert NAMED_EVENTS.encode(join_batch([status]), 9) == b"id: 9\n\n"
+    ending = Message(-1, -1, "/__status", b'{"__reconnect":1500}')
+    assert NAMED_EVENTS.encode(join_batch([ending]), None) == b"retry: 1500\n\n"
+    assert NAMED_EVENTS.encode(b"[]", 9) == b"id: 9\n\n"

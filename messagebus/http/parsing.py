@@ -80,9 +80,25 @@ def has_flag(request: Request, options: Options, name: str) -> bool:
 
 
 def read_query(request: Request, options: Options) -> SubscribeParams:
-    """The channels of an EventSource or WebSocket request."""
+    """The channels of a WebSocket request."""
     query = request.environ.get("QUERY_STRING", "").encode("latin-1")
-    params = _read_params(_query_pairs(query, options, "query"), options)
+    return _resumed(request, _read_params(_query_pairs(query, options, "query"), options))
+
+
+def read_events_query(request: Request, options: Options) -> tuple[SubscribeParams, bool]:
+    """The channels of an EventSource request, and whether it wants an event named after its channel for each message
+    (``?events=channel&format=data``) in place of batches."""
+    query = request.environ.get("QUERY_STRING", "").encode("latin-1")
+    pairs = _query_pairs(query, options, "query")
+    given = {name: pairs.pop(name) for name in ("events", "format") if name in pairs}
+    if given and given != {"events": "channel", "format": "data"}:
+        message = "events=channel and format=data go together, and are the only ones"
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", message, next(iter(given)))
+    return _resumed(request, _read_params(pairs, options)), bool(given)
+
+
+def _resumed(request: Request, params: SubscribeParams) -> SubscribeParams:
+    """The positions as of the event that the browser has seen last."""
     last_event_id = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not last_event_id:
         return params

@@ -22,6 +22,7 @@ from ..transports import (
     EVENT_SOURCE,
     LONG_POLLING,
     LONG_POLLING_WSGI,
+    NAMED_EVENTS,
     STREAMING,
     STREAMING_WSGI,
     WEBSOCKET,
@@ -165,9 +166,11 @@ def _poll(context: RequestContext) -> Answer:
 
 def _event_source(context: RequestContext) -> Answer:
     parsing.check_method(context.request, "GET")
-    plan = context.plan(context.admit(parsing.read_query(context.request, context.options)))
+    params, named = parsing.read_events_query(context.request, context.options)
+    plan = context.plan(context.admit(params))
     _check_room(context)
-    return _held(context, plan, EVENTS, EVENT_SOURCE, EVENT_SOURCE)
+    transport = NAMED_EVENTS if named else EVENT_SOURCE
+    return _held(context, plan, EVENTS, transport, transport)
 
 
 def _websocket(context: RequestContext) -> Answer:

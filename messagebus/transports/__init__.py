@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Transport, batch_parts, join_batch
+from .named_events import NAMED_EVENTS
 from .polling import LONG_POLLING, LONG_POLLING_WSGI
 from .sse import EVENT_SOURCE
 from .streaming import STREAMING, STREAMING_WSGI
@@ -12,6 +13,7 @@ __all__ = [
     "EVENT_SOURCE",
     "LONG_POLLING",
     "LONG_POLLING_WSGI",
+    "NAMED_EVENTS",
     "STREAMING",
     "STREAMING_WSGI",
     "WEBSOCKET",

@@ -16,6 +16,8 @@ from tests.chromium import PageErrors
 from tests.fixtures_servers import ServeApp
 from tests.servers import Server
 
+from .tab import new_channel, publish
+
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,3 +188,21 @@ def test_the_status_says_how_it_goes_and_offers_to_try_again(
     expect(status.get_by_role("status")).to_have_text("connected")
     frameworks.evaluate("document.querySelector('messagebus-status').removeAttribute('always'); MessageBus.retry()")
     assert json.loads(frameworks.evaluate("JSON.stringify(MessageBus.state)")) == "connected"
+
+
+def test_the_sse_extension_of_htmx_swaps_named_events(redis_backed_server: Server, page: Page) -> None:
+    channel = new_channel()
+    htmx = (MODULES / "htmx.org/dist/htmx.min.js").read_text()
+    extension = (MODULES / "htmx-ext-sse/dist/sse.min.js").read_text()
+    query = urllib.parse.urlencode({channel: 0, "events": "channel", "format": "data"})
+    html = (
+        f"<!doctype html><body><script>{htmx}</script><script>{extension}</script>"
+        f'<div hx-ext="sse" sse-connect="/message-bus/htmx/sse?{query.replace("&", "&amp;")}">'
+        f'<ul sse-swap="{channel}" hx-swap="beforeend"></ul></div>'
+    )
+    page.route("**/with-sse", lambda route: route.fulfill(body=html, content_type="text/html"))
+    publish(redis_backed_server, channel, ["<li>kept</li>"])
+    page.goto(f"{redis_backed_server.url}/with-sse")
+    expect(page.locator("li")).to_have_text(["kept"])
+    publish(redis_backed_server, channel, ["<li>live</li>"])
+    expect(page.locator("li")).to_have_text(["kept", "live"])

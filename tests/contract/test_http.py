@@ -265,3 +265,34 @@ def test_an_event_is_the_same_bytes_for_every_subscriber(world: World) -> None:
         assert first == second
         assert first[1].startswith(b"data: [{")
         assert first[2] == b"\n"
+
+
+def test_events_may_be_named_after_their_channels_and_carry_the_bare_data(world: World) -> None:
+    first, second = world.channel(), world.channel()
+    world.publish(first, "<li>one</li>", {"two": 2})
+    query = urlencode({first: 0, second: -1, "events": "channel", "format": "data"})
+
+    def events(response: http.client.HTTPResponse, count: int) -> list[tuple[str, str]]:
+        """The name and the data of the next events."""
+        found: list[tuple[str, str]] = []
+        name = ""
+        while len(found) < count:
+            field, _, value = response.readline().decode().rstrip("\n").partition(": ")
+            name = value if field == "event" else name
+            found += [(name, value)] if field == "data" else []
+        return found
+
+    with request(world.url, "GET", f"/message-bus/named/sse?{query}") as response:
+        assert response.getheader("Content-Type") == "text/event-stream"
+        assert events(response, 2) == [(first, "<li>one</li>"), (first, '{"two":2}')]
+        world.publish(second, "live")
+        assert events(response, 1) == [(second, "live")]
+
+
+@pytest.mark.parametrize(
+    "form", ["events=channel", "format=data", "events=all&format=data", "events=channel&format=xml"]
+)
+def test_a_form_of_events_that_there_is_not_is_refused(world: World, form: str) -> None:
+    with request(world.url, "GET", f"/message-bus/c/sse?%2Fa=0&{form}") as response:
+        assert response.status == 400
+        assert json.load(response)["error"]["field"] in ("events", "format")
