@@ -188,7 +188,7 @@ class Streaming(_Streamed):
             assert self._response.getheader("Content-Length") is None
         part = self._part(SEPARATOR)
         if part is None:
-            assert self.batches[-1] == [], "a stream's last batch is an empty one"
+            assert self.batches[-1] == [] or self.waits, "a stream's last batch is empty, or says when to come back"
             self.reconnect()
             return self._next()
         return _decode(part.replace(b"\r\n||\r\n", SEPARATOR))
@@ -217,8 +217,8 @@ class EventSource(_Streamed):
         *ids, data = event.split(b"\n")
         assert data.startswith(b"data: ")
         batch = _decode(data[len(b"data: ") :])
-        if batch == [] and not ids:
-            return batch  # a heartbeat
+        if not ids and all(message["channel"] == "/__status" for message in batch):
+            return batch  # a heartbeat, or the end
         assert len(ids) == 1
         assert ids[0].startswith(b"id: ")
         self.last_event_id = int(ids[0][len(b"id: ") :])

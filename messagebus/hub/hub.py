@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from ..errors import FEED_LOST, REPLACED, SHUTDOWN, Close
+from ..errors import FEED_LOST, REPLACED, SHUTDOWN, SLOW, Close
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
 from ..message import Message
@@ -226,10 +226,16 @@ class Hub:
         if was is not Phase.LIVE or subscriber.state is not Phase.LIVE:
             return
         if subscriber.transport.bounded:
-            subscriber.end(Close(1000, "interval over"), self.dispatcher.last_status(subscriber))
+            last = self.dispatcher.last_status(subscriber)
+            if last:
+                subscriber.put(last)
+            subscriber.end(Close(1000, "interval over"))
         else:
             subscriber.put(subscriber.transport.heartbeat)
             self.reactor.set_deadline(subscriber.outlet, self.options.heartbeat_interval)
+
+    def on_slow(self, subscriber: Subscriber) -> None:
+        self.leaving.end(subscriber, SLOW)
 
     def on_drained(self, subscriber: Subscriber) -> None:
         self.pacer.on_drained(subscriber)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..errors import SLOW, Close
+from ..errors import Close
 from ..loop.outbound import Outbound
 from ..message import Message, id_key
 from ..transports import Transport
@@ -54,6 +54,9 @@ class Registry(Protocol):
 
     def on_deadline_of(self, subscriber: Subscriber) -> None:
         """The deadline of its connection has come."""
+
+    def on_slow(self, subscriber: Subscriber) -> None:
+        """More waits for it than may."""
 
     def on_drained(self, subscriber: Subscriber) -> None:
         """A piece of what it catches up with has left."""
@@ -107,11 +110,12 @@ class Subscriber:
             self._close()
 
     def end(self, close: Close, last: bytes = b"") -> None:
-        """End its connection in order, now; ``last``: what its transport has encoded, to be sent before."""
+        """End its connection in order, now. ``last``: the encoded batch that says why, where it ends before its
+        time."""
         if self.state in (Phase.OPENING, Phase.LIVE):
             # First: the farewell must not be what makes it too slow.
             self.state = Phase.CLOSING
-            data = last if last and self.transport.one_batch else last + self.transport.end(close)
+            data = self.transport.end(close, last)
             if self.head:
                 self._put_head(len(data))
             if data:
@@ -140,7 +144,7 @@ class Subscriber:
         self.registry.on_deadline_of(self)
 
     def on_slow(self) -> None:
-        self.end(SLOW)
+        self.registry.on_slow(self)
 
     def on_drained(self) -> None:
         self.registry.on_drained(self)

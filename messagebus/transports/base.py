@@ -69,6 +69,7 @@ class Transport(ABC):
         """As ``encode``, of a batch in pieces, which are not copied."""
         return [self.encode(b"".join(parts), global_id)]
 
-    def end(self, close: Close) -> bytes:
-        """What is still to be sent when a connection of this kind ends in order."""
-        return b""
+    def end(self, close: Close, last: bytes = b"") -> bytes:
+        """What is still to be sent when a connection of this kind ends in order. ``last``: the encoded batch that says
+        why, where it ends before its time."""
+        return last

@@ -19,8 +19,8 @@ class _LongPollingWSGI(Transport):
     def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
         return parts
 
-    def end(self, close: Close) -> bytes:
-        return EMPTY_BATCH
+    def end(self, close: Close, last: bytes = b"") -> bytes:
+        return last or EMPTY_BATCH
 
 
 class _LongPolling(_LongPollingWSGI):

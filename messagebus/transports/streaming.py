@@ -27,8 +27,8 @@ class _StreamingWSGI(Transport):
         # A separator in two of them it cannot be: they are cut at a comma or a colon.
         return [*[part.replace(SEPARATOR, ESCAPED_SEPARATOR) for part in parts], SEPARATOR]
 
-    def end(self, close: Close) -> bytes:
-        return self.heartbeat
+    def end(self, close: Close, last: bytes = b"") -> bytes:
+        return last or self.heartbeat
 
 
 class _Streaming(_StreamingWSGI):
@@ -47,8 +47,8 @@ class _Streaming(_StreamingWSGI):
         parts = super().encode_parts(parts, global_id)
         return [b"%x\r\n" % sum(map(len, parts)), *parts, b"\r\n"]
 
-    def end(self, close: Close) -> bytes:
-        return self.heartbeat + b"0\r\n\r\n"
+    def end(self, close: Close, last: bytes = b"") -> bytes:
+        return (last or self.heartbeat) + b"0\r\n\r\n"
 
 
 STREAMING = _Streaming()

@@ -52,10 +52,10 @@ class _WebSocket(Transport):
     def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
         return [_frame_head(_TEXT, sum(map(len, parts))), *parts]
 
-    def end(self, close: Close) -> bytes:
+    def end(self, close: Close, last: bytes = b"") -> bytes:
         # A control frame has 125 bytes at most, two of which are the code; a character is not cut in two.
         reason = close.reason.encode()[:123].decode(errors="ignore").encode()
-        return _frame(_CLOSE, struct.pack("!H", close.code) + reason)
+        return last + _frame(_CLOSE, struct.pack("!H", close.code) + reason)
 
 
 WEBSOCKET = _WebSocket()

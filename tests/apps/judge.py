@@ -39,3 +39,10 @@ def publish() -> Response:
     arguments = request.get_json()
     channel, data = arguments.pop("channel"), arguments.pop("data")
     return jsonify(ids=[MessageBus.publish(channel, item, **arguments) for item in data])
+
+
+@app.post("/turn-away")
+def turn_away() -> str:
+    """Ends every held response, as when this process is about to be replaced."""
+    MessageBus._running_node().turn_away()
+    return "turned away"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chromium import PageErrors
-from tests.clients import LongPolling
+from tests.clients import LongPolling, request
 from tests.servers import SERVERS, Server
 
 from .conftest import NewListener
@@ -142,6 +142,29 @@ def test_a_thousand_messages_arrive_once_and_in_order_while_the_connection_is_cu
         publish(server, channel, 1000)
         listener.expect(range(1001))
     listener.page.close()
+
+
+@pytest.mark.parametrize("mode", ["chunked", "long-polling"])
+def test_a_client_whose_poll_ends_before_its_time_asks_again_at_once(
+    server: Server, new_listener: NewListener, client: str, mode: str
+) -> None:
+    listener = new_listener(client, mode)
+    channel = new_channel()
+    # What is to it a poll that has brought nothing would have it wait for a minute. A stream counts as one for the npm
+    # client, whatever it has brought: that asks again when so much time has passed since the stream began.
+    interval = 1000 if (client, mode) == ("npm", "chunked") else 60_000
+    listener.open(server.url, callbackInterval=interval, backgroundCallbackInterval=interval).follow(channel)
+    listener.wait_for_position(channel, 0)
+    for number in range(3):
+        publish(server, channel, number)  # it comes by the poll that is there to be ended
+        listener.expect(range(number + 1), timeout=5)
+        listener.page.wait_for_timeout(1000)
+        before = len(listener.polls)
+        for _ in range(4):  # whichever worker it is
+            with request(server.url, "POST", "/turn-away") as response:
+                assert response.status == 200
+        listener.page.wait_for_timeout(500)
+        assert len(listener.polls) > before, "it has not come back"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SERVERS if kind not in ("flask", "serve")])
