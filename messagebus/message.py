@@ -80,19 +80,17 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
         """Drop the decoded value; it is decoded again when somebody asks for it."""
         self._data = msgspec.UNSET
 
-    def _head(self) -> bytes:
-        return b'{"global_id":%d,"message_id":%d,"channel":%b,"data":' % (
-            self.global_id,
-            self.message_id,
-            _encode_channel(self.channel),
-        )
-
     @property
     def json(self) -> bytes:
         """The message as subscribers get it. Kept if it is small; a large one would be a second copy."""
         if self._json:
             return self._json
-        json = b"%b%b}" % (self._head(), self.raw)
+        json = b'{"global_id":%d,"message_id":%d,"channel":%b,"data":%b}' % (
+            self.global_id,
+            self.message_id,
+            _encode_channel(self.channel),
+            self.raw,
+        )
         if len(self.raw) <= LARGE:
             self._json = json
         return json
@@ -100,21 +98,26 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
     @property
     def parts(self) -> tuple[bytes, ...]:
         """The same in pieces, of which a large message's ``raw`` is one: shared, not copied."""
-        return (self.json,) if len(self.raw) <= LARGE else (self._head(), self.raw, b"}")
-
-    @property
-    def memory(self) -> int:
-        """About how many bytes of memory it holds, its JSON and its targets included."""
-        size = len(self.raw)
-        held = _OBJECTS + (2 * size + len(self.channel) if size <= LARGE else size)
-        if self.targeted:
-            targets = (self.user_ids, self.group_ids, self.client_ids)
-            held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
-        return held
+        if len(self.raw) <= LARGE:
+            return (self.json,)
+        numbers = self.global_id, self.message_id, _encode_channel(self.channel)
+        return b'{"global_id":%d,"message_id":%d,"channel":%b,"data":' % numbers, self.raw, b"}"
 
     @property
     def targeted(self) -> bool:
         return self.user_ids is not None or self.group_ids is not None or self.client_ids is not None
+
+
+def memory_of(messages: Iterable[Message]) -> int:
+    """About how many bytes of memory messages hold, their JSON and their targets included."""
+    held = 0
+    for message in messages:
+        size = len(message.raw)
+        held += _OBJECTS + (2 * size if size <= LARGE else size)
+        if message.user_ids is not None or message.group_ids is not None or message.client_ids is not None:
+            targets = (message.user_ids, message.group_ids, message.client_ids)
+            held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
+    return held
 
 
 class Ids(NamedTuple):

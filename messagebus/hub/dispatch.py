@@ -19,6 +19,7 @@ from ..transports import Transport, join_batch
 from .membership import Followers, Membership, count
 from .permissions import Access, ReportError
 from .subscriber import Subscriber
+from .window import ChannelWindow
 from .windows import Windows
 
 STATUS_SECONDS = 1.0
@@ -74,14 +75,16 @@ class Dispatcher:
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages. What comes in a row on one channel is one batch to its followers."""
         now, windows = self._clock(), self._windows
-        for batch in _runs(messages):
-            windows.global_id = batch[-1].global_id
-            name = batch[0].name
-            window = windows.find(name)
+        find, followers_of, filters, share = windows.find, self._followers, self._access.filters, windows.share
+        for batch, targeted in _runs(messages):
+            first, last = batch[0], batch[-1]
+            windows.global_id = last.global_id
+            name = first.channel if first.site_id is None else first.name
+            window = find(name)
             if window is None:
                 continue
-            first_id, state = batch[0].message_id, window.state
-            ends_early = batch[-1].message_id - first_id < len(batch) - 1
+            first_id, state = first.message_id, window.state
+            ends_early = last.message_id - first_id < len(batch) - 1
             if ends_early or (state is not None and first_id <= state.last_id):
                 # Nobody is told before the store has another epoch.
                 if ends_early or (state is not None and state.end and first_id <= state.log[state.end - 1].message_id):
@@ -89,19 +92,19 @@ class Dispatcher:
                     continue
                 assert state is not None
                 self.went_back(name, state.last_id)
-            windows.size += window.append(batch, now, self._window_size, windows.share)
-            followers = self._followers(name)
+            windows.size += window.append(batch, now, self._window_size, share)
+            followers = followers_of(name)
             if followers is None:
                 continue
-            delivered: Sequence[Message] = batch
-            if self._access.filters:
+            delivered = batch
+            if filters:
                 delivered = [message for message in batch if self._access.lets_through(message, self._report)]
-            if batch[0].targeted:
+            if targeted:
                 self._deliver_targeted(name, delivered)
             elif delivered:
                 self._deliver(name, followers, delivered)
-            if batch[0].targeted or len(delivered) < len(batch):
-                self._withhold(name, batch, now)
+            if targeted or len(delivered) < len(batch):
+                self._withhold(name, window, batch, now)
 
     def _deliver(self, name: str, followers: Followers, messages: Sequence[Message]) -> None:
         batch = join_batch(messages)
@@ -173,7 +176,7 @@ class Dispatcher:
         for name in list(filter(is_over, self._withheld)):
             del self._withheld[name]
 
-    def _withhold(self, name: str, batch: Sequence[Message], now: float) -> None:
+    def _withhold(self, name: str, window: ChannelWindow, batch: Sequence[Message], now: float) -> None:
         held = self._withheld.get(name)
         if held is None:
             held = self._withheld[name] = _Withheld(batch[0].message_id - 1)
@@ -182,11 +185,11 @@ class Dispatcher:
             held.since = now
             if not self.tick:
                 self._reactor.set_deadline(self, STATUS_SECONDS)
-        window = self._windows.find(name)
-        state = window.state if window is not None else None
+        state = window.state
         # Before this process forgets what was withheld, or the store does.
-        if held.count >= self._most_withheld or (state is not None and state.floor > held.told):
-            self._tell(name, held, now, polls=state is not None and state.floor > held.told)
+        is_forgotten = state is not None and state.floor > held.told
+        if held.count >= self._most_withheld or is_forgotten:
+            self._tell(name, held, now, polls=is_forgotten)
 
     def on_deadline(self) -> None:
         """Tell the followers of those channels where something was withheld a while ago."""
@@ -221,17 +224,19 @@ class Dispatcher:
                     subscriber.put(data)
 
 
-def _runs(messages: Sequence[Message]) -> Iterator[list[Message]]:
+def _runs(messages: Sequence[Message]) -> Iterator[tuple[list[Message], bool]]:
     """What comes in a row on one channel, and is targeted or is not."""
-    channel = site_id = targeted = None
+    channel = site_id = None
+    targeted = False
     run: list[Message] = []
     for message in messages:
-        is_targeted = message.targeted
+        # What ``message.targeted`` says, without a call for each.
+        is_targeted = not (message.user_ids is message.group_ids is message.client_ids is None)
         if message.channel != channel or is_targeted is not targeted or message.site_id != site_id:
             if run:
-                yield run
+                yield run, targeted
             run = []
             channel, site_id, targeted = message.channel, message.site_id, is_targeted
         run.append(message)
     if run:
-        yield run
+        yield run, targeted

@@ -60,10 +60,12 @@ def forget(known: Forgotten | None, floor: int, messages: Sequence[Message]) -> 
     for message in messages:
         if message.kept is False:
             continue  # a filter has kept it from everybody
-        if not message.targeted:
-            for_all = max(for_all, message.message_id)
+        if message.user_ids is message.group_ids is message.client_ids is None:
+            for_all = message.message_id
+            continue
         for target in _targets(message):
             targets[target] = message.message_id
+    for_all = max(for_all, known.for_all)
     through = max(known.through, messages[-1].message_id)
     if len(targets) > MOST_TARGETS:
         return Forgotten(min(known.after, floor), through, through, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..message import Message
+from ..message import Message, memory_of
 from .recovery import NOTHING, HistoryView, appended, merged, trimmed
 
 
@@ -34,7 +34,7 @@ class ChannelWindow:
         """Remember what is being dispatched, within the bounds of :meth:`trim`. Returns how many bytes it has grown."""
         before = self.size
         state = self.state = appended(self.state, messages, now, self.entered)
-        self.size += sum([message.memory for message in messages])
+        self.size += memory_of(messages)
         # Not for each message: to take from the front of a list costs as much for one as for many.
         if state.end > max_messages + max_messages // 4 or self.size > max_bytes:
             self.trim(max_messages, max_bytes)
@@ -46,7 +46,7 @@ class ChannelWindow:
         if state is None:
             return False
         self.state = state
-        self.size = sum([message.memory for message in state.log])
+        self.size = memory_of(state.log)
         return True
 
     def trim(self, max_messages: int, max_bytes: int) -> None:
@@ -55,9 +55,9 @@ class ChannelWindow:
         if state is None or (state.end <= max_messages and self.size <= max_bytes):
             return
         drop = max(state.end - max_messages, 0)
-        size = self.size - sum([message.memory for message in state.log[:drop]])
+        size = self.size - memory_of(state.log[:drop])
         while size > max_bytes and drop < state.end - 1:
-            size -= state.log[drop].memory
+            size -= memory_of((state.log[drop],))
             drop += 1
         if drop:
             self.state, self.size = trimmed(state, drop), size

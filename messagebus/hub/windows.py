@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..message import Message
+from ..message import Message, memory_of
 from ..options import Options
 from .recovery import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
 from .window import ChannelWindow
@@ -134,7 +134,7 @@ class Windows:
         count = self._options.window_size - (0 if state is None else state.end)
         size = self.share - window.size
         fitting = 0
-        while fitting < min(older, count) and (size := size - page.log[older - fitting - 1].memory) >= 0:
+        while fitting < min(older, count) and (size := size - memory_of((page.log[older - fitting - 1],))) >= 0:
             fitting += 1
         drop = older - fitting
         # What the page says of the channel's oldest message, and of its age, is good for the window in any case.
@@ -192,4 +192,4 @@ class Windows:
 
 
 def _size(page: HistoryView) -> int:
-    return sum([message.memory for message in page.log])
+    return memory_of(page.log)
