@@ -18,7 +18,8 @@ BEHIND = 50
 MESSAGES = 200
 """On the channel, so that the clients have not missed all of it."""
 MOST = 1.5
-MORE_COMMANDS = 5
+MORE_COMMANDS = 10
+"""A reading of the backlog is a script, whose seven commands count."""
 TRANSPORTS = ("websocket", "eventsource", "streaming")
 
 

@@ -292,4 +292,4 @@ class Hub:
         self.pacer.sweep()
         self.windows.sweep(self.membership.is_followed)
         self.dispatcher.forget(lambda name: not self.membership.is_followed(name))
-        self.reactor.set_deadline(self, SWEEP_SECONDS)
+        self.reactor.set_deadline(self, min(SWEEP_SECONDS, self.options.write_timeout / 2))
