@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from messagebus.errors import BackendUnavailable, InvalidData, InvalidOption
+from messagebus import Bus
+from messagebus.errors import BackendUnavailable, InvalidData, InvalidOption, PublishRefused
 from messagebus.message import Ids, encode_envelope
 from messagebus.options import Options
 from messagebus.stores import Publication, StoreState, open_store
@@ -408,3 +409,41 @@ def test_a_child_forked_under_gevent_lets_go_of_the_parentʼs_connections(postgr
         store.close()
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", program, postgres_url], check=True, timeout=60)
+
+
+# --- refusals ---
+
+
+def test_a_role_that_may_not_write_is_refused_stores_nothing_and_goes_on_after_the_grant(
+    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
+) -> None:
+    publish(open_postgres(postgres_url), "/a", 0)
+    with postgres_server.client() as client:
+        client.execute("DROP ROLE IF EXISTS guest")
+        client.execute("CREATE ROLE guest LOGIN PASSWORD 'pw'")
+        try:
+            client.execute("GRANT USAGE ON SCHEMA public TO guest")
+            client.execute("GRANT SELECT, UPDATE ON messagebus_state, messagebus_channels TO guest")
+            client.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
+            guest = Bus(url=postgres_url.replace("messagebus:hunter2", "guest:pw"))
+            for number in range(5):
+                with pytest.raises(PublishRefused, match="permission denied") as caught:
+                    guest.publish("/a", number)
+            assert caught.value.reason == "forbidden"
+            assert [message.data for message in guest.backlog("/a")] == [0]
+            assert guest.newest_global_id() == 1
+            client.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
+            assert guest.publish("/a", 1) == 2
+            guest.close()
+        finally:
+            client.execute("DROP OWNED BY guest")
+            client.execute("DROP ROLE guest")
+
+
+def test_a_wrong_password_is_a_refusal(postgres_server: PostgresServer) -> None:
+    bus = Bus(url=postgres_server.url_of(password="hunter3"))
+    with pytest.raises(PublishRefused, match="authentication failed") as caught:
+        bus.publish("/a", 1)
+    assert caught.value.reason == "forbidden"
+    assert "hunter" not in str(caught.value)
+    bus.close()
