@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from ...message import check_channel
 from ...options import Environ
 from ...stores import StoreState
 from ...wire import ROOT
+from . import neighbours
 from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
 
 CLIENT_KNOWS, GRACE = 25.0, 15.0
@@ -39,7 +40,7 @@ def make_blueprint(bus: Servable) -> Blueprint:
     def set_up(state: BlueprintSetupState) -> None:
         app = cast(Flask, state.app)
         bus.configure_app(app.config, partial(_dumps, weakref.ref(app)))
-        _register(state, bus)
+        _register(state, bus, partial(neighbours.tell, app, serve))
         prefix = (state.url_prefix or "").rstrip("/")
         if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
             name = f"{state.name_prefix}.{state.name}".lstrip(".")
@@ -68,14 +69,15 @@ def _dumps(registered: weakref.ref[Flask], value: Any) -> str:
     return app.json.dumps(value)
 
 
-def _register(state: BlueprintSetupState, bus: Servable) -> None:
+def _register(state: BlueprintSetupState, bus: Servable, tell_neighbours: Callable[[], None]) -> None:
     app = state.app
+    tell_neighbours()
     if "messagebus" in app.extensions:
         return  # a second bus of the same app: the template's helper stays with the first
     app.extensions["messagebus"] = bus
     endpoint = f"{state.name_prefix}.{state.name}.serve".lstrip(".")
 
-    app.before_request(RecordPosition(bus))
+    app.before_request(RecordPosition(bus, tell_neighbours))
 
     @app.context_processor
     def helpers() -> dict[str, Any]:
@@ -128,14 +130,27 @@ def script_tag(
     return Markup("<script {}{}></script>").format(written, Markup(" data-start" if start else ""))
 
 
+_OF_A_BODY = frozenset(
+    name.lower()
+    for name in (
+        *("Accept-Ranges", "Content-Digest", "Content-Encoding", "Content-Length", "Content-MD5", "Content-Range"),
+        *("Digest", "ETag", "Last-Modified", "Repr-Digest", "Trailer", "Transfer-Encoding"),
+    )
+)
+"""Headers that describe one body (RFC 9110, section 8; RFC 9530; RFC 9112, section 6)."""
+
+
 class _HeldResponse(Response):
     """A response whose end the server does not see."""
 
     messagebus_answer: Answer
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        # Whatever the app's after_request functions did to the headers goes out with them.
-        headers = [(name, value) for name, value in self.headers if name.lower() != "content-length"]
+        if self.status_code != self.messagebus_answer.status and self.messagebus_answer.upgraded is None:
+            return super().__call__(environ, start_response)  # a function of the app's has refused it
+        # Whatever the app's after_request functions did to the headers goes out with them. What describes the body that
+        # they saw, which was empty, does not: Flask-Compress compresses it, and says so.
+        headers = [(name, value) for name, value in self.headers if name.lower() not in _OF_A_BODY]
         answered = self.messagebus_answer.respond(environ, start_response, headers)
         # What was given to call_on_close is called when the server is done with the response. Where its socket was
         # taken that is now; not every server closes what it gets then.

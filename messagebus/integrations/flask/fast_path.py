@@ -63,10 +63,15 @@ _IS_LOOKED_THROUGH = ".".join(version("flask").split(".")[:2]) in LOOKED_THROUGH
 class RecordPosition:
     """Before each of the app's own views: what is published while it makes the page comes after this."""
 
-    def __init__(self, bus: Servable) -> None:
+    def __init__(self, bus: Servable, at_first: Callable[[], None]) -> None:
+        """``at_first``: called before the first request, when all extensions of the app are there."""
         self._bus = bus
+        self._at_first: Callable[[], None] | None = at_first
 
     def __call__(self) -> None:
+        if self._at_first is not None:
+            self._at_first()
+            self._at_first = None
         g.messagebus_seen = self._bus.seen()
 
 
