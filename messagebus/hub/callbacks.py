@@ -1,5 +1,5 @@
-"""Python functions subscribed to channels: called one at a time, in order, never in the thread that publishes or
-dispatches."""
+"""Calls Python functions that are subscribed to channels: one at a time, in order, never in the thread that publishes
+or dispatches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ logger = logging.getLogger("messagebus.hub")
 
 RETRY_SECONDS = 1.0
 REMEMBERED = 100
-"""Messages that a subscription remembers, to find where it was in a store that has begun another life."""
+"""Number of messages that a subscription remembers, to find its place in a store that was reset."""
 EVERY_SITE = "*"
-"""In place of a site's id: the messages of every site, and of none."""
+"""In place of a site's id: the messages of every site, and those without one."""
 
 Callback = Callable[[Message], object]
 ReportError = Callable[[Exception, str], object]
 
 
 class Scope(NamedTuple):
-    """What a function is subscribed to."""
+    """The channel and site that a function is subscribed to."""
 
     channel: str | None
     """``None``: every channel."""
@@ -35,7 +35,7 @@ class Scope(NamedTuple):
 
     @property
     def name(self) -> str | None:
-        """The one stored name it stands for; ``None`` where there are several, whose ids only the store can compare."""
+        """The stored name, if there is only one; ``None`` for several, whose ids only the store can compare."""
         if self.channel is None or (self.site_id == EVERY_SITE and not self.channel.startswith("/global/")):
             return None
         return store_name(self.channel, self.site_id)
@@ -55,31 +55,30 @@ class Subscription:
     __slots__ = ("behind", "callback", "life", "name", "pending", "position", "scope", "seen", "worker")
 
     def __init__(self, scope: Scope, callback: Callback, position: int) -> None:
-        """``position``: the id of the last message that it shall not see."""
+        """``position``: the id to continue after."""
         self.scope = scope
         self.name = scope.name
         self.callback = callback
         self.position = position
         self.pending: deque[Message] = deque()
         self.behind = True
-        """Whether there may be messages after ``position``, and after those that are pending, that only the store
-        has."""
+        """Whether the store may have messages after ``position`` that are not pending here."""
         self.life = 0
-        """Counts the store's lives: messages of an earlier one must not move the position."""
+        """Counts the store's epochs: messages of an earlier one must not move the position."""
         self.seen: deque[Trace] = deque(maxlen=REMEMBERED)
-        """The messages before the position, as far as they are known; of the life before, until it was read again."""
+        """The known messages before the position; of the previous epoch, until the channel was read again."""
         self.worker: Worker | None = None
-        """Who calls it; ``None``: the thread that all share."""
+        """The worker that calls it; ``None``: the shared one."""
 
     def id_of(self, message: Message) -> int:
         return message.global_id if self.name is None else message.message_id
 
     def went_back(self, message: Message) -> bool:
-        """Whether this message, at or before the position, is none that was there already."""
+        """Whether a message at or before the position is a new one."""
         return self.name is not None and bool(self.seen) and message.global_id > self.seen[-1].global_id
 
     def read(self, store: Store) -> Sequence[Message] | None:
-        """What the store has after its position; ``None`` where that is no longer what it was."""
+        """The store's messages after the position; ``None`` if the store has gone back."""
         known = self.seen[-1] if self.seen and self.position else None
         if self.name is None:
             messages: Sequence[Message] = [m for m in store.global_backlog(self.position) if self.scope.holds(m)]
@@ -104,14 +103,14 @@ class Subscription:
         return messages
 
     def _after_seen(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """In a new life of the store, what is new in it."""
+        """The new messages, in a store that was reset."""
         seen, self.seen = set(self.seen), deque(maxlen=REMEMBERED)
         for number in range(len(messages), 0, -1):
             trace = Trace.of(messages[number - 1])
             if trace in seen:
                 self.seen.append(trace)
                 return messages[number:]
-        logger.warning("the store began anew: a callback on %s is given the %d messages it has", self, len(messages))
+        logger.warning("the store was reset: a callback on %s gets the %d messages it has", self, len(messages))
         return messages
 
     def __str__(self) -> str:
@@ -121,16 +120,16 @@ class Subscription:
 class Callbacks:
     """All subscriptions of a process. Safe from any thread or greenlet.
 
-    A message that arrives is queued; where ``limit`` of them already wait for a slow function, it is left to the
-    backlog, and read from there when the function has caught up. So nothing is lost that the backlog still has, and
-    nothing grows."""
+    A message that arrives is queued. When ``limit`` messages already wait for a slow function, further ones are left to
+    the backlog, and read from there when the function has caught up. So nothing is lost that the backlog still has, and
+    no queue grows without bound."""
 
     def __init__(self) -> None:
         self._by_name: dict[str | None, list[Subscription]] = {}
         self._lock = allocate_lock()  # native: held for a moment, across nothing that switches greenlets
         self._shared: Worker | None = None
         self.limit = 1
-        """Messages that may wait for one function."""
+        """Maximum number of messages that wait for one function."""
         self.went_back: Callable[[], object] = lambda: None
         """Called where a channel's ids have begun again and the store has not been given another epoch yet."""
 
@@ -161,13 +160,13 @@ class Callbacks:
         return subscription in self._by_name.get(subscription.name, ())
 
     def start(self, store: Store, report: ReportError) -> None:
-        """Begin to call, in a thread that ends with :meth:`stop`. The functions' positions are where they were."""
+        """Start to call, in a thread that ends with :meth:`stop`. The functions keep their positions."""
         if self._shared is None:
             self._shared = Worker(self, store, report)
             self._shared.start()
 
     def stop(self, timeout: float) -> None:
-        """End all workers after the call that they are in; wait for the shared one up to ``timeout`` seconds."""
+        """End all workers after their current call; wait for the shared one up to ``timeout`` seconds."""
         shared, self._shared = self._shared, None
         for subscription in self.all():
             if subscription.worker is not None:
@@ -186,7 +185,7 @@ class Callbacks:
                 self.remove(subscription.scope, subscription.callback)  # whoever waits for it waits in the parent
 
     def advance(self, subscription: Subscription, message: Message, life: int) -> bool:
-        """Move a subscription's position to a message of one of its lives. ``False`` where that is over."""
+        """Move a subscription's position to a message of an epoch. ``False`` if that epoch is over."""
         with self._lock:
             if subscription.life == life:
                 subscription.position = subscription.id_of(message)
@@ -204,7 +203,7 @@ class Callbacks:
     # --- from the feed ---
 
     def received(self, messages: Iterable[Message]) -> None:
-        """Queue the feed's next messages for whoever subscribed to them. Never blocks."""
+        """Queue the feed's next messages for their subscriptions. Never blocks."""
         if not self._by_name:
             return
         woken = []
@@ -225,7 +224,7 @@ class Callbacks:
         return [s.seen[-1] for s in self.all() if s.name is not None and s.seen]
 
     def resync(self, reset: bool) -> None:
-        """Have every subscription read again: the feed has missed messages. After a reset, ids begin anew."""
+        """Let every subscription read again, because the feed has missed messages. After a reset, ids start again."""
         for subscription in self.all():
             if reset:
                 with self._lock:
@@ -237,7 +236,7 @@ class Callbacks:
 
 
 class Worker:
-    """Calls subscribed functions: all that have no worker of their own, or the one that it was made for."""
+    """Calls subscribed functions: the one it was made for, or all that have no other worker."""
 
     def __init__(
         self, callbacks: Callbacks, store: Store, report: ReportError, only: Subscription | None = None
@@ -251,7 +250,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Work in a thread of its own."""
+        """Work in a new thread."""
         self._thread = threading.Thread(target=self.run, name="messagebus-callbacks", daemon=True)
         self._thread.start()
         self.wake.set()
@@ -293,7 +292,7 @@ class Worker:
                 break
             self._call(subscription, (message,), life)
         if subscription.behind and not self._stopped:
-            # From here on arriving messages are queued; whatever came before is in what is read now.
+            # From here on arriving messages are queued; earlier ones are in what is read now.
             subscription.behind = False
             try:
                 messages = subscription.read(self._store)

@@ -1,8 +1,8 @@
-"""What one subscriber still has to be given before it is live, in pieces of bounded size. No sockets, no store.
+"""What a subscriber still has to get before it is live, in pieces of bounded size. No sockets, no store.
 
-It keeps a position for each channel, and no messages: each piece is taken from what the process remembers at that
-moment, so that a thousand who catch up share one copy, however slowly they read. What they have been given of a piece
-is theirs: with the ids of its last messages they may come back at any time.
+It keeps a position for each channel, and no messages. Each piece is taken from what the process remembers at that
+moment, so a thousand subscribers that catch up share one copy, however slowly they read. A client that has had a piece
+can come back with the ids of its last messages at any time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .forgotten import Reader
 from .recovery import NOTHING, Cursor, HistoryView, Start, is_none_of, start
 
 Holding = Callable[[str, int], HistoryView | None]
-"""Channel and position -> what has the messages after it; ``None`` where that has to be read from the store."""
+"""Channel and position -> a view with the messages after it; ``None`` if they have to be read from the store."""
 MaySee = Callable[[Message], bool]
 
 
 class _Place:
-    """Where a subscriber stands on a channel that it is catching up on."""
+    """A subscriber's position on a channel that it is catching up on."""
 
     __slots__ = ("channel", "name", "position", "tell", "withheld")
 
@@ -31,9 +31,9 @@ class _Place:
         self.name = name
         self.position = begin.position
         self.tell = begin.tell
-        """Whether it has to be told its position."""
+        """Whether the subscriber has to be told its position."""
         self.withheld = False
-        """Whether its newest message so far is one that the subscriber does not get."""
+        """Whether the newest message so far is withheld from the subscriber."""
 
 
 class Piece(NamedTuple):
@@ -41,11 +41,11 @@ class Piece(NamedTuple):
 
     batch: list[Message]
     done: bool
-    """Whether that was all, as of now."""
+    """Whether that was all, for now."""
     missing: list[Cursor]
     """What has to be read before there is more."""
     global_id: int | None
-    """Everything up to this one has been given; ``None`` where that cannot be said of any."""
+    """The subscriber has everything up to this id; ``None`` if that holds for no id."""
 
 
 class CatchUp:
@@ -59,9 +59,9 @@ class CatchUp:
         self.notices: Sequence[Message] = ()
         """What comes before everything else."""
         self.say_epoch = False
-        """Whether the subscriber is to be told the store's epoch in any case."""
+        """Whether to send the store's epoch in any case."""
         self.readings = 0
-        """How often in a row what is missing was read."""
+        """How many times in a row missing messages were read."""
 
     def add(self, want: Cursor, view: HistoryView) -> None:
         """Begin on a channel, or anew on one, where ``view`` says."""
@@ -106,7 +106,8 @@ class CatchUp:
                 runs.append(_run(place, view, index))
                 if not view.ends:
                     limit = min(limit, view.log[view.end - 1].global_id)
-        # What is missing may come before what is here: it is read first, and where that leads nowhere it has to wait.
+        # Missing messages may come before those at hand: they are read first, and if that fails the subscriber has to
+        # wait.
         ordered = not missing
         batch: list[Message] = []
         size, reached = 0, None
@@ -145,7 +146,7 @@ class CatchUp:
         return None, 0
 
     def _notices(self, messages: list[Message], done: bool, epoch: str | None) -> list[Message]:
-        """The messages, after the gaps and before a status, where there is something to say."""
+        """The messages, after gaps and before a status, if there are any."""
         begins, self._begins = self._begins, False
         batch = messages
         if self._gaps:
@@ -154,7 +155,7 @@ class CatchUp:
         if self.notices:
             batch = [*self.notices, *batch]
             self.notices = ()
-        # At the beginning, too: a client that is cut off in the middle comes back with the positions that it knows.
+        # At the beginning, too: a client that is disconnected half-way comes back with the positions that it knows.
         told = {
             place.channel: place.position
             for place in self._places.values()

@@ -3,9 +3,9 @@
 ``dispatch`` finds its channel, appends it to the window, encodes it once for each transport in use there, and puts the
 bytes out to each follower; the reactor writes them when its turn is over.
 
-Messages that some followers do not get, being for others or filtered out, move their positions all the same: now and
-then they are told by a status, which is encoded once as well. Otherwise a client that comes back after a thousand
-messages for others would be told that a thousand are gone.
+Messages that some followers do not get, because they are for others or filtered out, move their positions all the same:
+from time to time a status tells them, which is encoded once as well. Otherwise a client that comes back after a
+thousand messages for others would get a gap of a thousand.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .window import ChannelWindow
 from .windows import Windows
 
 STATUS_SECONDS = 1.0
-"""How long followers may be behind messages that were not theirs."""
+"""Seconds that followers' positions may lag behind messages for others."""
 STATUSES_PER_SECOND = 1000
-"""How many of these statuses a process sends at most: for channels with more followers they are so much rarer."""
+"""Maximum rate of these statuses for a process; channels with more followers get them less often."""
 
 
 class _Withheld:
@@ -35,10 +35,10 @@ class _Withheld:
 
     def __init__(self, told: int) -> None:
         self.told = told
-        """Every follower knows that it is not behind this message."""
+        """Every follower knows its position up to this message."""
         self.count = 0
         self.since = 0.0
-        """When the first of them came that nobody was told of; 0: there is none."""
+        """When the first unreported one came; 0: there is none."""
 
 
 class Dispatcher:
@@ -53,7 +53,7 @@ class Dispatcher:
         access: Access,
         report: ReportError,
     ) -> None:
-        """``report``: told of filters that fail."""
+        """``report``: called when a filter fails."""
         self._reactor = reactor
         self._clock = reactor.clock
         self._windows = windows
@@ -73,7 +73,7 @@ class Dispatcher:
         self.tick = 0
 
     def dispatch(self, messages: Sequence[Message]) -> None:
-        """Deliver the feed's next messages. What comes in a row on one channel is one batch to its followers."""
+        """Deliver the feed's next messages. Consecutive messages of a channel are one batch to its followers."""
         now, windows = self._clock(), self._windows
         find, followers_of, filters, share = windows.find, self._followers, self._access.filters, windows.share
         for batch, targeted in _runs(messages):
@@ -109,7 +109,7 @@ class Dispatcher:
     def _deliver(self, name: str, followers: Followers, messages: Sequence[Message]) -> None:
         batch = join_batch(messages)
         global_id = messages[-1].global_id
-        # Copies: who came for one batch leaves, and so does who is too slow. Tuples are made faster than lists.
+        # Copies: a subscriber leaves after its one batch, or when it is too slow. Tuples are made faster than lists.
         for transport, members in (*followers.items(),):
             data = transport.encode(batch, global_id)
             if transport.one_batch:
@@ -139,7 +139,7 @@ class Dispatcher:
                         subscriber.outlet.put(data)
 
     def _answer(self, subscriber: Subscriber, name: str, messages: Sequence[Message], data: bytes) -> None:
-        """End a poll with its batch, and with what it has to know of its other channels."""
+        """End a poll with its batch, and with the positions of its other channels."""
         if self._withheld and len(subscriber.channels) > 1:
             positions = self.positions(other for other in subscriber.channels if other != name)
             if positions:
@@ -150,7 +150,7 @@ class Dispatcher:
     # --- positions of those who did not get a message ---
 
     def positions(self, names: Iterable[str]) -> dict[str, int]:
-        """Where a follower of these channels stands on those with messages that may have been withheld from it."""
+        """The positions of a follower on those channels where messages may have been withheld from it."""
         found = {}
         for name in names:
             if name in self._withheld:
@@ -201,8 +201,8 @@ class Dispatcher:
             self._reactor.set_deadline(self, STATUS_SECONDS)
 
     def _tell(self, name: str, held: _Withheld, now: float, polls: bool = False) -> None:
-        """Tell a channel's followers that they are up to date. ``polls``: also those whose answer that would be, and
-        who are told with their answer otherwise."""
+        """Tell a channel's followers that they are up to date. ``polls``: also held polls, which the status would
+        answer; otherwise their answer tells them."""
         followers = self._followers(name) or {}
         number = count(followers)
         most = float(max(STATUSES_PER_SECOND, number))
@@ -225,7 +225,7 @@ class Dispatcher:
 
 
 def _runs(messages: Sequence[Message]) -> Iterator[tuple[list[Message], bool]]:
-    """What comes in a row on one channel, and is targeted or is not."""
+    """Runs of consecutive messages on one channel, and whether they are targeted."""
     channel = site_id = None
     targeted = False
     run: list[Message] = []

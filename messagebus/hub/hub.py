@@ -1,7 +1,7 @@
-"""Who listens in this process: from when a subscriber is taken in until its connection has ended. No HTTP.
+"""The subscribers of this process, from their registration until their connection has ended. No HTTP.
 
-What they follow is in ``membership``, what the process remembers in ``windows``; ``dispatch`` is the way of a message,
-``pacing`` that of what somebody has missed.
+``membership`` has the channels that they follow, ``windows`` the messages that the process remembers. ``dispatch``
+delivers new messages, ``pacing`` delivers missed ones.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ logger = logging.getLogger("messagebus.hub")
 
 SWEEP_SECONDS = 5.0
 WAIT_SECONDS = 2.0
-"""How long a subscriber that has seen more than this process is kept waiting for the feed."""
+"""Seconds that a subscriber which has seen more than this process waits for the feed."""
 DRAIN_SECONDS = 10.0
-"""How long a connection that is over may take nothing of what it still has to send."""
+"""Seconds that an ending connection may take nothing of its last bytes."""
 
 
 class Hub:
     """See the module. In the reactor's loop only, unless a method says otherwise."""
 
     def __init__(self, options: Options, reactor: Reactor, capacity: int, access: Access, report: ReportError) -> None:
-        """``capacity``: how many subscribers this process may hold. ``report``: told of filters that fail."""
+        """``capacity``: how many subscribers this process may hold. ``report``: called when a filter fails."""
         self.options = options
         self.reactor = reactor
         self.capacity = capacity
@@ -55,7 +55,7 @@ class Hub:
         self.leaving = Ending(reactor, self.dispatcher, lambda: self.windows.epoch)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.leaving, access, report)
         self.draining: set[Subscriber] = set()
-        """Those that are over, but for bytes that are still being sent."""
+        """Subscribers that have ended, but whose last bytes are still being sent."""
         self._when_empty: Callable[[], object] | None = None
         self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
         self.tick = 0
@@ -64,7 +64,7 @@ class Hub:
 
     @property
     def epoch(self) -> str | None:
-        """The store's, as far as this process knows."""
+        """The store's epoch, as far as this process knows."""
         return self.windows.epoch
 
     @epoch.setter
@@ -117,7 +117,7 @@ class Hub:
     # --- subscribers ---
 
     def add(self, subscriber: Subscriber) -> bool:
-        """Count a subscriber in before it joins anything. ``False`` where it was ended instead: the hub is shutting
+        """Register a subscriber before it joins any channel. ``False`` if it was ended instead: the hub is shutting
         down, or a newer request of the same client is held."""
         if self.ending:
             self.leaving.end(subscriber, SHUTDOWN)
@@ -132,7 +132,7 @@ class Hub:
         return True
 
     def when_reached(self, global_id: int, subscriber: Subscriber, call: Callable[[Subscriber], None]) -> None:
-        """Call when everything up to ``global_id`` has been dispatched, or the wait for it is over."""
+        """Call ``call`` when everything up to ``global_id`` has been dispatched, or the wait is over."""
         if global_id <= self.global_id:
             call(subscriber)
         else:
@@ -171,7 +171,7 @@ class Hub:
         return True
 
     def set_live(self, subscriber: Subscriber) -> None:
-        """It has begun: hold its connection, for the interval or with heartbeats."""
+        """The response has begun: hold the connection, for the interval or with heartbeats."""
         subscriber.state = Phase.LIVE
         options = self.options
         if subscriber.transport.bounded:
@@ -195,11 +195,11 @@ class Hub:
             self.windows.enter(name)  # for those who come back
 
     def end_all(self, close: Close) -> None:
-        """End every subscriber's connection in order."""
+        """Close every subscriber's connection cleanly."""
         self.leaving.end_at_once(self.membership.all(), close)
 
     def shut_down(self, close: Close, done: Callable[[], object]) -> None:
-        """End every subscriber, take no new ones, and call ``done`` when the last byte is sent."""
+        """Close every subscriber's connection, accept no new ones, and call ``done`` when the last byte is sent."""
         self.ending = True
         self._when_empty = done
         self.end_all(close)
@@ -247,7 +247,7 @@ class Hub:
             self._when_empty()
 
     def _leave(self, subscriber: Subscriber) -> None:
-        """Deliver nothing more to it. May be repeated."""
+        """Deliver nothing more to a subscriber. May be repeated."""
         self._waiting.pop(subscriber, None)
         self.pacer.forget(subscriber)
         now = self.reactor.clock()
@@ -260,13 +260,13 @@ class Hub:
     # --- the feed ---
 
     def start(self, state: StoreState) -> None:
-        """The store's feed stands. From the feed's thread, before any message."""
+        """The store's feed is connected. Called from the feed's thread, before any message."""
         self.windows.global_id, self.windows.epoch = state
         self.reactor.call_soon(self.on_deadline)
         self.ready.set()
 
     def dispatch(self, messages: Sequence[Message]) -> None:
-        """Deliver the feed's next messages, and let in who has waited for them."""
+        """Deliver the feed's next messages, and let in the subscribers that waited for them."""
         self.dispatcher.dispatch(messages)
         if self._waiting:
             for subscriber, waiting in list(self._waiting.items()):
@@ -274,8 +274,12 @@ class Hub:
                     self._stop_waiting(subscriber)
 
     def lost(self, state: StoreState) -> None:
-        """What is remembered no longer fits the store: forget it, and have everybody come back with their positions."""
-        logger.warning("the store was reset, or messages are lost: %d subscribers are sent back", len(self.membership))
+        """What the process remembers no longer fits the store: forget it, and let all clients come back with their
+        positions."""
+        logger.warning(
+            "the store was reset, or messages are lost: disconnecting %d subscribers",
+            len(self.membership),
+        )
         self.windows.global_id, self.windows.epoch = state
         self.windows.forget_all()
         self.dispatcher.forget(lambda name: True)
@@ -285,7 +289,7 @@ class Hub:
         self.leaving.end_by_and_by(everybody, FEED_LOST)
 
     def on_deadline(self) -> None:
-        """Sweep: drop what nobody has asked for in a while, and who takes nothing."""
+        """Sweep: drop windows that nobody has asked for in a while, and connections that take nothing."""
         if self.ending:
             return
         self.outboxes.end_stalled(self.options.write_timeout)

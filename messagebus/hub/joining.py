@@ -1,8 +1,7 @@
-"""How a subscriber comes to be live on channels, on every transport: wait for the feed where needed, join, be given
-what is due.
+"""How a subscriber becomes live on its channels, on every transport: wait for the feed if needed, join, catch up.
 
-In the reactor's loop; what has to be read from the store was read before (``Node.plan``), and is read again where that
-may block."""
+Runs in the reactor's loop. ``Node.plan`` has read from the store before; if that has to be repeated, it happens outside
+of the loop, where it may block."""
 
 from __future__ import annotations
 
@@ -20,31 +19,30 @@ logger = logging.getLogger("messagebus.hub")
 AGAIN_MS, STORE_AWAY_MS = 200, 2000
 """When a subscriber that is sent back may come again: after what passes by itself, and where the store is away."""
 MAX_PLANS = 4
-"""Plans of one subscription, where the window has moved on each time before it was carried out; then the subscriber is
-sent back."""
+"""How many times a subscriber's backlog is read because its window moved, before the client is told to reconnect."""
 
 
 class Planner(Protocol):
-    """A node, as far as subscriptions need one."""
+    """The part of a node that subscriptions need."""
 
     @property
     def hub(self) -> Hub: ...
 
     def plan(self, request: SubscribeRequest) -> SubscriptionPlan:
-        """Read what it takes to tell what is due now. May block; raises ``BackendUnavailable``, or ``BusClosed`` where
-        the hub is ending."""
+        """Read what is needed to know what is due. May block. Raises ``BackendUnavailable``, or ``BusClosed`` if the
+        hub is ending."""
 
 
 class Join:
-    """A subscriber on its way into the channels of a plan. It is sent back where the feed does not come as far as it
-    has seen, or too much happens meanwhile."""
+    """A subscriber that is joining the channels of a plan. It is told to reconnect if the feed does not come as far as
+    it has seen, or if its window keeps moving."""
 
     __slots__ = ("_joined", "_node", "_plan", "_plans", "_subscriber")
 
     def __init__(
         self, node: Planner, subscriber: Subscriber, plan: SubscriptionPlan, joined: Callable[[], None]
     ) -> None:
-        """``joined``: called when it catches up on them, to give it the first piece in the same turn."""
+        """``joined``: called when the subscriber may catch up, to give it the first piece in the same turn."""
         self._node = node
         self._subscriber = subscriber
         self._plan = plan
@@ -73,7 +71,7 @@ class Join:
             hub.reactor.call_soon(self._start_anew, self._node.plan(self._plan.request))
         except BaseException as error:  # gevent's timeouts are no Exception
             if not isinstance(error, (BackendUnavailable, BusClosed)):
-                logger.exception("what a subscriber is due cannot be read")
+                logger.exception("cannot read what a subscriber is due")
             hub.reactor.call_soon(hub.leaving.end, self._subscriber, FEED_LOST, STORE_AWAY_MS)
 
     def _start_anew(self, plan: SubscriptionPlan) -> None:
@@ -83,7 +81,7 @@ class Join:
 
 
 def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> None:
-    """Count a new subscriber in, and make it live on what its request asked for."""
+    """Register a new subscriber, and make it live on the channels of its request."""
     hub = node.hub
 
     def begin() -> None:

@@ -1,7 +1,6 @@
-"""Who is connected to this process, and who follows which channel: by transport, and by identity. No sockets, no
-messages.
+"""The connected subscribers, and which channels they follow: by transport, and by identity. No sockets, no messages.
 
-The only place that changes it. In the reactor's loop only, but for :meth:`Membership.__len__`.
+Nothing else changes it. In the reactor's loop only, except :meth:`Membership.__len__`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from .subscriber import Subscriber
 from .targets import TargetIndex
 
 Followers = dict[Transport, dict[Subscriber, None]]
-"""By transport; not sets, which would mix up the order in which they came. In it they lie in memory, here and in the
-kernel, and to write to ten thousand sockets costs about a tenth less."""
+"""By transport. Dicts keep the order of arrival, which sets do not: it is the order in memory, here and in the kernel,
+and writing to ten thousand sockets costs about a tenth less."""
 
 
 class Membership:
@@ -24,8 +23,7 @@ class Membership:
         self._subscribers: set[Subscriber] = set()
         self._by_channel: dict[str, Followers] = {}
         self.followers = self._by_channel.get
-        """A channel's followers, ``None`` where it has none: the table's own method, for it is called for every
-        message."""
+        """A channel's followers, or ``None``. It is the table's own method, because it is called for every message."""
         self._targets = TargetIndex()
         self.of_client = self._targets.of_client
         self.find = self._targets.find
@@ -45,12 +43,12 @@ class Membership:
     # --- connections ---
 
     def add(self, subscriber: Subscriber) -> None:
-        """It is connected, and follows nothing yet."""
+        """Add a connected subscriber, which follows nothing yet."""
         self._subscribers.add(subscriber)
         self._targets.add(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """It is connected no more. May be repeated."""
+        """Remove a disconnected subscriber. May be repeated."""
         if subscriber not in self._subscribers:
             return
         self._subscribers.discard(subscriber)
@@ -62,7 +60,7 @@ class Membership:
     # --- channels ---
 
     def join(self, subscriber: Subscriber, names: Collection[str]) -> None:
-        """It follows these channels, too."""
+        """Let a subscriber follow these channels, too."""
         if not names:
             return
         for name in names:
@@ -72,7 +70,7 @@ class Membership:
         subscriber.channels = (*names,) if alone else {*subscriber.channels, *names}
 
     def leave(self, subscriber: Subscriber, name: str) -> bool:
-        """It follows a channel no more. Returns whether it did."""
+        """Let a subscriber no longer follow a channel. Returns whether it did."""
         if name not in subscriber.channels:
             return False
         subscriber.channels = {other for other in subscriber.channels if other != name}
@@ -92,5 +90,5 @@ class Membership:
 
 
 def count(followers: Mapping[Transport, Collection[Subscriber]]) -> int:
-    """How many there are over all transports."""
+    """The number of followers over all transports."""
     return sum(map(len, followers.values()))

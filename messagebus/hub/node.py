@@ -1,6 +1,6 @@
-"""What a bus is made of once it listens: reactor, hub, feed and callbacks, and how they are put together.
+"""The listening side of a bus: reactor, hub, feed and callbacks, and how they are connected.
 
-Made when first needed and anew in a forked child, never earlier: a module that is imported before
+Made on first use, and again in a forked child, never earlier: a module that is imported before
 ``gevent.monkey.patch_all()``, or in a server's parent process, may hold a bus.
 """
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("messagebus.hub")
 MAX_PENDING = 100
 """Pieces of the feed, each as much as was read at once, that may wait for the loop."""
 FILES_LEFT_TO_THE_APP = 100
-"""Open files that subscribers may not use up: the server's, the application's, the store's."""
+"""Open files that are reserved for the server, the application and the store."""
 
 
 class Node(Listener):
@@ -55,7 +55,7 @@ class Node(Listener):
         self.is_healthy = True
         """Whether the store's feed is connected."""
         self.seen_id = 0
-        """The last global id that the feed has given."""
+        """The last global id that the feed has delivered."""
         self._renewing = False
         self._owes_epoch = False
         self.says_that_it_is_alone = options.url.startswith("memory:")
@@ -85,7 +85,7 @@ class Node(Listener):
         self.callbacks.start(self.store, self.report)
 
     def report(self, error: Exception, where: str) -> None:
-        """Say that a function of the user's has failed, where no caller can be told."""
+        """Report that a user's function has failed, when there is no caller to tell."""
         logger.error("%s failed", where, exc_info=error)
         if self.options.on_error is not None:
             try:
@@ -94,8 +94,7 @@ class Node(Listener):
                 logger.exception("on_error failed")
 
     def stop(self, timeout: float) -> None:
-        """End everything in order: subscribers are sent away, threads ended. Waits up to ``timeout`` seconds for
-        either."""
+        """Close everything cleanly: disconnect subscribers, end threads. Waits up to ``timeout`` seconds for either."""
         self.callbacks.stop(timeout)
         if self._feed is not None:
             self._feed.close()
@@ -104,18 +103,18 @@ class Node(Listener):
         self.reactor.stop()
 
     def end_subscribers(self, timeout: float) -> None:
-        """End every subscriber's connection in order and refuse new ones; wait up to ``timeout`` seconds for the last
+        """Close every subscriber's connection cleanly and refuse new ones; wait up to ``timeout`` seconds for the last
         byte."""
         done = threading.Event()
         self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set)
         done.wait(timeout)
 
     def turn_away(self) -> None:
-        """End every subscriber's connection in order; does not wait for it."""
+        """Close every subscriber's connection cleanly, without waiting."""
         self.reactor.call_soon(self.hub.end_all, SHUTDOWN)
 
     def after_fork(self) -> None:
-        """In a child: let go of what is the parent's."""
+        """In a child: drop what belongs to the parent."""
         self.reactor.abandon()
 
     # --- the feed's listener ---
@@ -124,7 +123,7 @@ class Node(Listener):
         self.seen_id = state.global_id
         self.hub.start(state)
         self._feed_has_spoken.set()
-        # What was published before the feed stood, and after a callback had read its backlog, only the store has.
+        # Only the store has what was published after a callback had read its backlog and before the feed was connected.
         self.callbacks.resync(reset=False)
 
     def received(self, messages: Sequence[Message]) -> None:
@@ -169,8 +168,8 @@ class Node(Listener):
         return [*self.callbacks.newest(), *map(Trace.of, self.hub.windows.newest())]
 
     def renew_epoch(self) -> None:
-        """Give the store another epoch: somebody noticed that a channel's ids have begun again. The feed hears of it,
-        and says ``lost``. From any thread; waits for nothing."""
+        """Give the store another epoch, because a channel's ids started again. The feed notices that, and calls
+        ``lost``. From any thread; does not wait."""
         if not self._renewing:
             self._renewing = self._owes_epoch = True
             self.reactor.spawn(self._renew_epoch)
@@ -203,8 +202,8 @@ class Node(Listener):
     # --- requests ---
 
     def plan(self, request: SubscribeRequest) -> SubscriptionPlan:
-        """Read from the store whatever it takes to tell what is due. Blocks: for the store, for the feed at the first
-        use, and until the loop has dispatched what the feed has received.
+        """Read from the store what is needed to know what is due. Blocks: for the store, for the feed on first use, and
+        until the loop has dispatched what the feed has received.
 
         Raises:
             BackendUnavailable: The store gave no answer.
@@ -217,11 +216,11 @@ class Node(Listener):
         return self._read(request)
 
     def plan_at_once(self, request: SubscribeRequest) -> SubscriptionPlan | None:
-        """The plan, where nothing has to be asked on the network; otherwise ``None``. Never blocks."""
+        """The plan, if nothing has to be read over the network; otherwise ``None``. Never blocks."""
         return self._read(request) if self._knows(request) else None
 
     def has_started(self) -> bool:
-        """Whether the feed stands, having waited for it a moment the first time."""
+        """Whether the feed is connected. The first call waits a moment for it."""
         if not self.hub.ready.is_set() and not self._waited:
             self.hub.ready.wait(min(1.0, self.options.store_timeout))
             self._waited = True
@@ -278,7 +277,7 @@ class Node(Listener):
         return SubscriptionPlan(request, cursors, pages, global_id)
 
     def _read_pages(self, cursors: Sequence[Cursor]) -> dict[str, HistoryView]:
-        """What has to be read for these, in one round trip for all of them."""
+        """Read what these cursors need, in one round trip for all of them."""
         windows = self.hub.windows
         queries = []
         for cursor in cursors:

@@ -1,5 +1,5 @@
-"""Gives subscribers what they catch up with: piece after piece, the next one when the last has left the socket, and all
-of them within the room that there is. No HTTP.
+"""Delivers missed messages to subscribers in pieces: each when the one before has left the socket, and all of them
+within the memory for it. No HTTP.
 
 In the reactor's loop; what is missing is read from the store outside of it.
 """
@@ -25,11 +25,11 @@ from .windows import Windows
 logger = logging.getLogger("messagebus.hub")
 
 READINGS = 3
-"""How often it is read what one subscriber misses without a piece coming of it, before it is sent back."""
+"""How many times a subscriber's missing messages are read without yielding a piece, before it is told to reconnect."""
 AWAY_MS = 2000
 """When a subscriber that is sent back may come again."""
 CROWDED_SECONDS = 5.0
-"""How long a reader may take nothing while others wait for room."""
+"""Seconds that a reader may take nothing while others wait for memory."""
 
 ReadMissing = Callable[[Sequence[Cursor]], object]
 """Reads the next messages of channels. May block; raises ``BackendUnavailable``, or ``BusClosed``."""
@@ -58,14 +58,14 @@ class Pacer:
         self._access = access
         self._report = report
         self._under_way: dict[Subscriber, int] = {}
-        """Whose piece has not left yet, and how many bytes of it are its own."""
+        """Subscribers whose piece has not left yet, and how many bytes of it are not shared."""
         self._own = 0
         self._waiting: dict[Subscriber, None] = {}
-        """Who waits for room, in the order of their coming."""
+        """Subscribers that wait for memory, in order of arrival."""
         self.read_missing: ReadMissing = lambda missing: None
 
     def may_see(self, identity: Identity) -> Callable[[Message], bool]:
-        """Whether a message is for a subscriber, and filters let it through."""
+        """Whether a subscriber gets a message: it is for them, and no filter withholds it."""
         if not self._access.filters:
             return lambda message: not message.targeted or identity.may_see(message)
         return lambda message: (
@@ -73,7 +73,7 @@ class Pacer:
         )
 
     def proceed(self, subscriber: Subscriber) -> None:
-        """Give a subscriber its next piece, or the first one. With the last one it is live on its channels."""
+        """Give a subscriber its first or next piece. After the last one it is live on its channels."""
         catch_up = subscriber.catch_up
         if catch_up is None or subscriber in self._under_way or subscriber not in self._membership:
             return
@@ -103,20 +103,20 @@ class Pacer:
         self.let_in()
 
     def forget(self, subscriber: Subscriber) -> None:
-        """It is connected no more. May be repeated."""
+        """Forget a disconnected subscriber. May be repeated."""
         subscriber.catch_up = None
         self._waiting.pop(subscriber, None)
         self._own -= self._under_way.pop(subscriber, 0)
 
     def let_in(self) -> None:
-        """Let those who wait for room have what there is."""
+        """Serve waiting subscribers as far as there is memory."""
         while self._waiting and self._has_room():
             subscriber = next(iter(self._waiting))
             del self._waiting[subscriber]
             self.proceed(subscriber)
 
     def sweep(self) -> None:
-        """End the readers that take nothing while others wait for the room."""
+        """Disconnect readers that take nothing while others wait for memory."""
         if self._waiting:
             self._outboxes.end_stalled(CROWDED_SECONDS)
             self.let_in()
@@ -145,7 +145,7 @@ class Pacer:
                 self.read_missing(missing)
             except BaseException as error:  # gevent's timeouts are no Exception
                 if not isinstance(error, (BackendUnavailable, BusClosed)):
-                    logger.exception("what a subscriber has missed cannot be read")
+                    logger.exception("cannot read what a subscriber has missed")
                 self._reactor.call_soon(self._ending.end, subscriber, FEED_LOST, AWAY_MS)
             else:
                 self._reactor.call_soon(self.proceed, subscriber)

@@ -1,5 +1,5 @@
-"""Who may subscribe to what: hooks, signed grants and protected channels; and which messages clients get to see. No
-HTTP."""
+"""Who may subscribe to what (hooks, signed grants, protected channels), and which messages clients may see (filters).
+No HTTP."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _SALT = "messagebus.grant"
 
 
 def matches(pattern: str, channel: str) -> bool:
-    """Whether a pattern, a channel's name or a prefix that ends in ``*``, fits a channel."""
+    """Whether a pattern, a channel's name or a prefix that ends in ``*``, matches a channel."""
     return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
 
 
 class Access:
-    """What was registered on a bus. Register before serving: a message that was judged is not judged again."""
+    """The hooks and filters of a bus. Register filters before serving: each message's verdict is cached."""
 
     def __init__(self) -> None:
         self.off = False
-        """Whether clients are not served at all."""
+        """Whether the bus is switched off for clients."""
         self._hooks: list[tuple[str, Hook]] = []
         self._filters: list[tuple[str, Filter]] = []
 
@@ -53,8 +53,8 @@ class Access:
     ) -> bool:
         """Whether a request may subscribe to a channel.
 
-        A valid grant suffices. Otherwise every hook whose pattern fits has to agree, and for a protected channel
-        there has to be one. What a hook raises is raised."""
+        A valid grant suffices. Otherwise every hook whose pattern matches has to agree, and a protected channel needs
+        at least one. A hook's exception propagates."""
         hooks = [hook for pattern, hook in self._hooks if matches(pattern, channel)]
         closed = any(matches(pattern, channel) for pattern in protected)
         if not hooks and not closed:
@@ -71,8 +71,8 @@ class Access:
         return bool(self._filters)
 
     def lets_through(self, message: Message, report: ReportError) -> bool:
-        """Whether all filters keep a message; asked once for each, unless two threads come to it at the same moment.
-        One that fails keeps it from everybody."""
+        """Whether all filters keep a message. Each filter is called once for a message, unless two threads come to it
+        at the same moment. A filter that fails withholds it from everybody."""
         if message.kept is None:
             # Only the final word: another thread may be reading it meanwhile.
             message.kept = all(
@@ -91,7 +91,8 @@ class Access:
 
 
 def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | None, site_id: str | None) -> str:
-    """A token that allows to subscribe to a channel, or to all that a pattern fits, for ``ttl`` seconds.
+    """Make a token that allows its bearer to subscribe to a channel, or to all that a pattern matches, for ``ttl``
+    seconds.
 
     Raises:
         InvalidOption: There is no ``secret_key`` to sign it with.
@@ -111,8 +112,8 @@ def read_grants(
     site_id: str | None,
     fallbacks: Sequence[str] = (),
 ) -> Callable[[str], bool]:
-    """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another's allow nothing.
-    To read one takes about 20 µs: the caller bounds their number. ``fallbacks``: secrets of before."""
+    """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another client's allow
+    nothing. Reading one takes about 20 µs: the caller bounds their number. ``fallbacks``: former secrets."""
     if secret is None:
         return lambda channel: False
     grants: list[tuple[str, float]] = []

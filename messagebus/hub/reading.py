@@ -1,9 +1,9 @@
-"""Reads backlogs from the store: for everybody who waits at the same time in one round trip, one after the other. May
-block, so never in the loop.
+"""Reads backlogs from the store: one round trip at a time, for all requests that wait at that moment. May block, so
+never in the loop.
 
-Who comes while others are being read for waits for the next round; that one is everybody's who has come until it
-begins. So a crowd costs as many readings as there is to read, not as many as it has members, and what it is given was
-read after it came. Where the store does not answer, one asks it at a time, and the others are told at once.
+A request that comes during a round waits for the next one, which serves all requests that have come until it begins. So
+the cost of a crowd depends on how much there is to read, not on its size, and each request gets what was read after it
+came. While the store does not answer, one request at a time tries it, and the others fail at once.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..stores import BacklogPage, BacklogQuery, Store
 from .recovery import HistoryView, answers, view_of_page
 
 ROUND_BYTES = 4 * 1024 * 1024
-"""About how much is read in one round."""
+"""Approximate number of bytes read in one round."""
 PAGE_BYTES = 1024 * 1024, 64 * 1024
-"""The most and the least of it for one channel."""
+"""The maximum and the minimum of that for one channel."""
 MAX_CHANNELS = 256
 """Of one round; who comes after is in the one after it."""
 PATIENCE = 2.0
-"""Seconds that one waits for others' readings."""
+"""Seconds that a request waits for the readings of others."""
 PROBE_SECONDS = 1.0
-"""How often a store that does not answer is tried."""
+"""Seconds between tries of a store that does not answer."""
 
 
 class _Round:
-    """What is read at once."""
+    """The queries of one round trip."""
 
     def __init__(self) -> None:
         self.asked: dict[tuple[str, bool], tuple[int, int]] = {}
@@ -66,7 +66,7 @@ class BacklogReader:
         absorb: Callable[[str, HistoryView], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``timeout``: seconds that the store may take. ``absorb``: is told of every page that was read."""
+        """``timeout``: seconds that the store may take. ``absorb``: called with every page that was read."""
         self._store = store
         self._patience = min(PATIENCE, timeout)
         self._absorb = absorb
@@ -85,7 +85,7 @@ class BacklogReader:
         """By channel: a page that answers its query, read after this call began.
 
         Raises:
-            BackendUnavailable: The store gave no answer, or is known not to give one.
+            BackendUnavailable: The store gave no answer, or is known to be unreachable.
         """
         found: dict[str, HistoryView] = {}
         left = list(queries)
@@ -101,7 +101,7 @@ class BacklogReader:
                     found[query.name] = view_of_page(page, done.read_at)
             left = rest
             if left and self._clock() > until:
-                raise BackendUnavailable("the store is busy with others' backlogs")
+                raise BackendUnavailable("the store is busy reading backlogs for others")
         return found
 
     def _join_round(self, queries: Sequence[BacklogQuery], until: float) -> _Round:
@@ -109,7 +109,7 @@ class BacklogReader:
             if self._away:
                 now = self._clock()
                 if now < self._probe_at:
-                    raise BackendUnavailable("the store is away")
+                    raise BackendUnavailable("the store is unreachable")
                 self._probe_at = now + PROBE_SECONDS
             mine, leads = self._next, False
             if mine is None:

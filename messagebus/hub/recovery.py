@@ -20,38 +20,38 @@ from ..wire import NEW_ONLY
 from .forgotten import Forgotten, Reader, forget
 
 NOTHING = 1 << 62
-"""A global id that there will never be."""
+"""A global id that no message will ever have."""
 MIN_AGE = 1.0
-"""Seconds that every message is kept for: ``max_backlog_age`` is 1 at least."""
+"""Seconds that every message is certainly kept: ``max_backlog_age`` is at least 1."""
 
 _by_message_id = attrgetter("message_id")
 _by_global_id = attrgetter("global_id")
 
 
 class Cursor(NamedTuple):
-    """A channel that a subscriber asks for, and where it stands on it."""
+    """A channel that a subscriber asks for, and its position there."""
 
     channel: str
-    """As the subscriber names it."""
+    """The subscriber's name for it."""
     name: str
-    """As the store names it."""
+    """The store's name for it."""
     position: int = NEW_ONLY
     """``n >= 0``: after message n. ``-1``: new messages only. ``-k``: the last k-1 messages, then new ones."""
     after: int | None = None
     """Also, or with a negative position only: after this global id."""
     stale: bool = False
-    """The position is of another epoch of the store: it means nothing any more."""
+    """The position is of another epoch of the store, and so invalid."""
     strict: bool = False
-    """The client knows this store's epoch, so a position beyond the channel's last id means nothing either."""
+    """The client knows the current epoch, so a position beyond the channel's last id is invalid as well."""
 
 
 class HistoryView(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a channel at one moment. Never changes, and may be looked at from any thread: the list is only
-    ever appended to, beyond ``end``."""
+    """What is known of a channel at one moment. Immutable, and safe to read from any thread: the list only grows,
+    beyond ``end``."""
 
     log: list[Message]
     end: int
-    """So many messages at the beginning of ``log`` count."""
+    """Only this many messages at the beginning of ``log`` count."""
     floor: int
     through: int
     """Every kept message with ``floor < id <= through`` is there."""
@@ -60,7 +60,7 @@ class HistoryView(msgspec.Struct, frozen=True, gc=False):
     after: int
     """Every message ever published on it with a global id above this one, up to ``through``, is there."""
     first_id: int
-    """Nothing older than this is kept, as far as is known."""
+    """No older message is kept, as far as is known."""
     until: float
     """Until then, on the reactor's clock, what is there is certainly still kept. Later the store may have dropped all
     of it."""
@@ -116,14 +116,14 @@ def view_of_page(page: BacklogPage, read_at: float) -> HistoryView:
 
 
 class Start(NamedTuple):
-    """Where a subscriber begins on a channel."""
+    """Where a subscriber starts on a channel."""
 
     position: int
-    """It is due everything after this message."""
+    """It gets everything after this message."""
     gap: tuple[int | None, int] | None = None
-    """(after, before): the ids in between are gone; after ``None``: so is all that it knew."""
+    """(after, before): the ids in between are gone. ``after`` is ``None``: the store was reset."""
     tell: bool = False
-    """Whether it has to be told the position to continue from."""
+    """Whether to send it the position to continue from."""
 
 
 def covers(view: HistoryView, want: Cursor) -> bool:
@@ -186,7 +186,7 @@ def answers(page: BacklogPage, query: BacklogQuery) -> bool:
 
 
 def _position_at(view: HistoryView, global_id: int) -> int:
-    """The newest message that a subscriber who has seen everything up to a global id has seen."""
+    """The newest message that a subscriber has seen which has seen everything up to a global id."""
     index = bisect_right(view.log, global_id, 0, view.end, key=_by_global_id)
     return view.log[index - 1].message_id if index else view.floor
 
@@ -273,7 +273,7 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
 
 
 def trimmed(view: HistoryView, drop: int) -> HistoryView:
-    """The view without its oldest messages."""
+    """A view without its oldest messages."""
     last = view.log[drop - 1]
     log = view.log[drop : view.end]
     return msgspec.structs.replace(
@@ -288,5 +288,5 @@ def trimmed(view: HistoryView, drop: int) -> HistoryView:
 
 
 def is_sure(view: HistoryView, now: float) -> bool:
-    """Whether what is there is certainly still kept."""
+    """Whether the view's messages are certainly still kept."""
     return view.until > now and view.sure_from <= view.floor + 1

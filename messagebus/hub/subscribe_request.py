@@ -1,4 +1,4 @@
-"""A subscription on its way: what a client asks for, and what was read to answer it. Values; they keep nothing of the
+"""A subscription in progress: what a client asks for, and what was read to answer it. Values; they keep no part of the
 HTTP request."""
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from .subscriber import Identity
 
 
 class ChannelRefusal(NamedTuple):
-    """Why a client gets nothing of a channel that it has asked for."""
+    """Why a client does not get a channel that it has asked for."""
 
     code: str
     """For programs; see docs/protocol.md."""
     message: str
     retry: bool = False
-    """Whether time mends it; otherwise a person has to."""
+    """Whether waiting helps; otherwise a person has to act."""
     retry_after: float | None = None
     """Seconds, where that is known."""
 
@@ -29,12 +29,12 @@ class ChannelRefusal(NamedTuple):
 
 
 class SubscribeParams(NamedTuple):
-    """What a well-formed request says."""
+    """The content of a well-formed request."""
 
     positions: Mapping[str, Position]
     """By channel, as the client names it."""
     epoch: str | None = None
-    """The one that the client's positions are of; empty where it has none yet, ``None`` where it knows of none."""
+    """The epoch of the client's positions; empty if it has none yet, ``None`` if the client does not know epochs."""
     sequence: int | None = None
     """The ``__seq`` of a poll."""
     grants: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class SubscribeParams(NamedTuple):
 
 
 class SubscribeRequest(NamedTuple):
-    """What one client asks for: who it is, on which site, and what it says."""
+    """What one client asks for: its identity, its site, and the content of its request."""
 
     identity: Identity
     site_id: str | None

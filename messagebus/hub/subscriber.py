@@ -1,4 +1,4 @@
-"""One connected reader: what it is subscribed to, who it is, and how its connection ends. No HTTP."""
+"""A connected reader: its subscriptions, its identity, and how its connection ends. No HTTP."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from .catch_up import CatchUp
 
 
 class Phase(enum.Enum):
-    """Where a subscriber's life stands; it only ever moves downwards."""
+    """The phases of a subscriber, in their order; there is no way back."""
 
     OPENING = enum.auto()
     """It has a connection, and waits for the dispatcher to reach what it has already seen elsewhere, or for what it is
     due to be read again."""
     LIVE = enum.auto()
-    """Every new message on its channels is put out to it."""
+    """Every new message on its channels is sent to it."""
     CLOSING = enum.auto()
-    """Nothing more is put; what was put is still being sent."""
+    """Nothing more is added; the last bytes are still being sent."""
     CLOSED = enum.auto()
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who a subscriber is, for targeted messages. Ids are kept as JSON, since they compare as JSON: 1 is not "1"."""
+    """A subscriber's identity, for targeted messages. Ids are kept as JSON, because they compare as JSON: 1 is not
+    "1"."""
 
     client_id: str
     user_id: bytes | None = None
     group_ids: frozenset[bytes] = frozenset()
 
     def may_see(self, message: Message) -> bool:
-        """Whether a message is meant for it. Users and groups: either suffices; clients: on top of both."""
+        """Whether a message is for this subscriber. Users and groups: either suffices; clients: in addition to both."""
         if message.client_ids is not None and self.client_id not in message.client_ids:
             return False
         if message.user_ids is None and message.group_ids is None:
@@ -47,26 +48,26 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Registry(Protocol):
-    """Who keeps the subscribers, as a subscriber sees it."""
+    """What a subscriber needs of the hub."""
 
     def retire(self, subscriber: Subscriber) -> None:
-        """Deliver nothing more to it: its last bytes are on their way."""
+        """Deliver nothing more to a subscriber: its last bytes are being sent."""
 
     def on_deadline_of(self, subscriber: Subscriber) -> None:
         """The deadline of its connection has come."""
 
     def on_slow(self, subscriber: Subscriber) -> None:
-        """More waits for it than may."""
+        """More bytes wait for it than allowed."""
 
     def on_drained(self, subscriber: Subscriber) -> None:
-        """A piece of what it catches up with has left."""
+        """A piece of missed messages has left the socket."""
 
     def closed(self, subscriber: Subscriber) -> None:
         """Its connection has ended."""
 
 
 class Subscriber:
-    """One connected reader. Everything about it happens in the reactor's loop."""
+    """A connected reader. Used in the reactor's loop only."""
 
     __slots__ = ("catch_up", "channels", "head", "identity", "outlet", "registry", "sequence", "state", "transport")
 
@@ -81,7 +82,7 @@ class Subscriber:
         self.head = head
         self.sequence = sequence
         self.channels: set[str] | tuple[str, ...] = ()
-        """The channels that it is live on, by the names that stores have for them. The membership keeps them."""
+        """The channels that it is live on, by their stored names. ``Membership`` maintains them."""
         self.catch_up: CatchUp | None = None
         """What it is still to be given."""
         self.state = Phase.OPENING
@@ -93,8 +94,8 @@ class Subscriber:
         return {*self.channels, *(self.catch_up.names if self.catch_up is not None else ())}
 
     def put(self, data: bytes) -> None:
-        """Send what its transport has encoded, and end if that was all it came for. The dispatcher, which sends the
-        same to thousands, does without this call for those that have begun and live on."""
+        """Send what its transport has encoded, and end if the transport has one batch only. The dispatcher repeats the
+        second line of this for subscribers whose response has begun, to save a call for each of thousands."""
         if self.head:
             self._put_head(len(data))
         self.outlet.put(data)
@@ -102,7 +103,7 @@ class Subscriber:
             self._close()
 
     def put_piece(self, parts: Sequence[bytes]) -> None:
-        """As ``put``, a piece of what it catches up with: the registry is told when it has left."""
+        """Like ``put``, for a piece of missed messages: the registry is told when it has left."""
         if self.head:
             self._put_head(sum(map(len, parts)))
         self.outlet.put_piece(parts)
@@ -110,10 +111,9 @@ class Subscriber:
             self._close()
 
     def end(self, close: Close, last: bytes = b"") -> None:
-        """End its connection in order, now. ``last``: the encoded batch that says why, where it ends before its
-        time."""
+        """Close its connection cleanly, now. ``last``: the encoded batch that says why, if it ends early."""
         if self.state in (Phase.OPENING, Phase.LIVE):
-            # First: the farewell must not be what makes it too slow.
+            # First: the last bytes must not count as too slow.
             self.state = Phase.CLOSING
             data = self.transport.end(close, last)
             if self.head:

@@ -42,8 +42,8 @@ class TargetIndex:
         return self._by_client.get(client_id, ())
 
     def find(self, message: Message) -> Collection[Subscriber]:
-        """Exactly those of whom :meth:`Identity.may_see` says that they may see a targeted message, found without
-        asking anybody. What is returned does not change when some of them leave while they are served."""
+        """The subscribers that may see a targeted message, exactly as :meth:`Identity.may_see` decides, found through
+        the indexes. The result does not change when some of them leave while they are served."""
         users, groups, clients = message.user_ids, message.group_ids, message.client_ids
         if users is None and groups is None:
             # Nearly always it is for one client, and then nobody can be found twice.

@@ -13,7 +13,7 @@ from .recovery import NOTHING, HistoryView, appended, merged, trimmed
 
 
 class ChannelWindow:
-    """Of a channel that somebody follows, or has asked for a moment ago. Changed in the reactor's loop only."""
+    """The window of a channel that somebody follows, or asked for a moment ago. Changed in the reactor's loop only."""
 
     __slots__ = ("created", "entered", "name", "size", "state", "touched")
 
@@ -26,12 +26,12 @@ class ChannelWindow:
         self.state: HistoryView | None = None
         """What is known; ``None`` where neither a message nor a reading has told yet. May be read from any thread."""
         self.size = 0
-        """Bytes of memory that its messages take."""
+        """Bytes of memory that the messages take."""
         self.touched = now
-        """When it was last asked for."""
+        """When somebody last asked for the channel."""
 
     def append(self, messages: Sequence[Message], now: float, max_messages: int, max_bytes: int) -> int:
-        """Remember what is being dispatched, within the bounds of :meth:`trim`. Returns how many bytes it has grown."""
+        """Add dispatched messages, within the bounds of :meth:`trim`. Returns by how many bytes it has grown."""
         before = self.size
         state = self.state = appended(self.state, messages, now, self.entered)
         self.size += memory_of(messages)
@@ -41,7 +41,7 @@ class ChannelWindow:
         return self.size - before
 
     def merge(self, page: HistoryView) -> bool:
-        """Add what was read from the store and has been dispatched. ``False``: there would be a hole."""
+        """Add messages that were read from the store and have been dispatched. ``False``: there would be a hole."""
         state = merged(self.state, page, self.entered)
         if state is None:
             return False
@@ -50,7 +50,7 @@ class ChannelWindow:
         return True
 
     def trim(self, max_messages: int, max_bytes: int) -> None:
-        """Forget the oldest messages past either bound, but never the newest message."""
+        """Forget the oldest messages beyond either bound, but never the newest message."""
         state = self.state
         if state is None or (state.end <= max_messages and self.size <= max_bytes):
             return

@@ -19,7 +19,7 @@ from .recovery import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
 from .window import ChannelWindow
 
 LINGER_SECONDS = 60.0
-"""How long a channel that nobody follows keeps its window, for those who come back."""
+"""Seconds that a channel without followers keeps its window, for clients that come back."""
 MAX_IDLE_CHANNELS = 10_000
 
 
@@ -37,19 +37,19 @@ class Windows:
         self._floors: dict[str, tuple[int, ...]] = {}
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
         self.global_id = 0
-        """The last global id that was dispatched. The dispatcher sets it before it looks for the channel."""
+        """The last dispatched global id. The dispatcher sets it before it looks for the channel."""
         self.epoch: str | None = None
         """The store's."""
         self.size = 0
-        """Bytes of all windows; the dispatcher adds what they grow by."""
+        """Bytes of all windows; the dispatcher adds to it."""
         self._pages_size = 0
         self.share = options.window_bytes
-        """Bytes that one window may have."""
+        """Maximum bytes of one window."""
 
     # --- from any thread ---
 
     def enter(self, name: str) -> ChannelWindow:
-        """The channel's window, which from now on remembers what is dispatched."""
+        """The channel's window; from now on it remembers what is dispatched."""
         window = self.find(name)
         if window is None:
             with self._lock:
@@ -83,7 +83,7 @@ class Windows:
         return None
 
     def newest(self) -> list[Message]:
-        """The newest message of each channel, as far as there is one."""
+        """The newest message of each channel that has one."""
         states = [window.state for window in list(self._by_name.values())]
         return [state.log[state.end - 1] for state in states if state is not None and state.end]
 
@@ -141,7 +141,7 @@ class Windows:
         return window.merge(trimmed(page, drop) if drop else page) and not drop
 
     def forget_all(self) -> None:
-        """Nothing that is known fits the store any more."""
+        """Forget everything: it no longer fits the store."""
         with self._lock:
             # The same table: its method is known elsewhere.
             self._by_name.clear()
@@ -150,7 +150,7 @@ class Windows:
         self.size = self._pages_size = 0
 
     def sweep(self, is_followed: Callable[[str], bool]) -> None:
-        """Drop the windows that nobody has asked for in a while, and make the others fit."""
+        """Drop windows that nobody has asked for in a while, and trim the others."""
         now = self._clock()
         with self._lock:
             idle = sorted(

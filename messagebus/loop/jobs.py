@@ -1,4 +1,4 @@
-"""What may block, out of the loop: in one of a few threads, or in a greenlet where gevent is in charge."""
+"""Runs calls that may block outside of the loop: in one of a few threads, or in a greenlet under gevent."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class Jobs:
         self._pool.submit(call)
 
     def stop(self) -> None:
-        """Take no more calls; those that run go on to their end."""
+        """Accept no more calls; running ones finish."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

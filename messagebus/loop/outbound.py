@@ -1,8 +1,8 @@
-"""One subscriber's way out: bytes in, never blocking, bounded. No HTTP, no channels.
+"""A subscriber's outbound connection: a bounded, non-blocking write buffer. No HTTP, no channels.
 
-Two kinds with the same face: :class:`SocketWriter` owns a taken socket and lives in the reactor;
-:class:`BlockingWriter` is iterated by a WSGI server that gives its sockets to nobody. All methods are called in
-the reactor's loop, except where it says otherwise.
+There are two kinds with the same interface. :class:`SocketWriter` owns a taken socket and lives in the reactor. A WSGI
+server that keeps its sockets iterates a :class:`BlockingWriter`. All methods are called in the reactor's loop, unless
+they say otherwise.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from .reactor import Reactor
 READ_SIZE = 65_536
 LINGER_SECONDS = 2.0
 LOOK_SECONDS = 10.0
-"""How often a server's waiting thread looks whether the loop is still there."""
+"""Seconds between checks of a server's waiting thread that the loop still runs."""
 JOIN_SIZE = 65_536
-"""Up to this many bytes, copying pieces together is cheaper than naming each to the kernel."""
+"""Up to this many bytes, joining pieces is cheaper than passing each to the kernel."""
 MAX_PIECES = 256
 TCP_USER_TIMEOUT = 18  # <linux/tcp.h>; unknown elsewhere
 DEAD_PEER_SECONDS = 60
-"""A peer that acknowledges nothing for so long, a heartbeat included, is gone."""
+"""Milliseconds without an acknowledgement, heartbeats included, after which the kernel gives up a peer."""
 
 
 class OutboundListener(Protocol):
-    """Whose connection it is."""
+    """The owner of a connection."""
 
     def on_data(self, data: bytes) -> None:
         """The peer sent something."""
 
     def on_deadline(self) -> None:
-        """The connection's deadline has come."""
+        """The connection's deadline has passed."""
 
     def on_slow(self) -> None:
-        """More waits for the peer than it may; the owner is expected to end the connection."""
+        """More bytes wait for the peer than allowed; the owner should end the connection."""
 
     def on_drained(self) -> None:
         """Everything that was put has been sent, since the last :meth:`Outbound.put_piece`."""
 
     def on_closed(self) -> None:
-        """The connection has ended, whoever ended it. Called once."""
+        """The connection has ended, for whatever reason. Called once."""
 
 
 class Outbound(Protocol):
-    """What both kinds of connection can do."""
+    """The interface of both kinds."""
 
     tick: int
 
     def put(self, data: bytes) -> None:
-        """Send this, in the order of these calls. Never blocks; what is put in one turn leaves in one write."""
+        """Send these bytes, in the order of the calls. Never blocks; everything put in one turn leaves in one write."""
 
     def put_piece(self, parts: Sequence[bytes]) -> None:
-        """Send a piece of what the peer has asked for: it does not count against the connection's limit, and the owner
-        is told when the last byte has left, to put the next one. ``parts`` are not copied, and may be shared."""
+        """Send a piece of missed messages. It does not count against the connection's limit, and the owner is told when
+        the last byte has left, so that it can put the next one. ``parts`` are not copied, and may be shared."""
 
     def finish(self) -> None:
         """Close when everything that was put has been sent."""
@@ -253,7 +253,7 @@ class SocketWriter:
             if len(out) == 1:
                 sent = self._sock.send(out[0])
             elif size <= JOIN_SIZE:
-                # Only for the kernel: what it does not take waits as the pieces that others wait for as well.
+                # Joined only for the kernel: what it does not take stays as the original pieces, which others share.
                 sent = self._sock.send(b"".join(out))
             else:
                 sent = self._sock.sendmsg(out[:MAX_PIECES])
@@ -398,7 +398,7 @@ class BlockingWriter:
                     return None
 
     def close(self) -> None:
-        """As a WSGI server does when it has no more use for the response, begun or not (PEP 3333)."""
+        """Called by the WSGI server when it is done with the response, begun or not (PEP 3333)."""
         self._reactor.call_soon(self.abort)
 
     def _taken(self, data: bytes) -> None:

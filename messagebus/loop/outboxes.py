@@ -1,8 +1,8 @@
-"""What waits for slow readers, over all connections of a process: a sum with a bound, and an end to those who take
-nothing. No sockets.
+"""Counts the bytes that wait for slow readers, over all connections of a process; bounds the sum, and closes
+connections that take nothing. No sockets.
 
-Bytes that wait for many readers are one object, and are counted once: the sum is what the memory really holds. In the
-reactor's loop only.
+Bytes that wait for many readers are one object, and count once: the sum is what is really in memory. In the reactor's
+loop only.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 OBJECT_SIZE = 33
-"""Bytes that Python takes for a ``bytes`` beside what is in it."""
+"""Overhead of a Python ``bytes`` object, in bytes."""
 
 
 class Waiting(Protocol):
-    """A connection that more waits for than its peer takes."""
+    """A connection that bytes wait for."""
 
     def abort(self) -> None:
-        """Close now, and let go of everything that waits."""
+        """Close now, and drop everything that waits."""
 
 
 class Outboxes:
@@ -35,7 +35,7 @@ class Outboxes:
         self._waiting: dict[Waiting, float] = {}  # who took something last is last
 
     def __len__(self) -> int:
-        """How many connections something waits for."""
+        """The number of connections that bytes wait for."""
         return len(self._waiting)
 
     def has_room(self, size: int) -> bool:
@@ -66,12 +66,12 @@ class Outboxes:
                 self.size -= len(whole) + OBJECT_SIZE
 
     def progressed(self, connection: Waiting) -> None:
-        """It has taken something, and more waits."""
+        """A connection has taken something, and more waits."""
         if self._waiting.pop(connection, None) is not None:
             self._waiting[connection] = self._clock()
 
     def forget(self, connection: Waiting) -> None:
-        """Nothing waits for it any more. May be repeated."""
+        """Nothing waits for a connection any more. May be repeated."""
         self._waiting.pop(connection, None)
 
     def is_moving(self, connection: Waiting, seconds: float) -> bool:
@@ -80,7 +80,7 @@ class Outboxes:
         return since is not None and since > self._clock() - seconds
 
     def end_stalled(self, seconds: float) -> None:
-        """Close the connections that have taken nothing for so long. To be called now and then."""
+        """Close connections that have taken nothing for that long. To be called from time to time."""
         before = self._clock() - seconds
         while self._waiting:
             connection, since = next(iter(self._waiting.items()))

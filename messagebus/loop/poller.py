@@ -1,4 +1,4 @@
-"""What the reactor waits with: epoll on Linux, whatever ``selectors`` offers elsewhere; and how it is woken."""
+"""How the reactor waits (epoll on Linux, ``selectors`` elsewhere), and how it is woken."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_poller() -> Poller:
 
 
 class SelectorPoller:
-    """A selector with epoll's face."""
+    """A selector with epoll's interface."""
 
     def __init__(self) -> None:
         self._selector = _original("selectors", "DefaultSelector")()
@@ -113,7 +113,7 @@ def refuse_eventlet() -> None:
 
 
 def _original(module: str, name: str) -> Any:
-    """The standard library's own object, also where gevent has replaced or, like ``select.epoll``, removed it."""
+    """The standard library's original, even if gevent has replaced it or, like ``select.epoll``, removed it."""
     if gevent_is_in_charge():
         from gevent import monkey
 

@@ -20,7 +20,7 @@ from .poller import PEER_CLOSED, READABLE, WRITABLE, Poller, Waker, gevent_is_in
 logger = logging.getLogger("messagebus.loop")
 
 TICK = 0.1
-"""Seconds: deadlines are met to within this, so that those of many connections fall into one turn."""
+"""Precision of deadlines in seconds, so that those of many connections fall into one turn."""
 EVENTS_PER_TURN = 512
 SPAWNED_THREADS = 4
 _READ = READABLE | PEER_CLOSED
@@ -30,20 +30,20 @@ class HasDeadline(Protocol):
     """Something with a deadline."""
 
     tick: int
-    """The tick it is due at, 0 for none; the reactor's own note."""
+    """The tick it is due at, 0 for none; maintained by the reactor."""
 
     def on_deadline(self) -> None:
-        """The deadline that was set has come."""
+        """The deadline has passed."""
 
 
 class Handler(HasDeadline, Protocol):
-    """What the reactor watches: a socket, and what to do when something happens to it."""
+    """A socket that the reactor watches, and what to do when something happens to it."""
 
     def on_events(self, events: int) -> None:
         """The poller reported these events."""
 
     def flush(self) -> None:
-        """The turn is over: write what was put during it."""
+        """The turn is over: write what was put in it."""
 
     def abandon(self) -> None:
         """Close the descriptor, and do nothing else."""
@@ -76,12 +76,12 @@ class Reactor:
         self._driver.start()
 
     def stop(self) -> None:
-        """End the loop after the calls that were handed over. The handlers' sockets are theirs to close before."""
+        """End the loop after the calls that were handed over. Handlers have to close their sockets before."""
         self.stopped = True
         self._wake()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the descriptors that were inherited. The parent's connections live on."""
+        """In a forked child: close inherited descriptors. The parent's connections stay open."""
         self.stopped = True
         self._driver.abandon()
         self._close()
@@ -117,7 +117,7 @@ class Reactor:
         self._poller.modify(fd, _READ | WRITABLE if watch else _READ)
 
     def set_deadline(self, timed: HasDeadline, seconds: float) -> None:
-        """Have ``on_deadline`` called in about ``seconds``; replaces an earlier deadline."""
+        """Call ``on_deadline`` in about ``seconds``; replaces an earlier deadline."""
         self.clear_deadline(timed)
         tick = int((self.clock() + seconds) / TICK) + 1
         bucket = self._due.get(tick)
@@ -165,7 +165,7 @@ class Reactor:
         return not (self.stopped and not self._calls)
 
     def seconds_to_next(self) -> float:
-        """Seconds until something is due, -1 where nothing is."""
+        """Seconds until something is due, -1 if nothing is."""
         if not self._ticks:
             return -1
         return max(0.0, self._ticks[0] * TICK - self.clock())
@@ -188,7 +188,7 @@ class Reactor:
                     self._guard(timed.on_deadline)
 
     def _guard(self, call: Callable[..., object], *args: Any) -> None:
-        # A mistake in one connection's handling must not end the loop that serves all of them.
+        # A bug in one connection's handling must not end the loop that serves all of them.
         try:
             call(*args)
         except Exception:

@@ -1,5 +1,5 @@
-"""The contract of a transport. Its bytes depend on the batch alone, never on the subscriber, so that each dispatch
-makes them once and writes them to all."""
+"""The contract of a transport. Its bytes depend only on the batch, never on the subscriber, so each dispatch makes them
+once and writes them to all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def join_batch(messages: Sequence[Message]) -> bytes:
 
 
 def batch_parts(messages: Sequence[Message]) -> list[bytes]:
-    """The same array in pieces, joined: the JSON of a large message is not copied, but shared with whoever holds it."""
+    """The same array in pieces: the JSON of a large message is shared, not copied."""
     parts: list[bytes] = []
     small = [b"["]
     for number, message in enumerate(messages):
@@ -39,19 +39,19 @@ def batch_parts(messages: Sequence[Message]) -> list[bytes]:
 
 
 class Transport(ABC):
-    """One kind of connection. Its instances have no state: there is one of each."""
+    """A kind of connection. Stateless: there is one instance of each."""
 
     name: ClassVar[str]
-    """The field's name for it, as in the JS client's ``transports``."""
+    """Its name, as in the JavaScript client's ``transports``."""
     one_batch: ClassVar[bool] = False
     """Whether the response ends with its first batch."""
     bounded: ClassVar[bool] = False
-    """Whether it is held for ``long_polling_interval`` only; the others live on, with heartbeats."""
+    """Whether it is held for ``long_polling_interval`` only; the others stay open, with heartbeats."""
     begins: ClassVar[bool] = False
-    """Whether a first batch is due at once, whatever is in it: a buffering proxy shows by keeping it back."""
+    """Whether a first batch is sent at once, even an empty one: its absence reveals a proxy that buffers."""
     tells_epoch: ClassVar[bool] = False
-    """Whether a client is told the store's epoch when it begins, though it has not asked: only clients of ours come by
-    this transport."""
+    """Whether a client gets the store's epoch at the beginning without asking: only our own clients use this
+    transport."""
     heartbeat: ClassVar[bytes] = b""
     """An empty batch, as bytes on the wire."""
 
@@ -62,14 +62,14 @@ class Transport(ABC):
 
     @abstractmethod
     def encode(self, batch: bytes, global_id: int | None) -> bytes:
-        """The batch on the wire. ``global_id``: everything up to it has been given to this subscriber; ``None``: that
-        cannot be said of any."""
+        """The batch on the wire. ``global_id``: the subscriber has everything up to it; ``None``: that holds for no
+        id."""
 
     def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
-        """As ``encode``, of a batch in pieces, which are not copied."""
+        """Like ``encode``, for a batch in pieces, which are not copied."""
         return [self.encode(b"".join(parts), global_id)]
 
     def end(self, close: Close, last: bytes = b"") -> bytes:
-        """What is still to be sent when a connection of this kind ends in order. ``last``: the encoded batch that says
-        why, where it ends before its time."""
+        """The last bytes when a connection of this kind is closed cleanly. ``last``: the encoded batch that says why,
+        if it ends early."""
         return last

@@ -1,4 +1,4 @@
-"""Long-polling: the held response is one JSON array, and then it is over."""
+"""Long-polling: the held response is one JSON array, then it ends."""
 
 from __future__ import annotations
 

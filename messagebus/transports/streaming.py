@@ -1,8 +1,8 @@
 """Streamed long-polling: many batches in one response, each followed by a separator.
 
-Chunks are HTTP's affair: a proxy may cut them anew, so a reader looks for the separator alone. JSON never contains it
-(it has no bare ``|`` outside strings, and no bare line feed inside them), but the protocol says how it would be
-written.
+Chunks belong to HTTP: a proxy may change them, so a reader looks for the separator only. JSON never contains it (it has
+no bare ``|`` outside of strings, and no bare line feed inside of them), but the protocol defines how it would be
+escaped.
 """
 
 from __future__ import annotations
