@@ -9,13 +9,12 @@ everything, so the backlog is always enough.
 from __future__ import annotations
 
 import logging
-import os
 import time
-import weakref
 from _thread import allocate_lock
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
+from . import forks
 from .bus import Bus, MessageBus
 from .errors import BackendUnavailable, InvalidData
 from .message import Ids, Message, check_channel
@@ -70,7 +69,7 @@ class DistributedCache(MutableMapping[str, Any]):
         self._retry_at = 0.0
         self._warned = False
         self._lock = allocate_lock()  # native: held across nothing that waits
-        _caches[id(self)] = self
+        forks.register(self)
 
     # --- reading ---
 
@@ -261,15 +260,3 @@ def _is_value(encoded: object) -> bool:
         return "value" in encoded
     members = encoded["set"]
     return isinstance(members, list) and not any(isinstance(member, (dict, list)) for member in members)
-
-
-_caches: weakref.WeakValueDictionary[int, DistributedCache] = weakref.WeakValueDictionary()
-
-
-def _after_fork_in_child() -> None:
-    for cache in list(_caches.values()):
-        cache._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,6 +12,7 @@ from _thread import allocate_lock
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import forks
 from . import options as settings
 from .errors import BusClosed
 from .hub.permissions import Access
@@ -56,10 +57,13 @@ class Lifecycle:
         self._access = Access()
         self._dumps: Dumps | None = None
         self._closed = False
+        self._rests = False
+        """Whether the callbacks are copies of the parent's, which this process has not asked for."""
         self._lock = allocate_lock()  # native: held while things are made, never across I/O or a greenlet switch
         if options:
             self._options = self._merge()
         _buses.add(self)
+        forks.register(self)
 
     # --- settings ---
 
@@ -176,8 +180,8 @@ class Lifecycle:
                 publisher = self._publisher
                 if publisher is None:
                     publisher = self._publisher = Publisher(self.options, self._dumps)
-        if self._node is None and self._callbacks:
-            # Callbacks that existed before a change of settings or a fork resume with the first use of any kind.
+        if self._node is None and self._callbacks and not self._rests:
+            # Callbacks that existed before a change of settings resume with the first use of any kind.
             self._running_node()
         return publisher
 
@@ -201,6 +205,7 @@ class Lifecycle:
             if self._callbacks is None:
                 self._callbacks = Callbacks()
             node = self._node = Node(self._publisher, self._callbacks, self._access)
+            self._rests = False
         try:
             node.start()
         except BaseException:
@@ -220,6 +225,8 @@ class Lifecycle:
         return machinery
 
     def _after_fork(self) -> None:
+        global _unheard
+        _unheard = 0  # the parent's
         self._lock = allocate_lock()
         publisher, self._publisher = self._publisher, None
         node, self._node = self._node, None
@@ -229,11 +236,21 @@ class Lifecycle:
             publisher.after_fork()
         if self._callbacks:
             self._callbacks.after_fork()
+            self._rests = not self.options.callbacks_after_fork
+            if self._rests:
+                # A worker of a server calls them as soon as it serves; a child that computes something must not.
+                logger.info(
+                    "process %d was forked: the callbacks of its parent are called in it when it subscribes, serves a "
+                    "request or calls start(); callbacks_after_fork=True calls them at once",
+                    os.getpid(),
+                )
             # Where gevent may yet patch this child (gunicorn does it in its workers), threads made now would be of
-            # the wrong kind: there the callbacks begin with the bus's first use, a request for instance.
-            if "gevent" not in sys.modules or gevent_is_in_charge():
-                with contextlib.suppress(Exception):
+            # the wrong kind: there the callbacks begin with the bus's first use.
+            elif "gevent" not in sys.modules or gevent_is_in_charge():
+                try:
                     self._running_node()
+                except Exception:
+                    logger.exception("the callbacks do not run in the forked process %d", os.getpid())
 
 
 def _stop(publisher: Publisher | None, node: Node | None) -> None:
@@ -259,13 +276,6 @@ def close_all() -> None:
             bus.close()
 
 
-def _after_fork_in_child() -> None:
-    global _unheard
-    _unheard = 0  # the parent's
-    for bus in list(_buses):
-        bus._after_fork()
-
-
 def _at_exit() -> None:
     # Queued messages get a last chance; threads and sockets end with the process anyway.
     for bus in list(_buses):
@@ -289,6 +299,4 @@ def _count_unheard(publisher: Publisher) -> None:
     _unheard += publisher.store.unheard()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -46,6 +46,7 @@ class OptionValues(TypedDict, total=False):
     window_size: int
     window_bytes: int
     callback_queue_size: int
+    callbacks_after_fork: bool
     user_id_lookup: Callable[[Environ], Any] | None
     group_ids_lookup: Callable[[Environ], Iterable[Any] | None] | None
     site_id_lookup: Callable[[Environ], str | None] | None

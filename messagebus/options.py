@@ -128,6 +128,10 @@ class Options:
     older messages that clients catch up on."""
     callback_queue_size: int = _option(Number(1), 10_000)
     """Messages that may wait for a subscribed callback; beyond that they are read again from the backlog."""
+    callbacks_after_fork: bool = _option(Flag(), False)
+    """Whether callbacks that were subscribed before a fork are called in the child at once. Otherwise the child calls
+    them when it begins to listen itself: with its first request, its first subscription or ``start()``, and not when it
+    only publishes, as a process of ``multiprocessing`` may."""
 
     # --- who is asking; each is called in the request's context ---
     user_id_lookup: Callable[[Environ], Any] | None = _option(Function(), None)

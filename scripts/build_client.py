@@ -15,9 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
+    "backoff.py",
     "client",
     "codecs.py",
     "errors.py",
+    "forks.py",
     "loop/__init__.py",
     "loop/poller.py",
     "message.py",

@@ -259,7 +259,6 @@ def test_a_reset_while_a_function_catches_up_loses_nothing_of_what_follows(bench
 def test_a_read_that_fails_ends_neither_this_subscription_nor_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("messagebus.hub.callbacks.RETRY_SECONDS", 0.01)
     backlog = bench.store.backlog
     failures = iter([ZeroDivisionError("a mistake")] * 2)
 
@@ -276,7 +275,6 @@ def test_a_read_that_fails_ends_neither_this_subscription_nor_another(
 
 
 def test_messages_wait_for_a_store_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("messagebus.hub.callbacks.RETRY_SECONDS", 0.01)
     backlog = bench.store.backlog
     failures = iter([BackendUnavailable("gone")] * 3)
 

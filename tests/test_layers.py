@@ -19,6 +19,8 @@ LAYERS = [
     "errors",
     "wire",
     "urls",
+    "backoff",
+    "forks",
     "codecs",
     "message",
     "option_kinds",

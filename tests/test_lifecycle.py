@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from pathlib import Path
 
 import flask
 import pytest
 
-from messagebus import Bus, InvalidOption, MessageTooLarge
+from messagebus import Bus, InvalidOption, Message, MessageTooLarge
 from messagebus.hub.node import Node
 
 from .eventually import eventually
@@ -88,6 +90,49 @@ def test_a_process_that_only_publishes_may_fork_and_both_go_on(redis_url: str) -
     assert os.waitstatus_to_exitcode(result) == 0
     assert bus.publish("/a", "parent") == 4
     assert [message.data for message in bus.backlog("/a")] == ["parent", "child", "child", "parent"]
+    bus.close()
+
+
+@pytest.mark.redis
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("asks", [None, "start", "subscribe", "option"])
+def test_a_forked_child_calls_its_parents_callbacks_when_it_asks_for_them(
+    redis_url: str, tmp_path: Path, asks: str | None
+) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+
+    def note(message: Message) -> None:
+        with calls.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    bus = Bus(url=redis_url, callbacks_after_fork=asks == "option")
+    bus.subscribe("/a", note)
+    bus.publish("/a", 1)
+    eventually(lambda: calls.read_text().split() == [str(os.getpid())])
+    child = os.fork()
+    if child == 0:  # pragma: no cover - coverage does not see the child
+        status = 1
+        try:
+            if asks == "start":
+                bus.start()
+            elif asks == "subscribe":
+                bus.subscribe("/else", lambda message: None)
+            heard = threading.Event()
+            with contextlib.closing(Bus(url=redis_url)) as other:
+                other.subscribe("/a", lambda message: heard.set())
+                assert bus.publish("/a", 2) == 2
+                assert heard.wait(5)
+            if asks is not None:
+                eventually(lambda: str(os.getpid()) in calls.read_text().split())
+            bus.close()
+            status = 0
+        finally:
+            os._exit(status)
+    _, result = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(result) == 0
+    eventually(lambda: calls.read_text().split().count(str(os.getpid())) == 2)
+    assert calls.read_text().split().count(str(child)) == (0 if asks is None else 1)
     bus.close()
 
 

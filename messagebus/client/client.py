@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import secrets
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from .. import forks
 from ..message import check_channel, encode_data
 from .base import BaseClient, Unread
 from .channels import check_position
@@ -23,8 +22,6 @@ from .mailbox import Mailbox
 from .runner import Runner
 from .types import Position, PublishError
 from .waiting import BlockingWaiter, run_blocking
-
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client(BaseClient):
@@ -45,7 +42,7 @@ class Client(BaseClient):
         self._mailboxes: set[Mailbox] = set()
         self._lock = threading.Lock()
         self._connected = threading.Event()
-        _clients.add(self)
+        forks.register(self)
 
     def _after_fork(self) -> None:
         """In a forked child: the connection and the thread are the parent's. Closes nothing, sends nothing."""
@@ -202,12 +199,3 @@ def _run(runner: Runner, before: threading.Thread | None) -> None:
     if before is not None:
         before.join()
     run_blocking(runner.run())
-
-
-def _after_fork() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from ..backoff import growing
 from .settings import Settings
 from .types import ConnectionState, Failure, StateInfo, Transport
 
@@ -312,7 +313,7 @@ class TransportSelector:
         settings = self._settings
         base = settings.min_poll_interval * BACKOFF_BASE
         patient = max(base * 4, (self._clock() - self._lost_at) / BACKOFF_SHARE)
-        longest = min(base * 2 ** min(max(self._failures - 1, 0), 30), patient, settings.max_poll_interval)
+        longest = min(growing(base, self._failures - 1, settings.max_poll_interval), patient)
         self._wait(longest * self._dice(), failure)
 
     def _wait(self, delay: float, failure: Failure | None = None) -> None:

@@ -10,13 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ..backoff import Backoff
 from ..errors import BackendUnavailable
 from ..message import Message, store_name
 from ..stores import Store, Trace
 
 logger = logging.getLogger("messagebus.hub")
 
-RETRY_SECONDS = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to read what a function is behind with, see ``Backoff``."""
 REMEMBERED = 100
 """Number of messages that a subscription remembers, to find its place in a store that was reset."""
 EVERY_SITE = "*"
@@ -263,11 +265,14 @@ class Worker:
 
     def run(self) -> None:
         """Work in this thread until stopped, or until its only subscription is removed."""
-        retry: float | None = None
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        retry = False
         while not self._stopped:
-            self.wake.wait(retry)
+            if not retry:
+                backoff.reset()
+            self.wake.wait(backoff.next() if retry else None)
             self.wake.clear()
-            retry = None
+            retry = False
             if self._only is not None and not self._callbacks.has(self._only):
                 return
             for subscription in [self._only] if self._only else self._callbacks.all():
@@ -276,12 +281,12 @@ class Worker:
                 try:
                     self._serve(subscription)
                 except BackendUnavailable:
-                    retry = RETRY_SECONDS  # that the store is gone is in the feed's log
+                    retry = True  # that the store is gone is in the feed's log
                 except Exception:
                     # This thread serves all the others as well.
                     if not self._stopped:
                         logger.exception("reading for a callback on %s failed", subscription.scope)
-                        retry = RETRY_SECONDS
+                        retry = True
 
     def _serve(self, subscription: Subscription) -> None:
         life = subscription.life

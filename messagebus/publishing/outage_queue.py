@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 
+from .. import forks
+from ..backoff import Backoff
 from ..errors import BackendUnavailable, BusClosed, PublishQueueFull, PublishRefused
 from ..message import Ids
 from ..stores.base import MAX_BYTES, Publication, Store
@@ -20,10 +21,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
 LARGEST_BATCH = 128
 """Maximum number of waiting messages that are written in one step."""
-
-
-_left_behind: list[_Writer] = []
-"""Writers that a fork has copied together with their greenlets, see ``_Writer.abandon``."""
 
 
 class PublishQueue:
@@ -199,11 +196,12 @@ class _Writer:
     def abandon(self) -> None:
         """In a child process the thread does not exist. A gevent greenlet does, and must do nothing more."""
         self._abandoned = True
-        _left_behind.append(self)
+        forks.leave_behind(self)
 
     def _run(self) -> None:
         queue = self._queue
-        attempts = written = lost = 0
+        written = lost = 0
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         began = time.monotonic()
         while not self._abandoned and (batch := queue._next()):
             instead: Sequence[Batch] = ()
@@ -211,9 +209,7 @@ class _Writer:
                 queue._attempt(batch)
                 written += len(batch.messages)
             except BackendUnavailable:
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
-                self.stop.wait(pause * random.uniform(0.5, 1.0))
-                attempts += 1
+                self.stop.wait(backoff.next())
                 continue
             except Exception as error:
                 # It would fail the next time too, and the ones behind it must not wait forever. Nothing of it was
@@ -223,12 +219,11 @@ class _Writer:
                 else:
                     lost += len(batch.messages)
                     self._tell(batch, error)
-            attempts = 0
+            backoff.reset()
             if not self._abandoned:
                 queue._done(batch, instead)
         if self._abandoned:
-            # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
-            threading.Event().wait()
+            forks.rest()
         if written or lost:
             logger.warning(
                 "the store is back; wrote %d messages after %.1f s%s",

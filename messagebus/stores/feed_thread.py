@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
+from .. import forks
+from ..backoff import Backoff
 from .base import Listener
 from .sequencer import Gate, Sequencer, Source
 
@@ -19,9 +20,6 @@ logger = logging.getLogger("messagebus.stores")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect: the first is short, each next up to twice as long, as far as the longest."""
-
-_left_behind: list[FeedThread] = []
-"""Feeds that a fork has copied together with their greenlets, see ``abandon``."""
 
 
 class FeedThread(ABC):
@@ -35,7 +33,7 @@ class FeedThread(ABC):
         self._gate = Gate(listener)
         self._sequencer = Sequencer(source, self._gate)
         self._where = where
-        self._random = random.Random()
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._down = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="messagebus-feed", daemon=True)
@@ -72,31 +70,23 @@ class FeedThread(ABC):
         """In a child process, where the thread does not exist; but a gevent greenlet does, and must do no more."""
         self._gate.shut_after_fork()
         self._stop = threading.Event()
-        _left_behind.append(self)
+        forks.leave_behind(self)
         self._drop()
 
     def _run(self) -> None:
-        attempts = 0
         while not self.closed:
             try:
                 for _ in self._connected():
-                    attempts = 0
+                    self._backoff.reset()
             except self.OUTAGES as error:
                 self._went_down(error)
             except Exception as error:
                 # A bug in a listener, or in this package. The feed survives it, and continues after the message.
                 logger.exception("the feed from %s failed, and starts again", self._where)
                 self._went_down(error)
-            self._stop.wait(self._pause(attempts))
-            attempts += 1
-        if self in _left_behind:
-            # For good: ``threading`` has forgotten this thread at the fork, and would print a traceback if it ended.
-            self._stop.wait()
-
-    def _pause(self, attempts: int) -> float:
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts, 10))
-        # Random, so that the processes of a site do not reconnect to a restarted store all at once.
-        return longest * self._random.uniform(0.5, 1.0)
+            self._stop.wait(self._backoff.next())
+        if forks.was_left_behind(self):
+            forks.rest()
 
     def _went_down(self, error: Exception) -> None:
         if self._down or self.closed:

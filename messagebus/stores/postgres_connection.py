@@ -21,7 +21,7 @@ import psycopg
 from psycopg import errors, waiting
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from .. import _compat
+from .. import _compat, forks
 from ..errors import BackendUnavailable, InvalidData, InvalidOption, PublishRefused
 from ..loop.poller import gevent_is_in_charge
 from ..urls import redact
@@ -37,9 +37,6 @@ in the database anyway, and the server has 100 for all by default."""
 
 LEAST_WAIT = 0.05
 """Seconds that an answer has, however long a connection had to be waited for."""
-
-_left_behind: list[psycopg.Connection[Any]] = []
-"""The parent's connections in a forked child: psycopg must never say goodbye on them, nor warn of them."""
 
 
 GIVEN_UP, CANCELLED = 0.8, 0.9
@@ -95,7 +92,7 @@ class PgConnection(psycopg.Connection[Any]):
     def leave_to_parent(self) -> None:
         """In a child process: close the descriptor and nothing else. Its number stays taken, for a greenlet that was
         copied with the parent may still use it."""
-        _left_behind.append(self)
+        forks.leave_behind(self)  # psycopg must never say goodbye on it, nor warn of it
         try:
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, self.fileno(), inheritable=False)
