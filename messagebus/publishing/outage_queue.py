@@ -42,6 +42,7 @@ class PublishQueue:
         self._waiting: deque[Batch] = deque()  # a batch leaves it when it is stored, not when it is sent
         self._count = 0  # of its messages
         self._writer: _Writer | None = None
+        self._trouble = ("gone", "no answer yet")  # the reason and the words of the last failure
 
     def __len__(self) -> int:
         """Messages that wait now."""
@@ -70,7 +71,8 @@ class PublishQueue:
         if self._waiting:
             if not queue_in_memory:
                 # Do not even try: the message would overtake those that wait.
-                raise BackendUnavailable(f"{self._count} earlier messages still wait for the store")
+                reason, words = self._trouble
+                raise BackendUnavailable(f"{self._count} earlier messages still wait for the store: {words}", reason)
             self._put(batches, None)
             return [None] * len(messages)
         given: list[Ids | None] = []
@@ -90,8 +92,10 @@ class PublishQueue:
             batch.publication_id = self._lanes.take()
         try:
             ids = self._store.publish_many(batch.messages, batch.publication_id)
-        except BackendUnavailable:
-            raise  # whether it was stored is not known: it is sent again under this id
+        except BackendUnavailable as error:
+            # Whether it was stored is not known: it is sent again under this id.
+            self._trouble = error.reason, str(error)
+            raise
         except BaseException:
             self._let_go(batch)
             raise
@@ -112,9 +116,11 @@ class PublishQueue:
             if self._count + count > self._size:
                 for batch in batches:
                     self._let_go(batch)
+                reason, words = self._trouble
                 raise PublishQueueFull(
-                    f"the store is gone, {self._count} messages wait for it already, and no more than {self._size} may",
-                    "gone" if cause is None else cause.reason,
+                    f"the store is {reason}, {self._count} messages wait for it already, and no more than "
+                    f"{self._size} may: {words}",
+                    reason,
                 ) from cause
             self._waiting.extend(batches)
             self._count += count

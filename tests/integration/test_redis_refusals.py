@@ -232,6 +232,9 @@ def test_a_full_redis_refuses_whole_messages_and_is_still_read(
     assert caught.value.reason == "full"
     assert [bus.publish("/chat", number) for number in range(50)] == [None] * 50
     assert [bus.publish("/new", number) for number in range(5)] == [None] * 5
+    with pytest.raises(BackendUnavailable, match=r"55 earlier messages .*maxmemory") as caught:
+        bus.publish("/chat", "direct", queue_in_memory=False)
+    assert caught.value.reason == "full"
     # Another process, which begins meanwhile.
     store = open_redis(mortal_redis.url)
     recorder = listen(store)
