@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import count as count_from
 from pathlib import Path
 
 import redis
@@ -30,10 +31,13 @@ def main(way: str, url: str, seconds: float) -> None:
         client = redis.Redis.from_url(url, protocol=2)
         script = client.register_script((Path(messagebus.__file__).parent / "stores" / "publish.lua").read_text())
 
+        numbers = count_from(int(time.time() * 1000))  # above those of a run before
+
         def bare(count: int) -> None:
             """What the script needs and no more."""
-            keys = ["__mb_global_id_n", "__mb_global_backlog_n", "__mb_epoch"]
-            arguments: list[str | int] = [2000, 1, "_message_bus_5", "e"]
+            keys = ["__mb_global_id_n", "__mb_global_backlog_n", "__mb_epoch", "__mb_known_channels"]
+            keys.append("__mb_publication_bench")
+            arguments: list[str | int] = [2000, 1, "_message_bus_5", "e", next(numbers), 600]
             contents: list[str | int] = []
             targets: dict[str, int] = {}
             for channel, text in texts[:count]:

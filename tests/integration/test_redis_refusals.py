@@ -255,6 +255,20 @@ def test_a_full_redis_refuses_whole_messages_and_is_still_read(
     bus.close()
 
 
+def test_a_primary_without_its_replicas_is_busy_and_takes_nothing_half(
+    mortal_redis: RedisServer, admin: redis.Redis, open_redis: OpenRedis
+) -> None:
+    store = open_redis(mortal_redis.url)
+    publish(store, "/a", 1)
+    before = everything(admin)
+    admin.config_set("min-replicas-to-write", 1)
+    with pytest.raises(BackendUnavailable, match="NOREPLICAS") as caught:
+        publish(store, "/b", 1)
+    assert caught.value.reason == "busy"
+    assert everything(admin) == before
+    assert [message.data for message in store.backlog("/a").messages] == [1]
+
+
 def test_a_redis_that_is_busy_with_a_script_is_busy_and_not_a_refusal(
     mortal_redis: RedisServer, admin: redis.Redis, open_redis: OpenRedis
 ) -> None:
