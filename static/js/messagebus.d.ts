@@ -33,6 +33,8 @@ export interface StateInfo {
   /** The error code of the server, such as `"forbidden"`; `"redirected"` (to a login page, it seems), or `"not_a_batch"` for
    * a page in place of an answer of the bus. */
   code?: string;
+  /** The channel that was refused, where it is one channel; the state is what it was. */
+  channel?: string;
   /** Where that answer came from, after redirects. */
   url?: string;
   /** true: time mends it. false: a person has to. Undefined for ordinary failures of a connection. */

@@ -94,6 +94,7 @@ for (const name of ALL)
     await world.advance(20_000);
     assert.equal((world.sockets.at(-1) || world.sources.at(-1) || world.polls.at(-1)).refusals, "t");
     assert.deepEqual(refusals, [{ channel: "/secret", ...FORBIDDEN }]);
+    assert.deepEqual(world.states.filter(([, { channel }]) => channel).map(([, { transport, ...info }]) => info), refusals);
     assert.deepEqual(told, refusals);
     assert.deepEqual([bus.state, open.data, secret.data, world.log], ["connected", ["/open 1"], [], []]);
     // It is not asked for again by the requests that follow.

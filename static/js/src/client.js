@@ -297,7 +297,7 @@ export function makeClient(bus, environment, emit) {
       nextAttempt: timer ? nextAt - now() : null, silence: link && now() - link.heard,
       left: bus.transports.filter(memory.isLeft), epoch: channels.epoch, queued: delivery.queue.length,
       channels: positionsOf([...channels.followed.values()]),
-      refused: [...channels.followed.values()].flatMap(({ channel, refused }) => (refused ? { channel, ...refused } : [])),
+      refused: [...channels.followed.values()].flatMap(({ refused }) => refused || []),
     }),
   };
   const following = makeFollowing(client);

@@ -81,14 +81,15 @@ export function makeFollowing(client) {
       entry.renewed = true; // with fresh grants, before anybody is told
       return changed();
     }
-    const refusal = { code, message, retry };
+    const refusal = { channel, code, message, retry };
     entry.refused = refusal;
     entry.until = retry ? now() + (seconds * 1000 || AGAIN) : Infinity;
-    let told = emit("refused", { channel, ...refusal });
+    let told = emit("refused", refusal);
+    emit("state", client.state, { transport: client.transport, ...refusal });
     for (const one of subscriptions) {
       one.settle();
       const { onRefused } = one.handle;
-      if (onRefused) told = client.guard("onRefused", onRefused, { channel, ...refusal }) || true;
+      if (onRefused) told = client.guard("onRefused", onRefused, refusal) || true;
     }
     if (!told) environment.log("warn", "the server refused", channel, code, message);
   }
