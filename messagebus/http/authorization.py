@@ -1,4 +1,4 @@
-"""Who may subscribe to what, asked of the app's hooks: with a request, and later with what stays of a handshake."""
+"""Asks the app's hooks who may subscribe: with the request, and later with a snapshot of a WebSocket's handshake."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ def plain_context(environ: Environ) -> Iterator[Request]:
 
 
 def asks_anybody(node: Node) -> bool:
-    """Whether there are channels that not everybody may subscribe to."""
+    """Whether any channel needs permission."""
     return node.access.hooks or bool(node.options.protected_channels)
 
 
 def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
-    """The request without the channels that this client may not subscribe to. Calls the app's hooks, which may block
-    and raise.
+    """Remove the channels that this client may not subscribe to. Calls the app's hooks, which may block and raise.
 
     Raises:
-        ChannelRefused: One is refused, and the client does not take that for the one channel.
+        ChannelRefused: A channel is refused, and the client does not accept refusals of single channels.
     """
     if not asks_anybody(node):
         return subscribe
@@ -70,7 +69,7 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
 
 
 def _failed(node: Node, channel: str, error: Exception) -> ChannelRefusal:
-    """What a client is told of a hook that has raised."""
+    """The refusal for a hook that has raised."""
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return ChannelRefusal("forbidden", f"{channel}: {error.description or error.name}")
     if isinstance(error, BackendUnavailable):
@@ -80,10 +79,10 @@ def _failed(node: Node, channel: str, error: Exception) -> ChannelRefusal:
 
 
 class Handshake(NamedTuple):
-    """What stays of a WebSocket's handshake, to ask by when its client subscribes to more."""
+    """The parts of a WebSocket's handshake that later subscriptions need."""
 
     environ: Environ
-    """Of the request only its text, which is all that a hook can look at."""
+    """Keeps only the request's text, which is all that a hook can look at."""
     context: HookContext
     grants: tuple[str, ...]
 
@@ -94,7 +93,7 @@ class Handshake(NamedTuple):
         return cls(environ, context, grants)
 
     def authorize(self, node: Node, subscribe: SubscribeRequest) -> SubscribeRequest:
-        """As the function of that name; the grants of the handshake count as well."""
+        """Like the function of that name; the grants of the handshake count as well."""
         params = subscribe.params
         subscribe = subscribe._replace(params=params._replace(grants=(*params.grants, *self.grants)))
         try:

@@ -1,4 +1,4 @@
-"""The channels that a client asks for, read one by one: those that it gets, and those that are refused."""
+"""Reads the channels of a request one by one: those that the client gets, and those that are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidP
 
 
 class ChannelRefused(Exception):
-    """A channel is refused, and with it all that was asked for: the client takes no refusals of single channels."""
+    """A channel is refused, and with it the whole request: the client does not accept refusals of single channels."""
 
     def __init__(self, channel: str, refusal: ChannelRefusal) -> None:
         super().__init__(refusal.message)
@@ -22,15 +22,15 @@ class ChannelRefused(Exception):
 
 
 class Refusals:
-    """The channels that a client does not get, by name."""
+    """The refused channels of a request, by name."""
 
     def __init__(self, one_by_one: bool) -> None:
-        """``one_by_one``: whether the client takes them so."""
+        """``one_by_one``: whether the client accepts refusals of single channels."""
         self._one_by_one = one_by_one
         self.found: dict[str, ChannelRefusal] = {}
 
     def add(self, channel: str, refusal: ChannelRefusal) -> None:
-        """Raises ChannelRefused where the client does not take refusals one by one."""
+        """Raises ChannelRefused if the client does not accept refusals of single channels."""
         if not self._one_by_one:
             raise ChannelRefused(channel, refusal)
         self.found[channel] = refusal
@@ -39,13 +39,12 @@ class Refusals:
 def read_positions(
     asked: Mapping[str, object], refusals: Refusals, room: int, limit: int, is_followed: Callable[[str], bool] | None
 ) -> dict[str, Position]:
-    """Channel -> position, for the first ``room`` channels that are in order; the others go to the refusals.
-
-    ``limit``: the number of channels that a client may follow, to be told. ``is_followed``: whether it follows a
-    channel already, so that it takes no room.
+    """Channel -> position, for the first ``room`` valid channels; the others become refusals. ``limit``: the number of
+    channels that a client may follow, for the message. ``is_followed``: whether it already follows a channel, which
+    then takes no room.
 
     Raises:
-        ChannelRefused: As ``Refusals.add`` does.
+        ChannelRefused: As in ``Refusals.add``.
     """
     positions: dict[str, Position] = {}
     for channel, value in asked.items():

@@ -1,6 +1,6 @@
-"""What clients may ask for beside messages: a registry of commands, whatever they come by. No frames, no sockets.
+"""The commands of clients: a registry that does not depend on how they arrive. No frames, no sockets.
 
-A command is checked when it is made, performed where it may block, and completed in the reactor's loop.
+A command is checked in its constructor, performed where it may block, and completed in the reactor's loop.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .channels import CODES, ChannelRefused, Refusals, read_positions
 logger = logging.getLogger("messagebus.http")
 
 MAX_UNANSWERED = 100
-"""Commands of one client that may wait for the store or the feed."""
+"""Maximum number of queued commands of one client; more close the connection."""
 _CODES: dict[type[Exception], str] = {**CODES, BackendUnavailable: "unavailable", InvalidData: "invalid_data"}
 
 
 class CommandError(Exception):
-    """A command that is not carried out; ``code`` is for programs."""
+    """A command is refused; ``code`` is for programs."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -39,11 +39,11 @@ class CommandError(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> CommandError:
-        """What a client is told of an error; one of ours goes into the log."""
+        """The answer for an error; an internal error is logged."""
         if isinstance(error, CommandError):
             return error
         if isinstance(error, PublishRefused):
-            # Somebody has to mend it, who reads the log; to the client it is no more than that.
+            # The log tells the operator what to fix; the client only learns that it failed.
             logger.error("the store refused what a client publishes (%s): %s", error.reason, error)
             return CommandError("internal", "the store refused the message")
         if isinstance(error, ChannelRefused):
@@ -58,17 +58,17 @@ class CommandError(Exception):
 
 
 class Caller(NamedTuple):
-    """Who gives a command."""
+    """The client that sent a command."""
 
     node: Node
     identity: Identity
     site_id: str | None
     subscriber: Subscriber | None = None
-    """The open connection that the command came by, where it is one."""
+    """The open connection that the command came on, if there is one."""
     handshake: Handshake | None = None
     """``None``: it may subscribe to everything."""
     takes_refusals: bool = False
-    """Whether it is told of channels that are refused one by one."""
+    """Whether it accepts refusals of single channels."""
 
 
 class Command(ABC):
@@ -79,22 +79,22 @@ class Command(ABC):
 
     @abstractmethod
     def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
-        """Check it; changes nothing. ``value``: what stands at the verb; ``command``: all of it.
+        """Check the command, without effects. ``value``: the verb's value; ``command``: the whole object.
 
         Raises:
-            CommandError, InvalidChannel, ChannelRefused: It is not carried out.
+            CommandError, InvalidChannel, ChannelRefused: The command is refused.
         """
 
     def perform_at_once(self) -> Any:
-        """The result, where it takes no waiting; otherwise ``None``. Never blocks."""
+        """The result, if it is available without waiting; otherwise ``None``. Never blocks."""
         return None
 
     @abstractmethod
     def perform(self) -> Any:
-        """The result. May block, and raises what may go wrong."""
+        """The result. May block and raise."""
 
     def complete(self, result: Any, answer: Callable[[dict[str, Any]], None], done: Callable[[], None]) -> None:
-        """In the loop: give the ``answer``, and say when the client's next command may follow."""
+        """In the loop: send the ``answer``, and tell when the client's next command may follow."""
         answer(result)
         done()
 
@@ -118,7 +118,7 @@ class Subscribe(Command):
             raise CommandError("bad_request", "grants: expected a list of tokens")
         self._caller = caller
         self._subscriber = caller.subscriber
-        # Whoever is connected was told the epoch, so that a position beyond the last id means nothing.
+        # A connected client knows the epoch, so a position beyond the last id is invalid.
         epoch = caller.node.hub.epoch
         params = SubscribeParams(positions, epoch, None, tuple(grants), caller.takes_refusals, refusals.found)
         self._request = SubscribeRequest(caller.identity, caller.site_id, params)
@@ -207,7 +207,7 @@ COMMANDS: dict[str, type[Command]] = {kind.verb: kind for kind in (Subscribe, Un
 
 
 def read_command(caller: Caller, command: object) -> Command:
-    """The command in a JSON value.
+    """Make the command of a JSON value.
 
     Raises:
         CommandError, InvalidChannel, ChannelRefused: There is none, or it is malformed.
@@ -222,18 +222,18 @@ def read_command(caller: Caller, command: object) -> Command:
 
 
 class CommandQueue:
-    """The commands of one client, which are carried out in their order, each when the one before it is done."""
+    """The queued commands of one client. They run in order, each when the one before is done."""
 
     __slots__ = ("_is_running", "_waiting", "idle")
 
     def __init__(self, idle: bool) -> None:
-        """``idle``: whether the first one may be carried out when it comes; otherwise after ``done``."""
+        """``idle``: whether the first command may run when it comes; otherwise it waits for ``done``."""
         self.idle = idle
         self._waiting: deque[Any] | None = None
         self._is_running = False
 
     def push(self, command: Any, carry_out: Callable[[Any], None]) -> bool:
-        """Have a command carried out, now or in its turn. ``False``: too many wait already, and it is not taken."""
+        """Run a command, now or in its turn. ``False``: too many are queued, and it is dropped."""
         if self._waiting is None:
             self._waiting = deque()  # most clients never send one
         if len(self._waiting) >= MAX_UNANSWERED:
@@ -243,7 +243,7 @@ class CommandQueue:
         return True
 
     def done(self, carry_out: Callable[[Any], None]) -> None:
-        """The one that was being carried out is done."""
+        """The running command is done."""
         self.idle = True
         self._run(carry_out)
 

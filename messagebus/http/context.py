@@ -1,4 +1,4 @@
-"""A request on its way to an answer: the steps that every transport has in common. No Flask."""
+"""The processing of a request: the steps that all transports share. No Flask."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class RequestContext:
         self._hook_context = hook_context
 
     def admit(self, params: SubscribeParams) -> SubscribeRequest:
-        """Find out who asks, and what it may have of what it asks for."""
+        """Identify the client, and decide which of its channels it may have."""
         if self.node.access.off:
             raise unavailable("the bus is off")
         identity, site_id = parsing.identify(self.request, self.client_id, self.options)
         return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params))
 
     def plan(self, subscribe: SubscribeRequest) -> SubscriptionPlan:
-        """Read what it takes to tell what is due now."""
+        """Read what is needed to know what is due."""
         try:
             return self.node.plan(subscribe)
         except BusClosed:
             raise unavailable("the server is shutting down, come back") from None
 
     def due_now(self, plan: SubscriptionPlan) -> list[Message]:
-        """What a poll that is not held answers."""
+        """The answer of a poll that is not held."""
         hub, subscribe = self.node.hub, plan.request
         while True:
             tells_epoch = subscribe.lacks_epoch(hub.epoch, unasked=False)
@@ -48,7 +48,7 @@ class RequestContext:
             plan = self.plan(subscribe)
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
-        """What an open WebSocket asks by when its client subscribes to more; ``None`` where everybody may."""
+        """What later subscriptions of a WebSocket are authorized with; ``None`` if everybody may subscribe."""
         if not asks_anybody(self.node):
             return None
         return Handshake.of(self.request, self._hook_context, params.grants)

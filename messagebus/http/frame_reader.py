@@ -1,4 +1,4 @@
-"""Bytes of a WebSocket, in any pieces -> its frames (RFC 6455, section 5.2), which the websockets library parses."""
+"""Splits the bytes of a WebSocket into frames (RFC 6455, section 5.2). The websockets library parses them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class FrameReader:
         self._buffer += data
 
     def take(self) -> Frame | None:
-        """The next frame, or ``None`` where it is not all there yet.
+        """The next frame, or ``None`` if it is incomplete.
 
         Raises:
-            websockets.exceptions.PayloadTooBig, ProtocolError: The reader is of no use any more.
+            websockets.exceptions.PayloadTooBig, ProtocolError: The reader cannot be used any more.
         """
         if self._parser is None:
             if not self._buffer:
@@ -43,7 +43,7 @@ class FrameReader:
 
     @property
     def is_between_frames(self) -> bool:
-        """Whether nothing is left here of what was fed."""
+        """Whether all fed bytes have been consumed."""
         return self._parser is None and not self._buffer
 
     def _read_exact(self, size: int) -> Generator[None, None, bytes]:

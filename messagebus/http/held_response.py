@@ -1,4 +1,4 @@
-"""Holds a response: takes its socket and gives it to the reactor, or blocks where the server keeps its sockets."""
+"""Holds a response: takes its socket and gives it to the reactor, or blocks if the server keeps its sockets."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
 
 LAST_ANSWER_SECONDS = 10.0
-"""How long a client may take to read an answer behind which its connection ends."""
+"""Seconds that a client may take to read an answer that ends its connection."""
 
 
 class HeldResponse(NamedTuple):
-    """A response that is going to be held, and everything that was read for it."""
+    """A response to be held, and everything that was read for it."""
 
     node: Node
     plan: SubscriptionPlan
     taken: Transport
     """The transport on a taken socket."""
     blocking: Transport | None
-    """The one where the server keeps the socket; ``None``: there is none."""
+    """The transport if the server keeps the socket; ``None``: there is none."""
     handshake: Handshake | None
-    """Of a WebSocket: what to ask by who may subscribe to what; ``None``: everybody may."""
+    """For a WebSocket: what later subscriptions are authorized with; ``None``: everybody may subscribe."""
 
     def respond(
         self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
     ) -> Iterable[bytes]:
-        """As a WSGI application would: what the server shall send by itself."""
-        # Before the socket is taken: from then on nobody could answer for an error.
+        """Like a WSGI application: returns what the server has to send."""
+        # Before the socket is taken: afterwards an error could not be answered.
         head = b"" if hijack.upgraded(environ) else _head(status, headers)
         taken = hijack.take(environ)
         if taken is None:
@@ -84,14 +84,14 @@ class HeldResponse(NamedTuple):
 def _whole(
     connection: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers
 ) -> Iterator[bytes]:
-    """A response that is one batch, begun when its length is known."""
+    """A response of one batch, which begins when its length is known."""
     body = b"".join(connection) or EMPTY_BATCH
     start_response(status, [*headers, ("Content-Length", str(len(body)))])
     yield body
 
 
 def refuse_upgraded(environ: Environ, start_response: StartResponse, close: Close) -> Iterable[bytes]:
-    """Close a WebSocket that the server has opened before anybody could refuse it."""
+    """Close a WebSocket that the server has opened before the app could refuse it."""
     taken = hijack.take(environ)
     if taken is not None:
         taken.sock.setblocking(False)
@@ -106,7 +106,7 @@ def refuse_upgraded(environ: Environ, start_response: StartResponse, close: Clos
 def respond_and_close(
     node: Node, environ: Environ, start_response: StartResponse, status: str, headers: Headers, body: bytes
 ) -> Iterable[bytes]:
-    """Answer on a taken socket, which is closed behind the answer."""
+    """Answer on a taken socket, which is closed afterwards."""
     data = _head(status, headers) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     taken = hijack.take(environ)
     if taken is not None:

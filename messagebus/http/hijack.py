@@ -1,9 +1,9 @@
-"""Takes a request's socket out of the WSGI server. The only file that knows servers apart.
+"""Takes a request's socket out of the WSGI server. Only this module knows the differences between servers.
 
-The same way with every server: the socket is duplicated, and the server's own descriptor is made to refer to a socket
-whose other end is closed. To the server the client has just hung up, a thing that every server takes quietly: it ends
-the request, closes its descriptor, and neither its shutdown nor its keep-alive reaches the client. The response that
-the application returns goes nowhere.
+It works alike with every server: the socket is duplicated, and the server's own descriptor is made to refer to a socket
+whose other end is closed. To the server the client has just hung up, which every server handles without logging an
+error. It ends the request and closes its descriptor; neither its shutdown nor its keep-alive reaches the client. The
+response that the application returns goes nowhere.
 
 Where the socket is:
 
@@ -31,35 +31,35 @@ from typing import Any, NamedTuple
 from ..options import Environ
 
 HAND_OVER = "messagebus.hand_over"
-"""In the environ of a server that gives its socket away by itself: a function that returns the descriptor."""
+"""Environ key of a server that hands over its socket: a function that returns the descriptor."""
 EARLY_BYTES = "messagebus.early_bytes"
 """In the environ of such a server, where a request asks for an upgrade: a bytearray, with what the client had sent
 behind the request once the socket is given away."""
 
 
 class Taken(NamedTuple):
-    """A connection that is no longer the server's."""
+    """A connection taken from the server."""
 
     sock: RawSocket
     early: bytes
-    """What the client had sent behind its request, and the server had read already."""
+    """Bytes that the client sent after its request and that the server has already read."""
 
 
 def limits_writes(environ: Environ) -> bool:
-    """Whether the server itself ends a client that takes nothing of its answer."""
+    """Whether the server itself closes a connection whose client takes nothing of its answer."""
     return HAND_OVER in environ
 
 
 def can_take(environ: Environ) -> bool:
-    """Whether :func:`take` would find a socket: not on an unknown server, nor where the server itself ends TLS or
-    speaks HTTP/2."""
+    """Whether :func:`take` would find a socket: not on an unknown server, nor if the server itself ends TLS or speaks
+    HTTP/2."""
     return HAND_OVER in environ or _descriptor(environ) is not None
 
 
 def take(environ: Environ) -> Taken | None:
-    """The request's socket, now the caller's own to write to and close; ``None`` where :func:`can_take` says no.
+    """Take the request's socket, which the caller then has to write to and close; ``None`` if :func:`can_take` says no.
 
-    The request must have been read to its end. Whatever the server writes from now on is lost."""
+    The request must have been read completely. Everything that the server writes from now on is lost."""
     hand_over = environ.get(HAND_OVER)
     if hand_over is not None:
         return Taken(RawSocket(fileno=hand_over()), bytes(environ.pop(EARLY_BYTES, b"")))

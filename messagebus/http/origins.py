@@ -1,4 +1,5 @@
-"""Which pages may connect: the ``Origin`` header (RFC 6454) against the server's own and the allowed ones."""
+"""Which pages may connect: compares the ``Origin`` header (RFC 6454) with the server's own origin and the allowed
+ones."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def is_same(origin: str, host: str) -> bool:
-    """Whether a page of ``origin`` was served under ``host`` (the ``Host`` header). The scheme is left out of it:
-    behind a proxy that ends TLS the server does not know its own."""
+    """Whether a page of ``origin`` was served under ``host`` (the ``Host`` header). The scheme does not count: behind a
+    proxy that ends TLS the server does not know it."""
     try:
         parts = urlsplit(origin)
         port = _PORTS.get(parts.scheme)
@@ -22,8 +23,8 @@ def is_same(origin: str, host: str) -> bool:
 
 
 def is_allowed(origin: str, allowed: Sequence[str | re.Pattern[str]]) -> bool:
-    """Whether one of the entries fits: an origin, one with a wildcard subdomain (``https://*.example.com``), a regular
-    expression for the whole origin, or ``*``."""
+    """Whether one of the entries matches: an origin, one with a wildcard subdomain (``https://*.example.com``), a
+    regular expression for the whole origin, or ``*``."""
     return any(_fits(origin, entry) for entry in allowed)
 
 

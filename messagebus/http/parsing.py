@@ -1,5 +1,5 @@
-"""Reads and checks what a request asks for. What is malformed ends here, as an :class:`HTTPRefusal`, and changes
-nothing."""
+"""Reads and checks a request. Malformed requests are rejected with an :class:`HTTPRefusal`, before any state
+changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .refusals import HTTPRefusal
 logger = logging.getLogger("messagebus.http")
 
 NO_GROUPS: frozenset[bytes] = frozenset()
-"""One for all: Python makes a new one each time, and 15,000 subscribers would keep as many."""
+"""Shared: Python makes a new one each time, and 15,000 subscribers would keep as many."""
 OWN_KEYS = 32
 """Keys that start with ``__``, of which a request may have some beside its channels."""
 NAMED_CHANNELS = 10
@@ -72,7 +72,7 @@ def read_poll(request: Request, options: Options) -> SubscribeParams:
 
 
 def has_flag(request: Request, options: Options, name: str) -> bool:
-    """Whether a poll's query says ``name=t``. Nearly always there is none, or nothing else in it."""
+    """Whether a poll's query has ``name=t``. Nearly always the query is empty, or has nothing else."""
     query = request.environ.get("QUERY_STRING", "")
     return query == f"{name}=t" or (
         bool(query) and _query_pairs(query.encode("latin-1"), options, "query").get(name) == "t"
@@ -111,7 +111,7 @@ def _resumed(request: Request, params: SubscribeParams) -> SubscribeParams:
 
 
 def check_origin(request: Request, options: Options) -> None:
-    """Refuse a WebSocket of a foreign page: browsers would let it read everything (RFC 6455, section 10.2)."""
+    """Refuse a WebSocket of another origin: browsers would let its page read everything (RFC 6455, section 10.2)."""
     origin = request.environ.get("HTTP_ORIGIN")
     if origin and not is_same(origin, request.host) and not is_allowed(origin, options.allowed_origins):
         raise HTTPRefusal(
@@ -123,7 +123,7 @@ def check_origin(request: Request, options: Options) -> None:
 
 
 def cors_headers(request: Request, options: Options) -> list[tuple[str, str]]:
-    """What lets an allowed foreign page read the answer (WHATWG Fetch, section 3.3)."""
+    """The headers that let an allowed page of another origin read the answer (WHATWG Fetch, section 3.3)."""
     if not options.allowed_origins:
         return []
     origin = request.headers.get("Origin")
@@ -139,7 +139,7 @@ def cors_headers(request: Request, options: Options) -> list[tuple[str, str]]:
 
 
 def identify(request: Request, client_id: str, options: Options) -> tuple[Identity, str | None]:
-    """Who is asking, as the lookups say, and on which site."""
+    """The client's identity and site, as the lookups return them."""
     environ = request.environ
     user_id = options.user_id_lookup(environ) if options.user_id_lookup else None
     group_ids = options.group_ids_lookup(environ) if options.group_ids_lookup else None
@@ -162,7 +162,7 @@ def identify(request: Request, client_id: str, options: Options) -> tuple[Identi
 
 
 def _looked_up(lookup: str, value: object) -> bytes:
-    """An id, by the rule that ``publish`` has for those it is given: what the one refuses, the other does as well."""
+    """Check an id by the same rule as ``publish``."""
     try:
         return id_key(check_id(lookup, value))
     except InvalidTargets:

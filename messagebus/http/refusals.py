@@ -1,4 +1,4 @@
-"""Requests that are not served: an HTTP status and the one form that every error has, on every surface."""
+"""Refusals of requests: an HTTP status, and the one form that errors have everywhere."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RETRY_SECONDS = 2
 
 
 def error_object(code: str, message: str, field: str | None = None) -> dict[str, str]:
-    """What programs and people are told of an error. ``field`` names the part that is wrong, where it is one."""
+    """The body of an error. ``field`` names the wrong part, if there is one."""
     error = {"code": code, "message": message}
     return error if field is None else {**error, "field": field}
 
 
 class HTTPRefusal(Exception):
-    """A request that is not served. ``headers``: more of the answer's, with underscores for hyphens."""
+    """A refused request. ``headers``: further headers of the answer, with underscores for hyphens."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str, field: str | None = None, **headers: str) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""A request to the bus, from the WSGI environ to an answer or a response that is held. No Flask.
+"""Handles a request to the bus, from the WSGI environ to an answer or a held response. No Flask.
 
-``answer`` reads and checks the request and asks the store for what it takes, in the server's thread. It decides
-everything that can be refused; what it returns is either complete, or held from when the server calls it.
+``answer`` reads and checks the request, and asks the store for what it needs, in the server's thread. It makes every
+refusal. Its result is either complete, or held as soon as the server calls it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ EVENTS = [
 ]
 
 MOST_BUFFERED = 16 * 1024
-"""Bytes of an answer that every socket takes at once. A longer one is sent by the loop, where it can be, for it ends
-readers that take nothing, and readers of large messages share them."""
+"""Bytes of an answer that every socket takes at once. A longer answer is sent by the loop, if possible, which closes
+readers that take nothing and shares large messages between readers."""
 MOST_SENT = 256 * 1024
 """The same where the server itself ends readers that take nothing."""
 
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
     body: bytes = b""
     held: HeldResponse | None = None
     upgraded: Close | None = None
-    """How to close a WebSocket that the server has already opened."""
+    """The close of a WebSocket that the server has already opened."""
     closes_by: Node | None = None
     """Who sends it on a taken socket, where the server must not read another request from the connection."""
 
@@ -76,7 +76,7 @@ class Answer(NamedTuple):
         return self.respond(environ, start_response, self.headers)
 
     def respond(self, environ: Environ, start_response: StartResponse, headers: Headers) -> Iterable[bytes]:
-        """As a WSGI application, with the headers as they were left by whoever passed it on."""
+        """Like a WSGI application, with the headers as the callers before left them."""
         status = f"{self.status.value} {self.status.phrase}"
         if self.upgraded is not None:
             return refuse_upgraded(environ, start_response, self.upgraded)
@@ -89,8 +89,8 @@ class Answer(NamedTuple):
 
 
 def answer(node: Node, request: Request, path: str, context: HookContext = plain_context) -> Answer | Response:
-    """Serve a request; ``path`` is what comes after ``/message-bus/``. Raises nothing but what the user's lookups
-    raise."""
+    """Handle a request; ``path`` is what comes after ``/message-bus/``. Only exceptions of the user's lookups
+    propagate."""
     if node.says_that_it_is_alone and request.environ.get("wsgi.multiprocess"):
         node.say_that_it_is_alone()
     must_close = hijack.mend_input(request.environ)
@@ -110,7 +110,7 @@ def answer(node: Node, request: Request, path: str, context: HookContext = plain
 
 
 def refuse(request: Request, options: Options, refusal: HTTPRefusal) -> Answer:
-    """The answer to a request that is not served."""
+    """The answer to a refused request."""
     upgraded = None
     if hijack.upgraded(request.environ):
         upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal))
@@ -246,4 +246,4 @@ def _bad_handshake(reason: str, **headers: str) -> HTTPRefusal:
 
 
 ENDPOINTS: Mapping[str, Callable[[RequestContext], Answer]] = {"poll": _poll, "sse": _event_source, "ws": _websocket}
-"""What stands behind ``/message-bus/CLIENT_ID/``."""
+"""The endpoints after ``/message-bus/CLIENT_ID/``."""

@@ -1,4 +1,4 @@
-"""What an adapter to a web framework needs of a bus. The bus stands behind the adapters, which must not import it."""
+"""What an adapter to a web framework needs of a bus, which it must not import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..stores import StoreState
 
 
 class Servable(Protocol):
-    """A bus, as an adapter sees it. The underscored names are private to this package."""
+    """The interface of a bus for adapters. The underscored names are private to this package."""
 
     _access: Access
 
@@ -24,7 +24,7 @@ class Servable(Protocol):
         """Take the settings of an app."""
 
     def seen(self) -> StoreState | None:
-        """How far this process has heard its store."""
+        """How far this process has received the store's messages."""
 
     def _running_node(self) -> Node:
-        """What listens, which begins with its first use. Raises ``BusClosed``."""
+        """The listening side, made on first use. Raises ``BusClosed``."""

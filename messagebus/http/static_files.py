@@ -1,6 +1,6 @@
 """The files of the JavaScript client: with a version in the URL for ever, without one for an hour, and compressed.
 
-They are read and compressed once in the life of a process, at their first use.
+They are read and compressed once per process, on first use.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ except ImportError:
 FOLDER = Path(__file__).parents[1] / "static" / "js"
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_AN_HOUR = "public, max-age=3600"
-# During a deployment a page of the new version may reach a worker of the old one. What that gives must not stay.
+# During a deployment a page of the new version may reach a worker of the old one, whose file must not be cached.
 NOT_TO_BE_KEPT = "no-cache"
-# By ourselves: what the system knows of these differs, and browsers refuse a module of another type.
+# Explicit: systems differ in what they know, and browsers refuse a module of another type.
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".cjs": "text/javascript", ".map": "application/json"}
 
 _VERSION = re.compile("[0-9a-f]{16}")
 
 
 class StaticFile(NamedTuple):
-    """A file as it can be sent."""
+    """A file, ready to be sent."""
 
     content_type: str
     encodings: Mapping[str, bytes]
@@ -44,7 +44,7 @@ class StaticFile(NamedTuple):
 
 
 def version() -> str:
-    """What changes with any of the files: it stands in the URLs that may be kept for ever."""
+    """Changes with any of the files; part of the URLs that may be cached for ever."""
     return _directory()[0]
 
 
@@ -52,7 +52,7 @@ def respond(request: Request, path: str) -> Response:
     """The answer to a GET or HEAD of ``path``: a name, or a version and a name.
 
     Raises:
-        HTTPRefusal: There is no such file.
+        HTTPRefusal: The file does not exist.
     """
     first, slash, name = path.partition("/")
     current, names = _directory()

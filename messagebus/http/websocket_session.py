@@ -28,7 +28,7 @@ _OPEN = (Phase.OPENING, Phase.LIVE)
 
 
 class WebSocketSubscriber(Subscriber):
-    """See the module. Everything but what commands may have to wait for happens in the reactor's loop."""
+    """See the module. Runs in the reactor's loop, except the blocking parts of commands."""
 
     __slots__ = (
         "_allowance",
@@ -43,7 +43,7 @@ class WebSocketSubscriber(Subscriber):
     )
 
     def __init__(self, node: Node, request: SubscribeRequest, head: bytes, handshake: Handshake | None) -> None:
-        """``handshake``: what to ask by who may subscribe to what; ``None``: everybody may."""
+        """``handshake``: what later subscriptions are authorized with; ``None``: everybody may subscribe."""
         super().__init__(node.hub, WEBSOCKET, request.identity, head, None)
         self._node = node
         self._site_id = request.site_id
@@ -79,7 +79,7 @@ class WebSocketSubscriber(Subscriber):
             received = CloseFrame.parse(frame.data)
             self.end(Close(received.code if received.code != 1005 else 1000, ""))
             return
-        # Every kind of frame: a read full of empty ones would take the loop a tenth of a second.
+        # Every kind of frame counts: a read full of empty ones would take the loop a tenth of a second.
         self._spend()
         if self.state not in _OPEN:
             return
@@ -165,7 +165,7 @@ class WebSocketSubscriber(Subscriber):
     # --- answers ---
 
     def _answer(self, fields: dict[str, Any], result: dict[str, Any]) -> None:
-        # A ping is answered in any case: it is how a client asks whether the connection still is one.
+        # A ping is always answered: with it a client checks whether the connection is alive.
         if "id" in fields or "ping" in fields:
             self._say(fields, "ok", result)
 

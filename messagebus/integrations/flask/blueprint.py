@@ -27,13 +27,13 @@ from . import neighbours
 from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
 
 CLIENT_KNOWS, GRACE = 25.0, 15.0
-"""Seconds of silence that the JavaScript client expects by itself, and how many more it waits."""
-# All of them, so that it is the endpoint that says which one it takes.
+"""The heartbeat interval that the JavaScript client assumes by default, and the margin that it adds, in seconds."""
+# All methods, so that the endpoint answers which one it takes.
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
 
 
 def make_blueprint(bus: Servable) -> Blueprint:
-    """The blueprint of a bus. It may be registered with several apps, and under a prefix."""
+    """Make the blueprint of a bus. It may be registered with several apps, and under a prefix."""
     blueprint = Blueprint("messagebus", __name__)
 
     @blueprint.record
@@ -94,12 +94,12 @@ def script_tag(
 ) -> Markup:
     """The script tag of the JS client, in templates ``{{ message_bus(["/chat"]) }}``.
 
-    ``channels``: those whose messages the page must not miss from the start of this request on; a mapping gives other
-    positions. ``grants``: tokens of ``Bus.grant`` for channels that take one. ``start``: whether the client starts by
-    itself. ``nonce``: for a Content-Security-Policy.
+    ``channels``: the page misses none of their messages from the start of this request on; a mapping gives other
+    positions. ``grants``: tokens of ``Bus.grant`` for protected channels. ``start``: whether the client starts at once.
+    ``nonce``: for a Content-Security-Policy.
 
     Raises:
-        InvalidChannel: One of them is not a channel's name.
+        InvalidChannel: A name is malformed.
     """
     if isinstance(channels, str):
         raise InvalidChannel(channels, 'expected a list of channels, such as message_bus(["/chat"])')
@@ -120,7 +120,7 @@ def script_tag(
     if tokens := ",".join(grants):
         attributes["data-grants"] = tokens
     options = current_app.extensions["messagebus"].options
-    # The longest silence of a connection in good order. The client knows the default's.
+    # The longest silence of a healthy connection. The client knows the default.
     silence = max(options.heartbeat_interval, options.long_polling_interval)
     if silence > CLIENT_KNOWS:
         attributes["data-heartbeat-timeout"] = str(round((silence + GRACE) * 1000))
@@ -141,7 +141,7 @@ _OF_A_BODY = frozenset(
 
 
 class _HeldResponse(Response):
-    """A response whose end the server does not see."""
+    """A response whose end the server does not notice."""
 
     messagebus_answer: Answer
 

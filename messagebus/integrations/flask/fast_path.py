@@ -1,4 +1,4 @@
-"""Requests to the bus that no function of the app's has to see, answered before Flask.
+"""Answers requests to the bus before Flask, if no function of the app has to see them.
 
 Flask's share of a short request is larger than the bus's own: it makes contexts, opens the session, matches the URL,
 builds a response and finishes it. A bus whose settings and hooks look at no request needs none of that; but an app that
@@ -41,10 +41,10 @@ _SIGNALS = (
     signals.request_tearing_down,
 )
 LOOKED_THROUGH = ("2.3", "3.0", "3.1")
-"""The releases of Flask whose ways around a request are all below. A test fails with another one, and when a way comes
-in one of these."""
+"""The releases of Flask whose hooks around a request are all handled below. A test fails with any other release, and if
+one of these gains a hook."""
 _LIMITS = ("MAX_CONTENT_LENGTH", "MAX_FORM_PARTS", "TRUSTED_HOSTS")
-"""Settings with which Flask itself refuses requests, where an app sets them."""
+"""Settings that make Flask itself refuse requests."""
 _METHODS = (
     "wsgi_app",
     "request_context",
@@ -76,7 +76,7 @@ class RecordPosition:
 
 
 class FastPath:
-    """In the place of ``Flask.wsgi_app``. Middleware that the app is wrapped in afterwards stays around it."""
+    """Takes the place of ``Flask.wsgi_app``. Middleware that wraps the app later stays around it."""
 
     def __init__(self, app: Flask, bus: Servable, root: str, views: Mapping[str, Callable[..., Any]]) -> None:
         """``root``: what the paths of the bus begin with, the last slash included. ``views``: the bus's own, by
@@ -107,7 +107,7 @@ class FastPath:
         return _is_plain(self._app) and all(views.get(endpoint) is view for endpoint, view in self._views)
 
     def _looks_at_requests(self) -> bool:
-        """Whether functions that the bus was given may want Flask's context."""
+        """Whether functions that were given to the bus may need Flask's context."""
         options: Options = self._bus.options
         access: Access = self._bus._access
         return access.hooks or bool(
@@ -129,7 +129,7 @@ def can_be_shortened(app: Flask) -> bool:
 
 
 def _is_plain(app: Flask) -> bool:
-    """Whether an app has nothing of its own around its requests."""
+    """Whether an app has no functions of its own around its requests."""
     before = [function for functions in app.before_request_funcs.values() for function in functions]
     return (
         all(type(function) is RecordPosition for function in before)
@@ -147,7 +147,7 @@ def _is_plain(app: Flask) -> bool:
 
 
 def _is_flasks(function: Callable[..., Any]) -> bool:
-    """Whether Flask itself defines it, and nobody has wrapped it."""
+    """Whether Flask itself defines the function, unwrapped."""
     code = getattr(function, "__code__", None)
     return code is not None and Path(code.co_filename).parent in (FLASK, FLASK / "sansio")
 
