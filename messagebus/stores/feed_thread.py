@@ -81,6 +81,8 @@ class FeedThread(ABC):
             except self.OUTAGES as error:
                 self._went_down(error)
             except Exception as error:
+                if self.closed:
+                    break
                 # A bug in a listener, or in this package. The feed survives it, and continues after the message.
                 logger.exception("the feed from %s failed, and starts again", self._where)
                 self._went_down(error)

@@ -355,7 +355,8 @@ class RedisStore(Store):
 
     def listen(self, listener: Listener) -> RedisFeed:
         feed = RedisFeed(
-            self,
+            # With a connection of its own for what it asks: however busy the others are, it goes on.
+            RedisStore(self._options),
             listener,
             connect=lambda: self._connection[0](**self._connection[1]),
             channel=self._pubsub_channel,

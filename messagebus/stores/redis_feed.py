@@ -36,13 +36,17 @@ class RedisSource(Source, Protocol):
     def check_setup(self) -> None:
         """Say in the log what is wrong with the server's settings and with this user's rights."""
 
+    def close(self) -> None: ...
+
+    def after_fork(self) -> None: ...
+
 
 class RedisFeed(FeedThread):
     OUTAGES = (BackendUnavailable, redis.RedisError, OSError)
 
     def __init__(
         self,
-        source: RedisSource,
+        source: RedisSource,  # closed with the feed
         listener: Listener,
         *,
         connect: Callable[[], Any],
@@ -59,6 +63,10 @@ class RedisFeed(FeedThread):
         self._timeout = timeout
         self._connection: Any = None
 
+    def close(self) -> None:
+        super().close()
+        self._source.close()
+
     def _interrupt(self) -> None:
         connection = self._connection
         # redis-py has no public way to a connection's socket.
@@ -70,6 +78,7 @@ class RedisFeed(FeedThread):
                 pass  # it is gone already
 
     def _drop(self) -> None:
+        self._source.after_fork()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()  # only closes the descriptor: redis-py sees that another process opened it

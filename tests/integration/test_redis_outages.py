@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -138,6 +139,22 @@ def test_a_quiet_feed_stays_up_by_asking_now_and_then(
     publish(store, "/a", 1)
     eventually(lambda: recorder.data == [1])
     assert recorder.told("healthy") == []
+
+
+def test_a_feed_comes_back_however_busy_all_other_connections_are(
+    redis_url: str, open_redis: OpenRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messagebus.stores.redis_connection.MAX_CONNECTIONS", 2)
+    store, other = open_redis(redis_url), open_redis(redis_url)
+    recorder = listen(store)
+    publish(store, "/a", 1)
+    eventually(lambda: recorder.data == [1])
+    with ExitStack() as stack, redis.Redis.from_url(redis_url) as client:
+        pipeline = stack.enter_context(store._client().pipeline())
+        pipeline.watch("held")  # holds on to its connection; the other one is kept for commands
+        client.client_kill_filter(_type="pubsub")
+        publish(other, "/a", 2)
+        eventually(lambda: recorder.data == [1, 2])
 
 
 def test_what_the_global_backlog_no_longer_has_is_said_to_be_lost(redis_url: str, open_redis: OpenRedis) -> None:
