@@ -282,10 +282,15 @@ class Node(Listener):
         queries = []
         for cursor in cursors:
             windows.enter(cursor.name)  # before it is read, see there
-            if not windows.knows(cursor):
-                view = windows.covering(cursor)
-                # What is known may have expired: the store is asked for nothing but how long it lasts.
-                queries.append(query_for(cursor) if view is None else BacklogQuery(cursor.name, view.last_id))
+            if windows.knows(cursor):
+                continue
+            view = windows.covering(cursor)
+            if view is None:
+                queries.append(query_for(cursor))
+            elif not self._reader.is_away:
+                # What is known may have expired: the store is asked for nothing but how long it lasts. Where it is
+                # away, that is served which was there last.
+                queries.append(BacklogQuery(cursor.name, view.last_id))
         return self._reader.read(queries) if queries else {}
 
     def _read_missing(self, missing: Sequence[Cursor]) -> None:

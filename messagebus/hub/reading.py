@@ -74,12 +74,13 @@ class BacklogReader:
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # who reads
         self._next: _Round | None = None
-        self._away = False
+        self.is_away = False
+        """Whether the store is known not to answer."""
         self._probe_at = 0.0
 
     def set_away(self, away: bool) -> None:
         """Whether the store's feed is down: then a reading is a probe, one at a time."""
-        self._away = away
+        self.is_away = away
 
     def read(self, queries: Sequence[BacklogQuery]) -> dict[str, HistoryView]:
         """By channel: a page that answers its query, read after this call began.
@@ -106,7 +107,7 @@ class BacklogReader:
 
     def _join_round(self, queries: Sequence[BacklogQuery], until: float) -> _Round:
         with self._lock:
-            if self._away:
+            if self.is_away:
                 now = self._clock()
                 if now < self._probe_at:
                     raise BackendUnavailable("the store is unreachable")
@@ -135,7 +136,7 @@ class BacklogReader:
                 if self._next is mine:
                     self._next = None
                 if not got:
-                    self._away, self._probe_at = True, self._clock() + PROBE_SECONDS
+                    self.is_away, self._probe_at = True, self._clock() + PROBE_SECONDS
             if not got:
                 raise BackendUnavailable("the store gave no answer to others who asked before")
             try:
@@ -154,9 +155,9 @@ class BacklogReader:
         try:
             pages = self._store.backlogs(queries, max(least, min(most, ROUND_BYTES // len(queries))))
         except BackendUnavailable:
-            self._away, self._probe_at = True, self._clock() + PROBE_SECONDS
+            self.is_away, self._probe_at = True, self._clock() + PROBE_SECONDS
             raise
-        self._away = False
+        self.is_away = False
         for query, page in zip(queries, pages, strict=True):
             mine.pages.setdefault(query.name, []).append(page)
             self._absorb(query.name, view_of_page(page, mine.read_at))
