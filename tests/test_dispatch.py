@@ -181,6 +181,7 @@ def test_after_a_lost_feed_connections_end_no_faster_than_they_can_come_back(wor
         world.publish("/n")
         world.turn(SLICE_SECONDS + 0.1)
     assert all(len(outlet.sent) <= 2 for outlet in outlets), "what came meanwhile is of another life"
+    assert not any(b"another" in part for outlet in outlets for part in outlet.sent), "so is the epoch"
 
 
 def test_those_that_wait_for_their_end_are_ended_when_the_server_shuts_down(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ..errors import Close
 from ..loop.reactor import Reactor
@@ -23,10 +23,9 @@ SLICE_SECONDS = 0.1
 class Ending:
     """See the module. In the reactor's loop only."""
 
-    def __init__(self, reactor: Reactor, dispatcher: Dispatcher, epoch: Callable[[], str | None]) -> None:
+    def __init__(self, reactor: Reactor, dispatcher: Dispatcher) -> None:
         self._reactor = reactor
         self._dispatcher = dispatcher
-        self._epoch = epoch
         self._waiting: deque[tuple[Subscriber, Close]] = deque()
         self.tick = 0
 
@@ -36,7 +35,8 @@ class Ending:
         if subscriber.state not in (Phase.OPENING, Phase.LIVE):
             return
         told: dict[str, int] = self._dispatcher.positions_of(subscriber)
-        batch = join_batch([status_message({**told, RECONNECT_KEY: milliseconds}, self._epoch())])
+        # Without the epoch: where the store has begun another life, the client's positions are still of the last one.
+        batch = join_batch([status_message({**told, RECONNECT_KEY: milliseconds}, None)])
         subscriber.end(close, subscriber.transport.encode(batch, None))
 
     def end_at_once(self, subscribers: Iterable[Subscriber], close: Close) -> None:

@@ -52,7 +52,7 @@ class Hub:
         self.membership = Membership()
         self.outboxes = Outboxes(options.max_outbox_total, reactor.clock)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
-        self.leaving = Ending(reactor, self.dispatcher, lambda: self.windows.epoch)
+        self.leaving = Ending(reactor, self.dispatcher)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.leaving, access, report)
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
