@@ -92,7 +92,8 @@ class PublishRefused(MessageBusError):
 
     ``reason`` is one of:
 
-    - ``"forbidden"``: the store's user has no right to do it, or cannot log in;
+    - ``"forbidden"``: the store's user has no right to do it;
+    - ``"unauthenticated"``: the store's user cannot log in;
     - ``"wrong type"``: a key or table of the bus holds something else;
     - ``"unsupported"``: the store lacks something that the bus needs;
     - ``"duplicate"``: another message was published before under the same ``idempotency_key``;
@@ -114,7 +115,8 @@ class BackendUnavailable(MessageBusError):
       lock is held;
     - ``"full"``: it is out of memory or disk space;
     - ``"read-only"``: it is a replica, or configured as read-only;
-    - ``"forbidden"``: a read that the store's user is not allowed; a person has to change that.
+    - ``"forbidden"``: a read that the store's user is not allowed; a person has to change that;
+    - ``"unauthenticated"``: earlier messages wait for a store whose user cannot log in any more.
     """
 
     def __init__(self, message: str, reason: str = "gone") -> None:

@@ -79,6 +79,9 @@ class PublishQueue:
         for number, batch in enumerate(batches):
             try:
                 given += self._attempt(batch)
+            except PublishRefused:
+                self._let_go(batch)
+                raise
             except BackendUnavailable as error:
                 if not queue_in_memory or not self._size:
                     self._let_go(batch)
@@ -95,6 +98,13 @@ class PublishQueue:
         except BackendUnavailable as error:
             # Whether it was stored is not known: it is sent again under this id.
             self._trouble = error.reason, str(error)
+            raise
+        except PublishRefused as error:
+            # Who cannot log in will perhaps be let in, and an attempt before this one may have been stored.
+            if error.reason == "unauthenticated":
+                self._trouble = error.reason, str(error)
+            else:
+                self._let_go(batch)
             raise
         except BaseException:
             self._let_go(batch)
@@ -207,6 +217,7 @@ class _Writer:
     def _run(self) -> None:
         queue = self._queue
         written = lost = 0
+        shut_out = False
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         began = time.monotonic()
         while not self._abandoned and (batch := queue._next()):
@@ -218,13 +229,15 @@ class _Writer:
                 self.stop.wait(backoff.next())
                 continue
             except Exception as error:
-                # It would fail the next time too, and the ones behind it must not wait forever. Nothing of it was
-                # stored, so what is right in it can go on alone.
-                if len(batch.messages) > 1 and batch.key is None:
-                    instead = batch.split()
-                else:
-                    lost += len(batch.messages)
-                    self._tell(batch, error)
+                if isinstance(error, PublishRefused) and error.reason == "unauthenticated":
+                    # Nothing of it is any message's fault, and none could go on without the others.
+                    if not shut_out:
+                        logger.error("%d messages wait, the store lets nobody in: %s", len(queue), error)
+                    shut_out = True
+                    self.stop.wait(backoff.next())
+                    continue
+                instead = self._without(batch, error)
+                lost += len(batch.messages) if not instead else 0
             backoff.reset()
             if not self._abandoned:
                 queue._done(batch, instead)
@@ -240,9 +253,16 @@ class _Writer:
         self.done.set()
 
     @staticmethod
-    def _tell(batch: Batch, error: Exception) -> None:
+    def _without(batch: Batch, error: Exception) -> Sequence[Batch]:
+        """What is left of a batch that was refused.
+
+        It would fail the next time too, and the ones behind it must not wait forever. Nothing of it was stored, so
+        what is right in it can go on alone."""
+        if len(batch.messages) > 1 and batch.key is None:
+            return batch.split()
         name = batch.messages[0].name
         if isinstance(error, PublishRefused):
             logger.error("a message on %s was lost, the store refused it (%s): %s", name, error.reason, error)
         else:
             logger.error("a message on %s was lost", name, exc_info=error)
+        return ()

@@ -187,7 +187,9 @@ def explain(error: psycopg.Error, where: str) -> BackendUnavailable | PublishRef
         return InvalidData(f"PostgreSQL at {where} cannot store it: {text}")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return BackendUnavailable(said, "read-only")
-    if state == errors.InsufficientPrivilege.sqlstate or state.startswith("28") or _NOT_LET_IN.search(text):
+    if state.startswith("28") or _NOT_LET_IN.search(text):
+        return PublishRefused(for_postgres(said), "unauthenticated")
+    if state == errors.InsufficientPrivilege.sqlstate:
         return PublishRefused(for_postgres(said), "forbidden")
     if state in _BUSY or state.startswith("40") or _TOO_MANY.search(text):
         return BackendUnavailable(said, "busy")

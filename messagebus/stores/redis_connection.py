@@ -131,8 +131,8 @@ _TYPES: dict[type[Exception], str] = {
 }
 _REFUSED = {
     "NOPERM": "forbidden",
-    "NOAUTH": "forbidden",
-    "WRONGPASS": "forbidden",
+    "NOAUTH": "unauthenticated",
+    "WRONGPASS": "unauthenticated",
     "WRONGTYPE": "wrong type",
     "MOVED": "unsupported",
     "ASK": "unsupported",
@@ -143,7 +143,8 @@ _REFUSED = {
 def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
     """Translate an error of redis-py: whether waiting helps or not."""
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
-        return PublishRefused(for_redis(f"Redis at {where} does not let this process in: {error}"), "forbidden")
+        words = f"Redis at {where} does not let this process in: {error}"
+        return PublishRefused(for_redis(words), "unauthenticated")
     if isinstance(error, redis.BusyLoadingError) or "max number of clients" in str(error):
         return BackendUnavailable(f"Redis at {where} said: {error}", "busy")
     if isinstance(error, redis.DataError):

@@ -444,6 +444,6 @@ def test_a_wrong_password_is_a_refusal(postgres_server: PostgresServer) -> None:
     bus = Bus(url=postgres_server.url_of(password="hunter3"))
     with pytest.raises(PublishRefused, match="authentication failed") as caught:
         bus.publish("/a", 1)
-    assert caught.value.reason == "forbidden"
+    assert caught.value.reason == "unauthenticated"
     assert "hunter" not in str(caught.value)
     bus.close()

@@ -130,7 +130,7 @@ def test_a_wrong_password_is_a_refusal_and_is_mended_without_a_restart(
     bus = Bus(url=url_of_user(mortal_redis))
     with pytest.raises(PublishRefused) as caught:
         bus.publish("/a", 1)
-    assert caught.value.reason == "forbidden"
+    assert caught.value.reason == "unauthenticated"
     assert "pw" not in str(caught.value)
     user(admin, *ALL)
     assert bus.publish("/a", 1) == 1
@@ -204,6 +204,32 @@ def test_of_those_that_wait_a_refused_one_is_logged_with_its_reason_and_the_othe
         with server.client() as admin:
             assert before is not None
             assert int(admin.get("__mb_global_id_n") or 0) == int(before) + 196
+        bus.close()
+    finally:
+        server.stop()
+
+
+def test_those_that_wait_outlast_a_redis_that_comes_back_without_its_users(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = RedisServer()
+    try:
+        bus = Bus(url=url_of_user(server.start()))
+        with server.client() as admin:
+            user(admin, *ALL)
+        assert bus.publish("/a", 0) == 1
+        server.kill()
+        assert [bus.publish("/a", number) for number in range(1, 200)] == [None] * 199
+        server.start()
+        eventually(lambda: "lets nobody in" in caplog.text)
+        with pytest.raises(BackendUnavailable, match="password") as caught:
+            bus.publish("/a", 200, queue_in_memory=False)
+        assert caught.value.reason == "unauthenticated"
+        with server.client() as admin:
+            user(admin, *ALL)
+        eventually(lambda: not len(bus._publisher_now().queue))
+        assert [message.data for message in bus.backlog("/a")] == list(range(1, 200))
+        assert "was lost" not in caplog.text
         bus.close()
     finally:
         server.stop()
