@@ -1,6 +1,7 @@
 # make demo    the chat on http://127.0.0.1:8000; HOST, PORT and MESSAGEBUS_URL may be set. Ctrl-C ends it.
 # make test    everything that must pass: style, types, the tests of the client, the tests of the server
 # make lint, make types, make test-js, make test-py    each of them by itself
+# make fuzz    sends servers and parsers nonsense, two minutes of each kind; FUZZ_SECONDS and FUZZ_SEED may be set
 # make js      builds static/js from static/js/src, for a commit that changes the client
 # make docs    builds the documentation into site/, without the network once its tools are there
 # make reference  writes the parts of docs/ that come from the code, for a commit that changes an option or the command
@@ -34,7 +35,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
 export PYTHON
 
-.PHONY: demo test check lint types test-js test-py js docs reference coverage bench tools bench-tools clean
+.PHONY: demo test fuzz check lint types test-js test-py js docs reference coverage bench tools bench-tools clean
 
 demo: export HOST := $(HOST)
 demo: export PORT := $(PORT)
@@ -76,6 +77,11 @@ reference: $(STAMPS)/demo
 
 test-py: $(STAMPS)/test $(STAMPS)/docs $(NODE)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
+
+# The nonsense that `make test` sends for seconds, for as long as it takes to find something; FUZZ_SEED=n repeats a run.
+FUZZ_SECONDS ?= 120
+fuzz: $(STAMPS)/test
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/fuzz
 
 coverage: $(STAMPS)/test $(STAMPS)/docs $(NODE)
 	$(BIN)/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
