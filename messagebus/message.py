@@ -351,10 +351,19 @@ def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, 
         parts = _decode_envelope(envelope)
     except (msgspec.DecodeError, RecursionError) as error:  # the latter: nested too deeply
         raise ValueError(f"message {message_id} on {name}: not an envelope: {error}") from error
+    data = bytes(parts.data)
+    if not data.isascii():
+        _check_text(data, message_id, name)
     channel, site_id = split_name(name)
-    return Message(
-        global_id, message_id, channel, bytes(parts.data), site_id, parts.user_ids, parts.group_ids, parts.client_ids
-    )
+    return Message(global_id, message_id, channel, data, site_id, parts.user_ids, parts.group_ids, parts.client_ids)
+
+
+def _check_text(data: bytes, message_id: int, name: str) -> None:
+    # What is passed on as it is must be text: a browser ends a WebSocket that brings anything else.
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"message {message_id} on {name}: not UTF-8: {error}") from None
 
 
 def status_message(positions: dict[str, int], epoch: str | None) -> Message:

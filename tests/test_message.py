@@ -140,6 +140,12 @@ def test_what_is_no_stored_message_is_a_value_error(stored: bytes) -> None:
         decode_stored(stored)
 
 
+def test_data_that_is_not_utf_8_is_a_value_error_for_it_would_end_every_websocket() -> None:
+    with pytest.raises(ValueError, match="message 2 on /a: not UTF-8"):
+        decode_stored(b'1|2|/a|{"data":"\xc3("}')
+    assert decode_stored('1|2|/a|{"data":"ü"}'.encode()).data == "ü"
+
+
 def test_a_message_nested_too_deeply_is_a_value_error() -> None:
     """Not a RecursionError, which would end the feed, and each one after it."""
     with pytest.raises(ValueError, match="not an envelope"):

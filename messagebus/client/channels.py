@@ -181,7 +181,7 @@ class Channels:
                     code, message, retry = refusal["code"], refusal["message"], bool(refusal["retry"])
                     after = refusal.get("retry_after", ASK_AGAIN) if retry else None
                     channel.ask_at = math.inf if after is None else now + float(after)
-                except (TypeError, KeyError, AttributeError, ValueError) as error:
+                except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
                     raise ValueError(f"not a refusal: {type(error).__name__} {error}") from None
                 asked[name] = None
                 deliveries.append(Delivery(channel, Refusal(name, str(code), str(message), retry, after)))
@@ -225,7 +225,7 @@ class Channels:
             if name == GAP_CHANNEL:
                 return self._accept_gaps(data, asked)
             value = ClientMessage(name, data, int(message["message_id"]), int(message["global_id"]))
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a message of the bus: {type(error).__name__} {error}") from None
         with self._lock:
             channel = self._followed(name, asked)
