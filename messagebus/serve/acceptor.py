@@ -1,4 +1,4 @@
-"""Accepts the connections of one worker of ``messagebus serve``, as many as it may have, and ends them in order."""
+"""Accepts the connections of one worker of ``messagebus serve``, up to its limits, and closes them cleanly."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 ACCEPTED_AT_ONCE = 64
 FRESH_SECONDS = 1.0
-"""How long a server that stops waits for the first request of a connection that it has accepted."""
+"""Seconds that a stopping server waits for the first request of an accepted connection."""
 REFUSED_AT_ONCE = 64
 CLOSED_AT_ONCE = 16
-"""Connections that make room when no descriptor is left: those who come in a crowd get in soon."""
+"""Idle connections that are closed when no descriptor is left, so that a crowd gets in soon."""
 SHORTAGE_SECONDS = 0.1
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BUSY = (
@@ -42,7 +42,7 @@ _BUSY = (
 
 
 class Acceptor:
-    """See the module. For gevent's loop, which has to have patched the process."""
+    """See the module. Needs gevent, which must have patched the process."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Acceptor:
         *,
         multiprocess: bool = False,
     ) -> None:
-        """``listeners`` are left as they are: the acceptor works on copies of their descriptors. ``multiprocess``:
-        other workers serve the same application."""
+        """``listeners`` stay unchanged: the acceptor works on copies of their descriptors. ``multiprocess``: other
+        workers serve the same application."""
         self.application = application
         self.limits = limits
         self.access_log = access_log
@@ -73,15 +73,15 @@ class Acceptor:
         self._accepting: list[Any] = []
 
     def __len__(self) -> int:
-        """Connections that it has; those that the bus holds are not among them."""
+        """The number of connections, without those that the bus holds."""
         return len(self._connections)
 
     def start(self) -> None:
         self._accepting = [gevent.spawn(self._accept, *door) for door in self._doors]
 
     def stop(self, seconds: float) -> int:
-        """Accept no more, let requests that are being answered take up to ``seconds``, and end every connection.
-        Returns how many had to be cut off."""
+        """Accept no more connections, give running requests up to ``seconds``, and close every connection. Returns how
+        many requests were cut off."""
         deadline = time.monotonic() + seconds
         self.stopping = True
         gevent.killall(self._accepting)
@@ -161,7 +161,7 @@ class Acceptor:
         return 0 if _is_private(host) else DEFAULT_PER_ADDRESS
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for a request."""
+        """Close the connection that has been idle for the longest time."""
         connection = next(iter(self.waiting), None)
         if connection is None:
             return False

@@ -1,4 +1,4 @@
-"""Makes, in a worker, the WSGI app that the command was told to serve."""
+"""Makes the WSGI app to serve, in a worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .settings import Settings
 
 
 def make(settings: Settings) -> Callable[..., Any]:
-    """Ends the process with a line that says why where there is none."""
+    """Ends the process with one line that says why, if there is no app."""
     from .. import options
     from ..bus import MessageBus
     from ..errors import MessageBusError

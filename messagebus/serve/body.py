@@ -9,9 +9,10 @@ from werkzeug.exceptions import HTTPException
 
 
 class BodyError(HTTPException, OSError):
-    """A body that cannot be read to its end: malformed, cut off, too large or too slow. ``code`` is the status.
+    """A body cannot be read to its end: it is malformed, cut off, too large or too slow. ``code`` is the status.
 
-    To Flask it is an answer of that status; to other programs an ``OSError``; the server answers where nobody did."""
+    Flask turns it into an answer of that status; other programs see an ``OSError``. If nobody answers, the server
+    does."""
 
     code: int
 
@@ -24,10 +25,10 @@ class BodyError(HTTPException, OSError):
 
 
 class Body(io.RawIOBase):
-    """A body that comes while it is read. Ends where the request does."""
+    """A body that arrives while it is read. Ends with the request."""
 
     def __init__(self, read: Callable[[], bytes]) -> None:
-        """``read``: gives the next piece, empty at the end; raises :class:`BodyError`."""
+        """``read`` returns the next piece, empty at the end, or raises :class:`BodyError`."""
         self._read = read
         self._rest = b""
 

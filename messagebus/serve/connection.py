@@ -20,23 +20,23 @@ LINGER_BYTES = 1024 * 1024
 
 
 class ClientGone(ConnectionError):
-    """Nobody reads what is sent."""
+    """The client does not read the answer."""
 
 
 class Owner(Protocol):
-    """Who has accepted the connection."""
+    """The acceptor of the connection."""
 
     application: Any
     limits: Limits
     access_log: AccessLog | None
     warn: RareWarning
     waiting: dict[Connection, None]
-    """Those that wait for a request."""
+    """Connections that wait for a request."""
     stopping: bool
 
 
 class Connection:
-    """See the module. For its own greenlet, but for :meth:`let_go`."""
+    """See the module. Used by its own greenlet, except :meth:`let_go`."""
 
     def __init__(self, sock: Any, address: Any, environ: dict[str, Any], acceptor: Owner) -> None:
         """``environ``: what each request's begins with."""
@@ -52,7 +52,7 @@ class Connection:
     # --- its life ---
 
     def run(self) -> None:
-        """Serve it until it ends."""
+        """Serve the connection until it ends."""
         try:
             while self._serve_one():
                 pass
@@ -64,7 +64,7 @@ class Connection:
             self._close()
 
     def let_go(self) -> None:
-        """End it from elsewhere while it waits for a request: whoever reads finds its end."""
+        """Close it from another greenlet while it waits for a request: the reader finds the end."""
         if self._sock is not None:
             try:
                 self._sock.shutdown(0)
@@ -73,7 +73,7 @@ class Connection:
 
     @property
     def is_fresh(self) -> bool:
-        """No request has been answered on it: its client has no reason to expect that it may be closed."""
+        """Whether no request has been answered yet: then the client does not expect the connection to be closed."""
         return self._served == 0
 
     def _serve_one(self) -> bool:
@@ -156,7 +156,7 @@ class Connection:
             raise ClientGone(str(error)) from None
 
     def _refuse(self, code: int, reason: str) -> None:
-        """Answer what is not a request that could be served, and end the connection."""
+        """Answer a request that cannot be served, and close the connection."""
         self._acceptor.warn("a request from %s was refused: %s", self.address or "the socket", printable(reason))
         self._lingers = True
         response = Response(self._send, closes=True, http_1_0=False, to_head=False)

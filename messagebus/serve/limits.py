@@ -1,4 +1,4 @@
-"""What one client, or all of them, may take of ``messagebus serve`` before the app or the bus is asked."""
+"""Limits on what clients may take of ``messagebus serve`` before the app or the bus is involved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The defaults hold without a proxy in front. Each is an option of the command. 0 means no limit where it says so.
+    """The defaults are safe without a proxy in front. Each is an option of the command. 0 means no limit where stated.
 
     They concern connections that the server has: a subscriber's socket belongs to the bus, whose own options bound
     it."""
@@ -21,7 +21,7 @@ class Limits:
     """Seconds that a head may take from its first byte on, and a new connection until it sends one; then 408, or
     without an answer where nothing came."""
     body_size: int = 32 * 1024 * 1024
-    """Bytes of a request's body; more are refused with 413. 0: no limit of the server's."""
+    """Bytes of a request's body; more are refused with 413. 0: the server has no limit."""
     body_timeout: float = 20.0
     """Seconds without a byte of a body, and for all of it, with one more for each 500 bytes that have come; then
     408."""
@@ -40,13 +40,13 @@ class Limits:
 
 DEFAULT_PER_ADDRESS = 256
 MIN_BODY_RATE = 500
-"""Bytes per second."""
+"""Minimum rate in bytes per second."""
 DESCRIPTORS_KEPT_FREE = 32
 """Of the process's limit of open files: for the store, the app's files, and whatever else it must be able to open."""
 
 
 def files_allowed() -> int:
-    """How many files this process may have open; 2**31 where there is no limit."""
+    """The number of files that this process may have open; 2**31 if there is no limit."""
     with contextlib.suppress(ImportError):
         import resource
 
@@ -57,7 +57,7 @@ def files_allowed() -> int:
 
 
 def allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may: each client is one."""
+    """Raise this process's limit of open files as far as possible: each client is an open file."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

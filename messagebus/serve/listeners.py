@@ -1,4 +1,4 @@
-"""Where ``messagebus serve`` listens: ``HOST:PORT``, ``unix:PATH`` or ``fd://NUMBER``."""
+"""The sockets that ``messagebus serve`` listens on: ``HOST:PORT``, ``unix:PATH`` or ``fd://NUMBER``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 BACKLOG = 2048
-"""Connections that may wait to be accepted: a restart brings everybody back at once."""
+"""Maximum connections that wait to be accepted: after a restart everybody comes back at once."""
 FREE_SECONDS = 2.0
 FIRST_INHERITED = 3
 """The first descriptor that systemd passes (sd_listen_fds)."""
@@ -21,7 +21,7 @@ FIRST_INHERITED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SocketFile:
-    """Who may connect to a Unix socket: connecting takes the permission to write."""
+    """Owner and mode of a Unix socket: connecting takes the permission to write."""
 
     mode: int | None = None
     """``None``: 0777 less the process's umask."""
@@ -33,7 +33,7 @@ def parse_owner(text: str) -> tuple[int, int]:
     """``USER``, ``USER:GROUP`` or ``:GROUP``, by name or number, as ids; -1 for one that is not given.
 
     Raises:
-        ValueError: There is no such user or group.
+        ValueError: The user or group does not exist.
     """
     user, _, group = text.partition(":")
     try:
@@ -46,8 +46,8 @@ def parse_owner(text: str) -> tuple[int, int]:
 
 
 def inherited_binds() -> list[str]:
-    """What systemd, or whoever speaks as it does, has opened for this process: ``fd://3`` and so on. The variables
-    that said so are gone afterwards: they are for no child of this process."""
+    """The sockets that systemd, or a program that does as it does, has opened for this process: ``fd://3`` and so on.
+    Removes the variables that announce them, which are not for child processes."""
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit():
@@ -72,8 +72,8 @@ def open_listener(bind: str, file: SocketFile = SocketFile()) -> socket.socket:
     """A listening socket.
 
     Raises:
-        ValueError: ``bind`` is none of the forms.
-        OSError: The address cannot be had; ``strerror`` says why.
+        ValueError: ``bind`` has none of the forms.
+        OSError: The address is not available; ``strerror`` says why.
     """
     if bind.startswith("fd://"):
         return _adopt(bind)
@@ -97,7 +97,7 @@ def open_listener(bind: str, file: SocketFile = SocketFile()) -> socket.socket:
 
 
 def name_of(listener: socket.socket) -> str:
-    """How to name it to people."""
+    """The socket's name for people."""
     address = listener.getsockname()
     if not isinstance(address, tuple):
         return f"unix:{address}"

@@ -1,4 +1,4 @@
-"""Finds the application that ``messagebus serve`` is told to serve, in a worker, and the buses in it."""
+"""Finds the application to serve, and its buses, in a worker."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FACTORIES = ("create_app", "make_app")
 
 
 class CannotServe(Exception):
-    """Says in one line why, and what to do."""
+    """The text says in one line why, and what to do."""
 
 
 def load_application(named: str) -> Callable[..., Any]:
-    """The WSGI application that ``named`` says: ``module:app``, ``module:create_app``, ``module:create_app('prod')``,
-    ``module`` or ``path/to/file.py``.
+    """Import the WSGI application named by ``named``: ``module:app``, ``module:create_app``,
+    ``module:create_app('prod')``, ``module`` or ``path/to/file.py``.
 
     Raises:
-        CannotServe: There is none.
+        CannotServe: There is no such application.
     """
     # The searches and the parsing of such names are Flask's and gunicorn's.
     from flask.cli import prepare_import
@@ -58,7 +58,7 @@ def load_application(named: str) -> Callable[..., Any]:
 
 
 def _find(module_name: str) -> str:
-    """What to serve of a module that was named alone."""
+    """The application of a module that was named without one."""
     from flask import Flask
 
     module: ModuleType = _import_module(module_name, module_name)
@@ -95,8 +95,8 @@ def _import(module_name: str, thing: str, named: str) -> Any:
 
 
 def _is_factory(thing: Any) -> bool:
-    """Whether it is a function that makes an application, rather than one: an application takes an environ and
-    ``start_response``, and does not do without."""
+    """Whether a callable is a factory rather than an application: an application requires an environ and
+    ``start_response``."""
     if not inspect.isroutine(thing):
         return False
     try:
@@ -115,17 +115,17 @@ def _is_factory(thing: Any) -> bool:
 
 
 def served_buses(is_alone: bool) -> list[Bus]:
-    """The buses that the application has taken into itself; the ready-made one where there is nothing else."""
+    """The buses of the application; the ready-made one if there is no other."""
     found = [bus for bus in buses() if isinstance(bus, Bus) and bus.has_blueprint]
     return found or ([MessageBus] if is_alone else [])
 
 
 def check(found: list[Bus], url: str | None, workers: int) -> None:
-    """Whether the buses can be served as they are told: with one set of settings each, and ``url`` of the command
-    line, or else their own.
+    """Check that the buses can be served: each with one set of settings, and with ``url`` of the command line or else
+    their own.
 
     Raises:
-        CannotServe: It will not.
+        CannotServe: They cannot.
     """
     if any(bus.serves_unequal_apps for bus in found):
         raise CannotServe(
@@ -146,10 +146,10 @@ def check(found: list[Bus], url: str | None, workers: int) -> None:
 
 
 def wait_for_stores(found: list[Bus], seconds: float) -> None:
-    """Wait until every store answers; not at all for 0.
+    """Wait until every store answers; 0: do not wait.
 
     Raises:
-        CannotServe: One does not, or its URL cannot be right.
+        CannotServe: A store does not answer, or its URL is wrong.
     """
     deadline = time.monotonic() + seconds
     for bus in found:

@@ -1,4 +1,4 @@
-"""What ``messagebus serve`` logs, and in which form: text for people, or JSON for programs that collect it."""
+"""The logs of ``messagebus serve``: text for people, or JSON for programs that collect it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_PRINTABLE = re.compile(r"[^ !#-\[\]-~]")  # with the quotation mark and the
 
 
 def printable(text: str) -> str:
-    """Text that came from a client: a terminal or a program that reads the log takes nothing in it for its own."""
+    """Escape text that came from a client, so that neither a terminal nor a log reader interprets it."""
     return _NOT_PRINTABLE.sub(lambda found: ascii(found[0])[1:-1] if found[0] not in '"\\' else "\\" + found[0], text)
 
 

@@ -1,8 +1,7 @@
-"""The process that keeps the workers of ``messagebus serve``: gunicorn's arbiter, told what to do by us.
+"""The master process of ``messagebus serve``: gunicorn's arbiter, adapted.
 
-gunicorn brings what takes years to get right: it starts, watches, replaces and ends workers, reaps children that are
-not its own, reloads on SIGHUP, starts its successor on SIGUSR2, and keeps the pid file. What is different here is said
-at each method.
+gunicorn starts, watches, replaces and ends workers, reaps children that are not its own, reloads on SIGHUP, starts its
+successor on SIGUSR2, and keeps the pid file. Each method says what is different here.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ check("gunicorn")
 logger = logging.getLogger("messagebus.serve")
 
 FAILED_TO_START = 2
-"""The command's exit code where it could not begin to serve."""
+"""Exit code of a command that could not start to serve."""
 ENDED_BY_FORCE = 1
-"""The command's exit code where a worker had to be killed at the end."""
+"""Exit code of a command that had to kill a worker at the end."""
 RESTART_SECONDS = 1.0
-"""A worker that dies is replaced, one in so many seconds."""
+"""Minimum seconds between two replacements of dead workers."""
 STARTING_SECONDS = 0.05
 
 
 class _Log(Logger):  # type: ignore[misc]
-    """gunicorn's messages, as those of this program's logger."""
+    """Sends gunicorn's messages to this program's logger."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -59,7 +58,7 @@ class _Log(Logger):  # type: ignore[misc]
 
 
 class Application(BaseApplication):  # type: ignore[misc]
-    """What gunicorn asks for its settings, and for the app in each worker."""
+    """Gives gunicorn its settings, and the app in each worker."""
 
     def __init__(self, settings: Settings, binds: list[str]) -> None:
         self.settings = settings
@@ -99,7 +98,7 @@ class Master(Arbiter):  # type: ignore[misc]
     LISTENERS: list[Any]
 
     def __init__(self, application: Application, unix_paths: list[str]) -> None:
-        """``unix_paths``: the socket files that this program has made."""
+        """``unix_paths``: the socket files that this program has created."""
         super().__init__(application)
         # What USR2 executes: the very command, python -m included.
         self.START_CTX = {"args": sys.orig_argv, "cwd": os.getcwd(), 0: sys.executable}
@@ -117,7 +116,7 @@ class Master(Arbiter):  # type: ignore[misc]
     # --- signals ---
 
     def signal(self, sig: int, frame: Any) -> None:
-        """SIGTERM and Ctrl-C end it in order, alike; the second of them at once, as SIGQUIT."""
+        """SIGTERM and Ctrl-C both end it cleanly; a second one ends it at once, like SIGQUIT."""
         if sig in (signal.SIGTERM, signal.SIGINT):
             if self._ending:
                 sig = signal.SIGQUIT

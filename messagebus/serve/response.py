@@ -1,4 +1,4 @@
-"""What a WSGI application answers, as bytes on its connection (PEP 3333, RFC 9112)."""
+"""Writes a WSGI application's answer to its connection (PEP 3333, RFC 9112)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BODILESS = (204, 304)
 
 
 class Response:
-    """One answer. For the greenlet of its connection alone."""
+    """One answer. Used by the greenlet of its connection only."""
 
     __slots__ = (
         "_bodiless",
@@ -59,8 +59,8 @@ class Response:
     def answer(
         self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any], close: Callable[[], bool]
     ) -> None:
-        """Call the application, and send what it gives. ``close`` is asked, when the head is sent, whether the
-        connection has to end with it for a reason that the request does not tell."""
+        """Call the application, and send its answer. When the head is sent, ``close`` tells whether the connection has
+        to end for a reason that is not in the request."""
         result = application(environ, self.start)
         try:
             whole = isinstance(result, (list, tuple))
@@ -83,7 +83,8 @@ class Response:
         self._write(data, bool, None)
 
     def refuse(self, code: int, text: str = "") -> None:
-        """Answer for an application that could not, and end the connection; nothing where it has begun to answer."""
+        """Answer in place of an application that failed, and close the connection; send nothing if it has begun to
+        answer."""
         self.closes = True
         self._left, self._chunked = None, False
         if not self.head_sent:

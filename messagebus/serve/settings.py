@@ -1,4 +1,4 @@
-"""What ``messagebus serve`` was told, as its processes pass it on."""
+"""The settings of ``messagebus serve``, as its processes pass them on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .limits import Limits
 
 KILL_SECONDS = 5.0
-"""How long a worker may take, beyond ``stop_timeout``, to end its buses and itself, before the master kills it."""
+"""Seconds beyond ``stop_timeout`` that a worker may take to close its buses and end, before the master kills it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Settings:
     application: str | None = None
     """``None``: the bus alone."""
     from_flask_app: bool = False
-    """It was not given, but stands in the variable ``FLASK_APP``."""
+    """Whether the application comes from the variable ``FLASK_APP``."""
     anonymous_publish: bool = False
     allowed_hosts: tuple[str, ...] = ()
     url: str | None = None
@@ -29,11 +29,11 @@ class Settings:
     access_log_file: str | None = None
     log_format: str = "text"
     names: tuple[str, ...] = ()
-    """Where it listens, for people."""
+    """The addresses, for people."""
     is_reached_by_browsers: bool = True
     """``False``: it listens on Unix sockets alone, behind a proxy that minds the hosts."""
     start_timeout: float = 60.0
-    """Seconds in which a worker has to load the app."""
+    """Seconds that a worker may take to load the app."""
     stop_timeout: float = 5.0
     """Seconds that requests which are being answered may take when a worker ends."""
     timeout: float = 30.0
@@ -53,7 +53,7 @@ class Flags:
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, self._SIZE + 1)
         self.end_of_master, self._held_by_master = os.pipe()
-        """A descriptor that can be read from, to its end, when the master is no more, however that came."""
+        """A descriptor that becomes readable when the master has ended, for whatever reason."""
 
     def leave_to_master(self) -> None:
         """In a worker: from now on the master alone keeps the pipe open."""

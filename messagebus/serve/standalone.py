@@ -1,4 +1,4 @@
-"""The bus alone, as an app: for ``messagebus serve`` without one."""
+"""An app with nothing but the bus, for ``messagebus serve`` without an app."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def make_app(
 
         @app.post("/message-bus/publish")
         def publish() -> tuple[Response, int]:
-            """Publish the body, a text, on ``?channel=``; 201 and its ids, 202 where it waits for the store."""
+            """Publish the body, a text, on ``?channel=``. Answers 201 and the ids, or 202 if the message waits for the
+            store."""
             check_origin(request, bus.options)  # a browser sends forms and texts of any page without asking first
             channel = request.args.get("channel", "")
             text = _read_text(request, bus.options.max_message_size)
@@ -69,7 +70,7 @@ def make_app(
 
 
 class HostCheck:
-    """Middleware: requests for another host than the server's are refused.
+    """Middleware that refuses requests for another host than the server's.
 
     A page whose own name leads to this server for a moment (DNS rebinding) could otherwise read everything here, as of
     its own origin. Allowed are names that no such page can have: addresses, names without a dot (of the loopback

@@ -1,7 +1,7 @@
 """A worker of ``messagebus serve``: a process that gevent has patched, with the app, its buses and the acceptor.
 
-gunicorn's master starts it, watches it and replaces it; see ``master``. Nothing of gevent or of the bus is imported
-before the fork: the master has no use for it."""
+gunicorn's master starts it, watches it and replaces it; see ``master``. Neither gevent nor the bus is imported before
+the fork: the master does not need them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("messagebus.serve")
 
 CANNOT_START = 3
-"""The exit code of a worker that says it is no use to start another; the master's own is 2 then."""
+"""Exit code of a worker that says that another one would fail as well; the master then ends with 2."""
 STUCK = 70
 """The exit code of a worker that the master has given up."""
 LOOK_SECONDS = 1.0
 HELD_AT_FORK = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-"""Signals that wait from the fork until the worker has handlers of its own: the master's would swallow them."""
+"""Signals that are blocked from the fork until the worker has its own handlers: the master's would swallow them."""
 
 
 class Worker(GunicornWorker):  # type: ignore[misc]
@@ -83,7 +83,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         self._start_buses()
 
     def run(self) -> None:
-        """Serve until the master says to stop, or is no more."""
+        """Serve until the master says to stop, or has ended."""
         import gevent
 
         from ..lifecycle import close_all
@@ -182,7 +182,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
 
 def give_up(message: str) -> NoReturn:
-    """End the process, which cannot serve, with one line."""
+    """End the process, which cannot serve, and say why in one line."""
     import click
 
     with contextlib.suppress(OSError):
