@@ -1,4 +1,4 @@
-"""A client of the bus for Python programs: the sibling of the JavaScript one, with the same rules.
+"""A client of the bus for Python programs. It follows the same rules as the JavaScript client.
 
 ::
 

@@ -22,8 +22,8 @@ from .types import ClientMessage, Position, PublishError
 class AsyncClient(BaseClient):
     """:class:`Client` for asyncio: the same transports, rules and settings, in a task instead of a thread.
 
-    To be used in one event loop, which has to be able to watch sockets (on Windows: ``SelectorEventLoop``). Callbacks,
-    ``on_gap``, ``on_refused``, ``headers`` and ``grants`` may be coroutine functions; while one runs nothing is read.
+    Use it in one event loop only, which has to be able to watch sockets (on Windows: ``SelectorEventLoop``). Callbacks,
+    ``on_gap``, ``on_refused``, ``headers`` and ``grants`` may be coroutine functions; while one runs, nothing is read.
     ``on_state_change`` is a plain function. ``async with`` starts and stops it.
     """
 
@@ -48,8 +48,8 @@ class AsyncClient(BaseClient):
     # --- life ---
 
     def start(self) -> None:
-        """Connect, once there is a channel; waits for nothing. On a client that is started it does what :meth:`retry`
-        does. To be called in the event loop."""
+        """Connect as soon as there is a channel; does not wait. On a started client it is the same as :meth:`retry`.
+        Call it in the event loop."""
         self._started_to_listen = False
         if not self._start():
             self.retry()
@@ -79,10 +79,8 @@ class AsyncClient(BaseClient):
         return self._connected.is_set()
 
     async def stop(self, timeout: float = 5.0) -> None:
-        """End the connection and the task. Channels and positions stay: :meth:`start` goes on where this left off.
-
-        Waits up to ``timeout`` seconds, which only a callback that is still running can take; not where it is called
-        from a callback. May be repeated.
+        """End the connection and the task. Channels and positions stay: :meth:`start` continues from there. Waits up to
+        ``timeout`` seconds for a running callback, except when called from a callback. May be repeated.
         """
         runner, task = self._runner, self._task
         if runner is None or task is None:
@@ -108,11 +106,11 @@ class AsyncClient(BaseClient):
         self, *channels: str, last_id: Position = -1, timeout: float | None = None, max_waiting: int = 1000
     ) -> AsyncIterator[ClientMessage]:
         """Iterate over the messages of channels as they come: ``async for message in client.listen("/chat"):``. See
-        :meth:`Client.listen`; here the channels are followed when the first message is asked for. Leave a loop that is
-        not awaited to its end with ``contextlib.aclosing``, so that its subscriptions end at once.
+        :meth:`Client.listen`; here the client follows the channels when the first message is requested. Use
+        ``contextlib.aclosing`` for a loop that may be left early, so that its subscriptions end at once.
 
         Raises:
-            InvalidChannel, InvalidPosition: They are not ones.
+            InvalidChannel, InvalidPosition: A channel or a position is malformed.
         """
         if not channels:
             raise TypeError("listen() needs a channel")
@@ -143,11 +141,11 @@ class AsyncClient(BaseClient):
                 await self.stop()
 
     async def publish(self, channel: str, data: Any, timeout: float = 10.0) -> int | None:
-        """Publish, where the server lets clients do so. See :meth:`Client.publish`.
+        """Publish, if the server allows it. See :meth:`Client.publish`.
 
         Raises:
             PublishError: Its ``code`` says why; see there.
-            InvalidChannel, InvalidData: It is not a channel, or data that JSON cannot express.
+            InvalidChannel, InvalidData: The channel is malformed, or JSON cannot express the data.
         """
         check_channel(channel)
         encode_data(data, 1 << 62)
@@ -169,7 +167,7 @@ class AsyncClient(BaseClient):
 
 
 class AsyncMailbox:
-    """Between a client and a loop over its messages: a bounded queue that makes the client wait."""
+    """A bounded queue between a client and a loop over its messages; when it is full, the client waits."""
 
     def __init__(self, size: int) -> None:
         self._size = size

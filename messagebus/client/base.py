@@ -1,4 +1,4 @@
-"""What the clients for threads and for asyncio have in common: settings, channels, who they are, what they tell."""
+"""Shared by the clients for threads and for asyncio: settings, channels, identity, reports."""
 
 from __future__ import annotations
 
@@ -67,16 +67,15 @@ class BaseClient(ABC):
     ) -> None:
         """Connects only with :meth:`start`. For the settings from ``transports`` on see :class:`Settings`.
 
-        ``url``: the app's address, with its mount path where it has one; ``/message-bus/`` at its end is as good.
-        ``client_id``: 1 to 128 of ``A-Z a-z 0-9 _ . ~ -``; 32 random hexadecimal digits by default. ``headers``: sent
-        with each request of every transport, such as ``Cookie`` or ``Authorization``; or a function without arguments
-        that returns them, called by the client before each connection. ``ssl_context``: for ``https``;
-        by default certificates are verified against the system's authorities. ``grants``: see :attr:`grants`.
-        ``epoch``: that of the store which the positions are of that will be given to :meth:`subscribe`, see
-        :attr:`epoch`. ``on_state_change``: called with a state and a :class:`StateInfo` when the state or the
-        transport changes, and at each failure. ``on_gap``: called with a :class:`Gap` for each channel on which
-        messages were lost, before the messages that follow the loss. ``on_refused``: called with a :class:`Refusal` for
-        each channel that the server refuses; the others go on.
+        ``url``: the app's address, with its mount path; it may end in ``/message-bus/``. ``client_id``: 1 to 128 of
+        ``A-Z a-z 0-9 _ . ~ -``; 32 random hexadecimal digits by default. ``headers``: sent with each request of every
+        transport, for instance ``Cookie`` or ``Authorization``; or a function without arguments that returns them,
+        which the client calls before each connection. ``ssl_context``: for ``https``; by default certificates are
+        verified against the system's authorities. ``grants``: see :attr:`grants`. ``epoch``: that of the store which
+        the positions are of that will be given to :meth:`subscribe`, see :attr:`epoch`. ``on_state_change``: called
+        with a state and a :class:`StateInfo` when the state or the transport changes, and at each failure. ``on_gap``:
+        called with a :class:`Gap` for each channel on which messages were lost, before the messages that follow the
+        loss. ``on_refused``: called with a :class:`Refusal` for each channel that the server refuses; the others go on.
 
         Raises:
             InvalidOption: A ``ValueError``: the URL or a setting is not as it has to be.
@@ -121,20 +120,20 @@ class BaseClient(ABC):
 
     @property
     def client_id(self) -> str:
-        """What the server knows this client by; the ``client_ids`` of a publish name it."""
+        """The client's id on the server, for the ``client_ids`` of a publish."""
         return self._endpoint.client_id
 
     @property
     def epoch(self) -> str | None:
-        """The random name that the server's store has had since its beginning; ``None`` where it is not known (yet).
-        Kept beside positions and given back with them, it lets the server notice that they are of another store."""
+        """The epoch of the server's store; ``None`` if it is not known (yet). Save it with the positions and pass it
+        back with them: then the server notices that they belong to a store that was reset."""
         return self._channels.epoch
 
     @property
     def grants(self) -> tuple[str, ...]:
-        """Tokens of the server's ``grant(...)``, for channels that take one. Assign new ones before they expire, and
-        channels that were refused are asked for again; or assign a function without arguments that returns them, called
-        by the client before each connection. Then these are the ones that it returned last.
+        """Tokens of the server's ``grant(...)``, for protected channels. Assign new ones before they expire; the client
+        then asks again for refused channels. Or assign a function without arguments that returns them, which the client
+        calls before each connection; then this property has the last result.
 
         Raises:
             InvalidOption: They are not a list of tokens.
@@ -158,9 +157,9 @@ class BaseClient(ABC):
 
     @property
     def positions(self) -> dict[str, Position]:
-        """Where each channel stands: a checkpoint. A client that begins with these positions, and with :attr:`epoch`,
-        gets every message that this one's callbacks have not returned from, and that no loop over :meth:`listen` has
-        dealt with: a loop has dealt with a message when it asks for the next."""
+        """The position of each channel: a checkpoint. A client that starts with these positions, and with
+        :attr:`epoch`, gets every message that this client has not finished: a callback has finished when it returns, a
+        loop over :meth:`listen` when it asks for the next message."""
         positions = self._channels.positions()
         mailboxes = self._unread()
         for name, position in positions.items():
@@ -175,7 +174,7 @@ class BaseClient(ABC):
 
     @property
     def stats(self) -> Stats:
-        """What goes on, and has happened so far."""
+        """A snapshot: state, transport, counters."""
         selector, counters = self._selector, self._counters
         return Stats(
             selector.state,
@@ -198,7 +197,7 @@ class BaseClient(ABC):
         """Call a function of the program."""
 
     def retry(self) -> None:
-        """Try at once, whatever the client is waiting for, and ask again for channels that were refused."""
+        """Try at once, whatever the client is waiting for, and ask again for refused channels."""
         runner = self._runner
         if runner is not None:
             runner.retry()
@@ -214,12 +213,11 @@ class BaseClient(ABC):
     def subscribe(
         self, channel: str, callback: Callback | None = None, last_id: Position = -1
     ) -> Callback | Callable[[Callback], Callback]:
-        """Have ``callback`` called with every :class:`ClientMessage` of a channel, in order; also as a decorator.
+        """Call ``callback`` with every :class:`ClientMessage` of a channel, in order. Also a decorator.
 
         ``last_id``: the message to continue after; 0: the whole backlog; -1: new ones only; ``-k``: the last k-1 and
-        new ones; ``"@g"``: those after global id g. A further callback on a channel that is followed already gets
-        what it asks for by a message's id; with any other ``last_id`` it joins where the channel stands. Returns the
-        callback.
+        new ones; ``"@g"``: those after global id g. Another callback on a followed channel gets what it asks for by a
+        message id; with any other ``last_id`` it joins at the channel's position. Returns the callback.
 
         Raises:
             InvalidChannel, InvalidPosition: It is not one.
@@ -233,9 +231,8 @@ class BaseClient(ABC):
         return callback
 
     def unsubscribe(self, channel: str, callback: Callback | None = None) -> bool:
-        """Remove a callback from a channel, or all callbacks. ``"/room/*"`` stands for every channel that begins so.
-
-        Returns whether there was something to remove. A callback that is running in another thread runs to its end."""
+        """Remove a callback from a channel, or all callbacks. ``"/room/*"`` means every channel with that prefix.
+        Returns whether there was something to remove. A callback that is running in another thread finishes."""
         removed, left = self._channels.remove(channel, callback)
         if left:
             self._changed()

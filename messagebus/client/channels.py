@@ -1,4 +1,4 @@
-"""The channels a client follows: positions, callbacks, and what a batch does to them. No I/O."""
+"""The channels that a client follows: positions, callbacks, and the effect of a batch. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASK_AGAIN = 30.0
 
 
 class Follower:
-    """A callback on a channel, and up to where it has been given messages."""
+    """A callback on a channel, and its position."""
 
     __slots__ = ("callback", "seen")
 
@@ -68,7 +68,7 @@ class Channels:
         """``epoch``: that of the store which the positions are of."""
         self.epoch = epoch
         self.moves = 0
-        """How often a position has moved."""
+        """Counts the movements of positions."""
         self._channels: dict[str, FollowedChannel] = {}
         self._left: dict[str, FollowedChannel] = {}
         """Channels that were left a moment ago. One that is followed anew before the connection has been told goes on
@@ -169,7 +169,7 @@ class Channels:
         """Note what the server has refused, and return whatever the program has to be told of it.
 
         Raises:
-            ValueError: They are not refusals.
+            ValueError: The value is malformed.
         """
         deliveries = []
         with self._lock:
@@ -198,12 +198,12 @@ class Channels:
                 channel.ask_at = -math.inf
 
     def positions(self) -> dict[str, Position]:
-        """Where each channel stands."""
+        """The position of each channel."""
         with self._lock:
             return {name: channel.position for name, channel in self._channels.items()}
 
     def move(self, channel: FollowedChannel, message_id: int) -> None:
-        """The program has been given a message."""
+        """The program has had a message."""
         with self._lock:
             self._move(channel, message_id)
 

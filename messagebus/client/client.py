@@ -27,11 +27,11 @@ from .waiting import BlockingWaiter, run_blocking
 class Client(BaseClient):
     """Follows channels of a server from a Python program, over the best transport that gets through.
 
-    Every method and property is safe from any thread. Callbacks, ``on_state_change`` and ``on_gap`` are called one
-    after the other in the client's one thread (under gevent's monkey patching: a greenlet), which runs between
-    :meth:`start` and :meth:`stop`; while one runs nothing is read, and what it raises is logged and stops nothing. A
-    client that is started must be stopped, or used in ``with``. In a forked child it is stopped, whatever it is in the
-    parent, and goes by another ``client_id`` unless it was given one; the child may start it.
+    Every method and property is safe from any thread. The client has one thread between :meth:`start` and :meth:`stop`
+    (under gevent's monkey patching: a greenlet), which calls callbacks, ``on_state_change`` and ``on_gap`` one after
+    the other. While one runs, nothing is read; its exceptions are logged and stop nothing. A started client must be
+    stopped, or used in ``with``. In a forked child it is stopped, whatever it is in the parent, and goes by another
+    ``client_id`` unless it was given one; the child may start it.
     """
 
     _thread: threading.Thread | None = None
@@ -67,8 +67,7 @@ class Client(BaseClient):
     # --- life ---
 
     def start(self) -> None:
-        """Connect, once there is a channel; waits for nothing. On a client that is started it does what :meth:`retry`
-        does."""
+        """Connect as soon as there is a channel; does not wait. On a started client it is the same as :meth:`retry`."""
         with self._lock:
             self._started_to_listen = False
             if self._start():
@@ -92,15 +91,13 @@ class Client(BaseClient):
         return True
 
     def wait_connected(self, timeout: float | None = None) -> bool:
-        """Wait until the client is connected, up to ``timeout`` seconds (``None``: for as long as it takes). Returns
-        whether it is."""
+        """Wait until the client is connected, up to ``timeout`` seconds (``None``: without limit). Returns whether it
+        is."""
         return self._connected.wait(timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the connection and the thread. Channels and positions stay: :meth:`start` goes on where this left off.
-
-        Waits up to ``timeout`` seconds, which only a callback that is still running can take; not where it is called
-        from a callback. May be repeated.
+        """End the connection and the thread. Channels and positions stay: :meth:`start` continues from there. Waits up
+        to ``timeout`` seconds for a running callback, except when called from a callback. May be repeated.
         """
         with self._lock:
             runner, thread = self._runner, self._thread
@@ -129,17 +126,17 @@ class Client(BaseClient):
     ) -> Listening:
         """Iterate over the messages of channels as they come: ``for message in Client(url).listen("/chat"):``.
 
-        The channels are followed from now on, and the client is started. Leaving the loop, or closing what this
-        returns, ends these subscriptions; with the last of its loops the client stops, unless :meth:`start` was called.
-        ``timeout``: seconds without a message after which the iteration ends; ``None``: never. It also ends when the
-        client is stopped.
+        The client follows the channels from now on, and is started. Leaving the loop, or closing the returned iterator,
+        ends these subscriptions. The client stops with its last loop, unless :meth:`start` was called. ``timeout``:
+        seconds without a message after which the iteration ends; ``None``: never. It also ends when the client is
+        stopped.
 
         Up to ``max_waiting`` messages are read ahead. Past that the client reads no more until the loop catches up, and
         the server will close the connection in time; the client comes back to where it was, and what the server's
         backlog no longer holds by then is told to ``on_gap``.
 
         Raises:
-            InvalidChannel, InvalidPosition: They are not ones.
+            InvalidChannel, InvalidPosition: A channel or a position is malformed.
         """
         if not channels:
             raise TypeError("listen() needs a channel")
@@ -168,11 +165,11 @@ class Client(BaseClient):
             self.stop()
 
     def publish(self, channel: str, data: Any, timeout: float = 10.0) -> int | None:
-        """Publish, where the server lets clients do so (its option ``client_publish``). Only over an open WebSocket.
+        """Publish, if the server allows it (its option ``client_publish``). Only over an open WebSocket.
 
         ``data``: any JSON value. ``timeout``: seconds to wait for the answer. Returns the message's id on its channel;
-        ``None`` where the server keeps it until its store is back. It may be called from a callback, and waits there as
-        well: what comes meanwhile is given to the callbacks afterwards.
+        ``None`` if the server keeps the message until its store is back. In a callback it waits as well; messages that
+        come meanwhile reach the callbacks afterwards.
 
         Raises:
             PublishError: Its ``code`` says why; see there.

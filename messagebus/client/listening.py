@@ -10,10 +10,10 @@ from .types import ClientMessage
 
 
 class Listening(Iterator[ClientMessage]):
-    """What :meth:`Client.listen` returns: an iterator, and a context manager that ends it.
+    """The result of :meth:`Client.listen`: an iterator, and a context manager that ends it.
 
-    It ends by itself with the loop that it was made for. Where it is kept beyond that, :meth:`close` or ``with`` ends
-    it. One thread may iterate; :meth:`close` is safe from any."""
+    It ends with its loop. If you keep it longer, :meth:`close` or ``with`` ends it. One thread may iterate;
+    :meth:`close` is safe from any thread."""
 
     def __init__(self, mailbox: Mailbox, timeout: float, leave: Callable[[], None]) -> None:
         """``leave``: called once when it ends."""

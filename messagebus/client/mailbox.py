@@ -1,4 +1,4 @@
-"""Between a client's thread and a loop over its messages: a bounded queue that makes the reading wait."""
+"""A bounded queue between a client's thread and a loop over its messages; when it is full, the client stops reading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .types import ClientMessage
 
 
 class Mailbox:
-    """Full, it makes :meth:`put` wait. Safe from any thread."""
+    """When it is full, :meth:`put` waits. Safe from any thread."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -20,7 +20,7 @@ class Mailbox:
         self._condition = threading.Condition()
 
     def put(self, message: ClientMessage) -> None:
-        """Add a message, as soon as there is room; one that comes when it is closed is thrown away."""
+        """Add a message as soon as there is room; after the end it is dropped."""
         with self._condition:
             while len(self._messages) >= self._size and not self._closed:
                 self._condition.wait()
@@ -29,7 +29,7 @@ class Mailbox:
                 self._condition.notify_all()
 
     def take(self, timeout: float) -> ClientMessage | None:
-        """The next message; ``None`` where none comes for ``timeout`` seconds, or it is empty and closed."""
+        """The next message; ``None`` if none comes for ``timeout`` seconds, or if it is empty and closed."""
         with self._condition:
             self._taken = None
             # An infinite timeout is none to a condition.

@@ -1,4 +1,4 @@
-"""What a client does while it is started: one connection after the other, and the program's callbacks, in order.
+"""Runs a started client: one connection after the other, and the program's callbacks, in order.
 
 It runs in the client's thread, or in a task of the event loop; :meth:`Runner.stop`, :meth:`Runner.changed`,
 :meth:`Runner.retry` and :meth:`Runner.put` may be called from elsewhere.
@@ -39,7 +39,7 @@ OWN_HEADERS = {"User-Agent": "messagebus-python", "X-SILENCE-LOGGER": "true"}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a client connects, and as whom."""
+    """The server's address, and the client's credentials."""
 
     address: Address
     client_id: str
@@ -142,12 +142,12 @@ class Runner:
         self._waiter.wake()
 
     def retry(self) -> None:
-        """Try at once, and ask again for channels that were refused."""
+        """Try at once, and ask again for refused channels."""
         self._retry = True
         self.changed()
 
     def put(self, call: Call) -> None:
-        """Have a command sent. Raises PublishError where none can be."""
+        """Send a command. Raises PublishError if no connection can carry it."""
         current = self._open
         if self.stopping or current is None or not current.link.speaks or not current.attempt.opened:
             raise PublishError("unsupported", "publishing needs an open WebSocket")
@@ -157,7 +157,7 @@ class Runner:
     # --- the thread, or the task ---
 
     async def run(self) -> None:
-        """Until it is stopped. To be called once."""
+        """Run until stopped. To be called once."""
         try:
             self._selector.start()
             while True:
@@ -257,7 +257,7 @@ class Runner:
         return current
 
     async def _ask_who(self) -> None:
-        """Have the program say as whom to connect."""
+        """Ask the program for headers and grants."""
         try:
             self._headers, self._grants = await self._endpoint.headers(), await self._endpoint.grants()
         except Exception as error:

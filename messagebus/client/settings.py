@@ -18,29 +18,30 @@ _NOT_YOURS = {"host", "connection", "upgrade", "content-length", "content-type",
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of the JavaScript client that make sense without a page."""
+    """The settings of the JavaScript client that also apply without a page."""
 
     transports: tuple[Transport, ...] = TRANSPORTS
     """Transports to use, the preferred first. The next one is taken where one fails to open or stays silent; better
     ones are tried again after 5 minutes, then after 10, 20, 40, 60. One that had worked is given up after three
     failures in a row, and only while the server answers polls. Where none of the list can be used, polling is."""
     callback_interval: float = 15.0
-    """Between two polls that brought nothing and were not held."""
+    """Seconds between two polls that brought nothing and were not held."""
     min_poll_interval: float = 0.1
-    """The least time between two polls. The first delay after a failure is up to five times as long."""
+    """Minimum seconds between two polls. The first delay after a failure is up to five times as long."""
     max_poll_interval: float = 180.0
-    """The longest delay after failures; also the delay after a request that the server refused."""
+    """Maximum delay after failures, in seconds; also the delay after a request that the server refused."""
     enable_long_polling: bool = True
     """``False`` rules out streaming and long-polling."""
     enable_chunked_encoding: bool = True
     """``False`` rules out streaming."""
     first_chunk_timeout: float = 3.0
-    """How long a WebSocket, an EventSource or a stream may stay silent at its beginning, connecting included; or twice
-    the time that the last plain poll took, if that is longer."""
+    """Seconds that a WebSocket, an EventSource or a stream may stay silent at its beginning, connecting included; or
+    twice the time of the last plain poll, if that is longer."""
     retry_chunked_after_requests: int = 30
-    """Held polls after which streaming is tried again. A number of requests."""
+    """Number of held polls after which streaming is tried again."""
     heartbeat_timeout: float = 40.0
-    """Silence after which a connection counts as broken. Above the server's ``heartbeat_interval`` (25 s)."""
+    """Seconds of silence after which a connection counts as broken. Keep it above the server's ``heartbeat_interval``
+    (25 s)."""
 
     def __post_init__(self) -> None:
         if not self.transports or not set(self.transports) <= set(TRANSPORTS):
@@ -58,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is."""
+    """The address of a server."""
 
     secure: bool
     host: str
@@ -75,10 +76,10 @@ class Address:
 
 
 def parse_url(url: object) -> Address:
-    """The app's address: ``http://host:8000``, with its mount path where it has one, with or without ``/message-bus/``.
+    """Parse the app's address: ``http://host:8000``, with its mount path, with or without ``/message-bus/``.
 
     Raises:
-        InvalidOption: A ``ValueError``; it says what was expected.
+        InvalidOption: The URL is malformed. (It is a ``ValueError``.)
     """
     if not isinstance(url, str):
         raise InvalidOption("url", f"expected a string, not {type(url).__name__}")
