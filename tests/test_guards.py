@@ -37,6 +37,7 @@ from messagebus.stores import BacklogPage, StoreState
 from messagebus.stores.redis_connection import Connections
 from messagebus.transports import EVENT_SOURCE, STREAMING, WEBSOCKET, Transport
 
+from .clients import EventSource
 from .crowd import Crowd, message_ids
 from .eventually import eventually
 from .fixtures_servers import ServeApp
@@ -299,6 +300,43 @@ def test_clients_that_reconnect_a_little_behind_cost_the_store_nothing(
                 eventually(lambda: commands() > asked, message="publishing is not counted: the count tells nothing")
     finally:
         bus.close()
+
+
+def evalsha_calls(client: Any) -> int:
+    """Scripts that Redis has run."""
+    return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+@pytest.mark.redis
+def test_all_cold_channels_of_a_subscription_cost_one_round_trip(
+    redis_server: RedisServer, redis_url: str, serve_app: ServeApp
+) -> None:
+    server = serve_app("serve", args=("--url", redis_url))
+    with contextlib.closing(Bus(url=redis_url)) as bus, redis_server.client() as client:
+        names = [f"/cold-{number}" for number in range(150)]
+        bus.publish_many([(name, name) for name in names])
+        with EventSource.connect(server.url, {"/another": 0}) as reader:
+            reader.next_batch()  # from now on Redis has the script
+        before = evalsha_calls(client)
+        with EventSource.connect(server.url, dict.fromkeys(names[::2], 0) | dict.fromkeys(names[1::2], -2)) as reader:
+            assert sorted(reader.data(150)) == sorted(names)
+        assert evalsha_calls(client) == before + 1
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("transport", ["streaming", "eventsource", "websocket"])
+@pytest.mark.parametrize("published", [300, 600], ids=["from 0", "beyond the backlog"])
+def test_a_crowd_that_is_further_behind_than_anybody_was_costs_a_few_readings(
+    transport: str, published: int, redis_server: RedisServer, redis_url: str, serve_app: ServeApp
+) -> None:
+    server = serve_app("serve", args=("--url", redis_url))
+    with contextlib.closing(Bus(url=redis_url)) as bus, redis_server.client() as client:
+        bus.publish_many([(CHANNEL, number) for number in range(published)], max_backlog_size=400)
+        kept = min(published, 400)
+        before = evalsha_calls(client)
+        with Crowd(server.connect, transport, CHANNEL, 200) as crowd:
+            crowd.read_until(lambda received: len(message_ids(received)) == kept)
+        assert evalsha_calls(client) - before <= 4
 
 
 @pytest.mark.redis

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from messagebus.loop.outbound import BlockingWriter, SocketWriter
+from messagebus.loop.blocking_writer import BlockingWriter
+from messagebus.loop.outbound import SocketWriter
 from messagebus.loop.outboxes import Outboxes
 from messagebus.loop.reactor import Reactor
 

@@ -14,7 +14,8 @@ from ..hub.joining import take_in
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscriptionPlan
 from ..hub.subscriber import Subscriber
-from ..loop.outbound import BlockingWriter, SocketWriter
+from ..loop.blocking_writer import BlockingWriter
+from ..loop.outbound import SocketWriter
 from ..options import Environ
 from ..transports import WEBSOCKET, Transport
 from ..transports.base import EMPTY_BATCH

@@ -1,20 +1,19 @@
 """A subscriber's outbound connection: a bounded, non-blocking write buffer. No HTTP, no channels.
 
 There are two kinds with the same interface. :class:`SocketWriter` owns a taken socket and lives in the reactor. A WSGI
-server that keeps its sockets iterates a :class:`BlockingWriter`. All methods are called in the reactor's loop, unless
-they say otherwise.
+server that keeps its sockets iterates a ``BlockingWriter``, see ``blocking_writer``. All methods are called in the
+reactor's loop, unless they say otherwise.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import sys
 
 # Not socket.socket: under gevent that is a class that waits for its greenlet's turn, and it is three times the size.
 from _socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 from _socket import socket as RawSocket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from .outboxes import Outboxes
@@ -23,14 +22,12 @@ from .reactor import Reactor
 
 READ_SIZE = 65_536
 LINGER_SECONDS = 2.0
-LOOK_SECONDS = 10.0
-"""Seconds between checks of a server's waiting thread that the loop still runs."""
 JOIN_SIZE = 65_536
 """Up to this many bytes, joining pieces is cheaper than passing each to the kernel."""
 MAX_PIECES = 256
 TCP_USER_TIMEOUT = 18  # <linux/tcp.h>; unknown elsewhere
 DEAD_PEER_SECONDS = 60
-"""Milliseconds without an acknowledgement, heartbeats included, after which the kernel gives up a peer."""
+"""Seconds without an acknowledgement, heartbeats included, after which the kernel gives up a peer."""
 
 
 class OutboundListener(Protocol):
@@ -304,112 +301,3 @@ def _drop_sent(out: list[bytes | memoryview], sent: int) -> list[bytes | memoryv
     if sent:
         out[0] = memoryview(out[0])[sent:]
     return gone
-
-
-class BlockingWriter:
-    """A WSGI server's iterable: it waits in the server's thread or greenlet, and takes what the loop puts."""
-
-    __slots__ = (
-        "_limit",
-        "_outboxes",
-        "_owner",
-        "_piece",
-        "_queue",
-        "_reactor",
-        "_size",
-        "closed",
-        "finishing",
-        "tick",
-    )
-
-    def __init__(self, reactor: Reactor, owner: OutboundListener, limit: int, outboxes: Outboxes) -> None:
-        self._reactor = reactor
-        self._owner = owner
-        self._limit = limit
-        self._outboxes = outboxes
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._size = 0
-        self._piece = 0
-        self.closed = False
-        self.finishing = False
-        self.tick = 0
-
-    def put(self, data: bytes) -> None:
-        if self.closed or self.finishing:
-            return
-        self._add(data)
-        if self._size > self._limit + self._piece:
-            self._owner.on_slow()
-
-    def put_piece(self, parts: Sequence[bytes]) -> None:
-        if self.closed or self.finishing:
-            return
-        data = b"".join(parts)  # the server may make a chunk, and a write, of each
-        self._piece = self._size + len(data)
-        self._add(data)
-
-    def _add(self, data: bytes) -> None:
-        self._queue.put(data)
-        self._size += len(data)
-        self._outboxes.hold(self, (data,))
-
-    def finish(self) -> None:
-        self.finishing = True
-        self._queue.put(None)
-
-    def abort(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._reactor.clear_deadline(self)
-            self._let_go()
-            self._queue.put(None)
-            self._owner.on_closed()
-
-    def _let_go(self) -> None:
-        """Of everything that waits, but for what the server is writing at the moment."""
-        self._outboxes.forget(self)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                data = self._queue.get_nowait()
-                if data is not None:
-                    self._outboxes.release((data,))
-
-    def on_deadline(self) -> None:
-        self._owner.on_deadline()
-
-    # --- in the server's thread ---
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            while (data := self._next()) is not None:
-                try:
-                    yield data
-                finally:
-                    self._reactor.call_soon(self._taken, data)
-        finally:
-            self.close()
-
-    def _next(self) -> bytes | None:
-        while True:
-            try:
-                return self._queue.get(timeout=LOOK_SECONDS)
-            except queue.Empty:
-                if self._reactor.stopped:  # before it came to this connection, so that nobody will end it
-                    return None
-
-    def close(self) -> None:
-        """Called by the WSGI server when it is done with the response, begun or not (PEP 3333)."""
-        self._reactor.call_soon(self.abort)
-
-    def _taken(self, data: bytes) -> None:
-        self._outboxes.release((data,))
-        self._size -= len(data)
-        if self.closed:
-            return
-        if self._size:
-            self._outboxes.progressed(self)
-            return
-        self._outboxes.forget(self)
-        if self._piece and not self.finishing:
-            self._piece = 0
-            self._owner.on_drained()

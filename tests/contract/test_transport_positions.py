@@ -110,3 +110,20 @@ def test_a_gap_in_messages_that_were_for_all_is_told_among_those_that_were_not(
         [gap] = ann.gaps
         assert gap[channel]["after"] == 0
         assert gap[channel]["before"] > 21
+
+
+def test_a_new_client_gets_nothing_that_has_expired_though_others_have_followed_all_the_time(
+    world: World, transport: type[Client]
+) -> None:
+    channel = world.channel()
+    with transport.connect(world.url, {channel: 0}) as follower:
+        world.publish(channel, *range(5), max_backlog_age=1)
+        assert follower.data(5) == [0, 1, 2, 3, 4]
+        time.sleep(2.5)  # the store's clock cannot be moved from here
+        world.publish(channel, "a", "b", "c", max_backlog_age=100)
+        with transport.connect(world.url, {channel: 0}) as late:
+            assert late.data(3) == ["a", "b", "c"]
+        time.sleep(1.2)
+        with transport.connect(world.url, {channel: 0}) as later:
+            assert later.data(3) == ["a", "b", "c"]
+        assert follower.data(3) == ["a", "b", "c"]
