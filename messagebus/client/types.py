@@ -1,4 +1,4 @@
-"""What a client tells its program. Values only, all of them frozen."""
+"""The values that a client gives its program. All of them are frozen."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any, Literal
 from ..errors import MessageBusError
 
 Transport = Literal["websocket", "eventsource", "streaming", "long-polling", "polling"]
-"""How messages come here, from the best to the least."""
+"""The transports, from the best to the last."""
 TRANSPORTS: tuple[Transport, ...] = ("websocket", "eventsource", "streaming", "long-polling", "polling")
 
 ConnectionState = Literal["connecting", "connected", "reconnecting", "stopped"]
-"""``connecting``: started, never yet connected. ``connected``: messages come in; between two polls as well.
-``reconnecting``: was connected, and tries to be again. ``stopped``: before ``start()`` and after ``stop()``."""
+"""``connecting``: started, not connected yet. ``connected``: messages come in; between two polls as well.
+``reconnecting``: was connected, and is trying to connect again. ``stopped``: before ``start()`` and after
+``stop()``."""
 
 Position = int | str
 """``n >= 0``: every message after number n; 0 is the whole backlog. ``-1``: what comes from now on. ``-k``: the last
@@ -29,9 +30,9 @@ class ClientMessage:
     data: Any
     """Any JSON value."""
     message_id: int
-    """Its number on its channel, from 1, without holes."""
+    """The id on the channel, from 1, without holes."""
     global_id: int
-    """Its number over all channels of the store."""
+    """The id over all channels of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +41,48 @@ class Gap:
 
     channel: str
     after: int | None
-    """``None``: the store was begun anew, and what was known of the channel means nothing any more."""
+    """``None``: the store was reset; discard what is known of the channel."""
     before: int
 
 
 @dataclass(frozen=True, slots=True)
 class StateInfo:
-    """What ``on_state_change`` is told beside the state."""
+    """What ``on_state_change`` gets in addition to the state."""
 
     transport: Transport | None = None
-    """The transport in use, or in use before the connection broke; ``None`` where none has worked yet."""
+    """The transport in use, or in use before the connection broke; ``None`` if none has worked yet."""
     message: str | None = None
     """What went wrong, in words; for people and logs."""
     status: int | None = None
-    """HTTP status of the answer that refused, such as 403 for a channel that one may not follow."""
+    """HTTP status of the refusal, for instance 403."""
     delay: float | None = None
     """Seconds until the next attempt."""
     code: str | None = None
-    """What a program can tell it by: the code of the server's error body, ``redirected``, or ``not_a_batch``."""
+    """The error code for programs: that of the server's error body, ``redirected``, or ``not_a_batch``."""
     url: str | None = None
-    """Where it was redirected to."""
+    """The target of the redirect."""
     retry: bool = True
-    """``False`` where waiting cannot mend it, and a person has to. The client asks again every ``max_poll_interval``,
+    """``False`` if waiting does not help and a person has to act. The client asks again every ``max_poll_interval``,
     and at once on :meth:`Client.retry`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A channel that the server refused. The other channels of the client go on."""
+    """A channel that the server refused. The client's other channels continue."""
 
     channel: str
     code: str
-    """Such as ``forbidden``, ``too_many_channels`` or ``unavailable``; see docs/protocol.md."""
+    """For instance ``forbidden``, ``too_many_channels`` or ``unavailable``; see docs/protocol.md."""
     message: str
     retry: bool
-    """``True``: time mends it, and the client asks for the channel again by itself. ``False``: a person has to."""
+    """``True``: the client asks for the channel again by itself. ``False``: a person has to act."""
     retry_after: float | None = None
     """Seconds after which the client asks again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A client at one moment; its numbers count from when the client was made."""
+    """A snapshot of a client; the counters start when the client is made."""
 
     state: ConnectionState
     transport: Transport | None
@@ -89,18 +90,18 @@ class Stats:
     requests: int
     """Requests and WebSocket handshakes sent."""
     reconnects: int
-    """Times that a connection was made again after one had been lost."""
+    """Number of connections that replaced a lost one."""
     messages: int
     """Messages of channels that were given to callbacks."""
     bytes: int
     """Bytes received, heads and frames included."""
     last_error: str | None
-    """What went wrong last, however long ago."""
+    """The last error, however long ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a connection did not come to be, or to its end in order."""
+    """Why a connection failed."""
 
     message: str
     status: int | None = None
@@ -109,14 +110,14 @@ class Failure:
     code: str | None = None
     url: str | None = None
     silence: bool = False
-    """Whether it ended since nothing came for too long."""
+    """Whether the connection was silent for too long."""
     by_server: bool = False
     """Whether the server said that it ends the connection, and why: a close with 1001, 1012 or 1013."""
 
 
 class PublishError(MessageBusError):
-    """A client's publish failed. ``code``: ``unsupported`` (no WebSocket is open now), ``disconnected`` or ``timeout``
-    (no answer came: it may or may not have been published), or what the server says, such as ``forbidden``."""
+    """A client's publish failed. ``code``: ``unsupported`` (no WebSocket is open), ``disconnected`` or ``timeout`` (no
+    answer came: the message may or may not have been published), or the server's code, for instance ``forbidden``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
