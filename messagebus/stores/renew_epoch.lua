@@ -7,6 +7,7 @@
 
 if (redis.call("GET", KEYS[1]) or "") == ARGV[1] then
   redis.call("SET", KEYS[1], ARGV[2])
-  redis.call("PUBLISH", ARGV[3], ARGV[4])
+  -- Where this user may not, the feeds find it out by themselves within seconds.
+  redis.pcall("PUBLISH", ARGV[3], ARGV[4])
 end
 return { redis.call("GET", KEYS[2]) or "0", redis.call("GET", KEYS[1]) }
