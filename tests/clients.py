@@ -44,7 +44,11 @@ SEPARATOR = b"\r\n|\r\n"
 POLL_SECONDS = 0.005
 """Between two plain polls."""
 NOT_CACHED = {"Cache-Control": "must-revalidate, private, max-age=0", "Pragma": "no-cache", "Expires": "0"}
-ONE_BATCH = {"Content-Type": "application/json; charset=utf-8", **NOT_CACHED}
+ONE_BATCH = {
+    "Content-Type": "application/json; charset=utf-8",
+    "X-Content-Type-Options": "nosniff",
+    **NOT_CACHED,
+}
 STREAM = {
     "Content-Type": "text/plain; charset=utf-8",
     "Transfer-Encoding": "chunked",

@@ -74,7 +74,7 @@ def _failed(node: Node, channel: str, error: Exception) -> ChannelRefusal:
         return ChannelRefusal("forbidden", f"{channel}: {error.description or error.name}")
     if isinstance(error, BackendUnavailable):
         return ChannelRefusal("unavailable", f"{channel}: the store gave no answer", True, RETRY_SECONDS)
-    node.report(error, f"the authorize hook of {channel}")
+    node.report(error, f"the authorize hook of {channel!r}")
     return ChannelRefusal("internal", f"{channel}: {type(error).__name__}", True)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Request, Response, jsonify, request
+from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
 from ..bus import Bus
 from ..errors import BackendUnavailable, InvalidChannel, InvalidData, PublishRefused
 from ..http.parsing import check_origin
-from ..http.refusals import HTTPRefusal, unavailable
+from ..http.refusals import JSON_HEADERS, HTTPRefusal, unavailable
 from .limits import RareWarning
 
 logger = logging.getLogger("messagebus.serve")
@@ -43,7 +44,7 @@ def make_app(
     if anonymous_publish:
 
         @app.post("/message-bus/publish")
-        def publish() -> tuple[Response, int]:
+        def publish() -> Response:
             """Publish the body, a text, on ``?channel=``. Answers 201 and the ids, or 202 if the message waits for the
             store."""
             check_origin(request, bus.options)  # a browser sends forms and texts of any page without asking first
@@ -63,10 +64,14 @@ def make_app(
                     HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the store refused the message; see the server's log"
                 ) from None
             if ids is None:
-                return jsonify(channel=channel, queued=True), HTTPStatus.ACCEPTED
-            return jsonify(channel=channel, message_id=ids.message_id, global_id=ids.global_id), HTTPStatus.CREATED
+                return answer_json(HTTPStatus.ACCEPTED, channel=channel, queued=True)
+            return answer_json(HTTPStatus.CREATED, channel=channel, message_id=ids.message_id, global_id=ids.global_id)
 
     return HostCheck(app, allowed_hosts) if hosts_are_checked else app
+
+
+def answer_json(status: HTTPStatus, **fields: object) -> Response:
+    return Response(json.dumps(fields), status, JSON_HEADERS)
 
 
 class HostCheck:

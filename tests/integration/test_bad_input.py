@@ -44,6 +44,7 @@ def ask(
     """Status, headers and the error in the JSON body."""
     with request(server.url, method, path, body, {"Content-Type": kind, **headers}) as response:
         assert response.getheader("Content-Type") == "application/json; charset=utf-8"
+        assert response.getheader("X-Content-Type-Options") == "nosniff"
         return response.status, dict(response.getheaders()), json.loads(response.read())["error"]
 
 
