@@ -96,7 +96,6 @@ class PublishRefused(MessageBusError):
     - ``"unauthenticated"``: the store's user cannot log in;
     - ``"wrong type"``: a key or table of the bus holds something else;
     - ``"unsupported"``: the store lacks something that the bus needs;
-    - ``"duplicate"``: another message was published before under the same ``idempotency_key``;
     - ``"error"``: any other refusal.
     """
 

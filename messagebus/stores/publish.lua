@@ -11,8 +11,7 @@
 -- same: where it holds that of this number already, it is returned, and nothing else happens.
 --
 -- All that Redis may refuse is asked for before the first write, so that a refusal leaves nothing behind. Memory that
--- is full and a server that is read-only it refuses at the first write itself. (Before Redis 7 a script cannot ask
--- what its user may do.)
+-- is full and a server that is read-only it refuses at the first write itself.
 --
 -- Ids do not begin again while the epoch stays, whatever became of the keys that count them: they may have been evicted
 -- or deleted, and a channel's expires. Known channels is a Bloom filter with two bits for each channel that ever had an
@@ -84,6 +83,37 @@ if not global_before or #before < channels then
   return redis.error_reply("WRONGTYPE a key that should hold a channel's last id, or the global one, holds no number")
 end
 
+-- What there is to be.
+local global_id, last = global_before, { unpack(before) }
+local pointers, stored, added = {}, {}, {}
+for message = argument_of(channels + 1), #ARGV, 2 do
+  local channel = tonumber(ARGV[message])
+  global_id = global_id + 1
+  if last[channel] == FORGOTTEN then
+    last[channel], before[channel] = global_id - 1, global_id - 1
+  end
+  local message_id = last[channel] + 1
+  last[channel] = message_id
+  local id, names = format(ID, message_id), argument_of(channel)
+  local text = format(ID, global_id) .. "|" .. id .. "|" .. ARGV[names + 1] .. "|" .. ARGV[message + 1]
+  stored[#stored + 1] = text
+  pointers[#pointers + 1] = global_id
+  pointers[#pointers + 1] = id .. "|" .. ARGV[names]
+  local members = added[channel]
+  if members then
+    members[#members + 1] = id
+    members[#members + 1] = text
+  else
+    added[channel] = { id, text }
+  end
+end
+
+local function announce()
+  for each = 1, #stored do
+    call("PUBLISH", pubsub_channel, stored[each])
+  end
+end
+
 -- What this user may do: each key, and each kind of write.
 local may = redis.acl_check_cmd
 if may then
@@ -110,6 +140,21 @@ if may then
   if missing then
     return redis.error_reply("NOPERM the user of this connection may not run " .. missing)
   end
+else
+  -- Before Redis 7 a script cannot ask. So the commands are run in a way that changes nothing, and are refused as they
+  -- would be later. PUBLISH has no such way, and comes before all that does.
+  call("SET", GLOBAL_ID, values[1] or "", "XX", "KEEPTTL")
+  call("ZADD", GLOBAL_BACKLOG, "XX", 0, "")
+  if remembered then
+    call("SET", RECORD, values[3] or "", "XX", "KEEPTTL")
+  end
+  for channel = 1, channels do
+    local id_key, backlog_key = keys_of(channel)
+    call("EXPIRE", id_key, ARGV[argument_of(channel) + 3])
+    call("ZADD", backlog_key, "XX", 0, "")
+    call("ZREMRANGEBYSCORE", backlog_key, 1, 0)
+  end
+  announce()
 end
 
 -- From here on it writes, first what takes memory.
@@ -119,30 +164,6 @@ if not values[2] and call("SET", EPOCH, ARGV[4], "NX") and values[1] then
 end
 for _, bit in ipairs(bits) do
   call("SETBIT", KNOWN, bit, 1)
-end
-
-local global_id, last = global_before, { unpack(before) }
-local pointers, stored, added = {}, {}, {}
-for message = argument_of(channels + 1), #ARGV, 2 do
-  local channel = tonumber(ARGV[message])
-  global_id = global_id + 1
-  if last[channel] == FORGOTTEN then
-    last[channel], before[channel] = global_id - 1, global_id - 1
-  end
-  local message_id = last[channel] + 1
-  last[channel] = message_id
-  local id, names = format(ID, message_id), argument_of(channel)
-  local text = format(ID, global_id) .. "|" .. id .. "|" .. ARGV[names + 1] .. "|" .. ARGV[message + 1]
-  stored[#stored + 1] = text
-  pointers[#pointers + 1] = global_id
-  pointers[#pointers + 1] = id .. "|" .. ARGV[names]
-  local members = added[channel]
-  if members then
-    members[#members + 1] = id
-    members[#members + 1] = text
-  else
-    added[channel] = { id, text }
-  end
 end
 
 -- Of the ids that are multiples of clear_every, the newest is the one at which a backlog was cut last.
@@ -174,8 +195,8 @@ end
 if call("PTTL", GLOBAL_BACKLOG) < longest * 1000 then
   call("EXPIRE", GLOBAL_BACKLOG, longest)
 end
-for each = 1, #stored do
-  call("PUBLISH", pubsub_channel, stored[each])
+if may then
+  announce()
 end
 
 answer = answer .. "|" .. table.concat(before, "|")
