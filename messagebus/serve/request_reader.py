@@ -28,6 +28,7 @@ READ_SIZE = 64 * 1024
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are read before the application is called: nearly every body comes whole, and a broken or slow
 one never reaches the application."""
+_NO_HOST = re.compile(r"[\s/@?#\\,]")
 _RAW = re.compile(rb"[\x80-\xff]")
 
 
@@ -79,6 +80,8 @@ class Message:
         key = "HTTP_" + name.decode("latin-1").replace("-", "_").upper()
         text = value.strip(b" \t").decode("latin-1")  # llhttp leaves the blanks behind a value
         environ = self.environ
+        if key == "HTTP_HOST" and _NO_HOST.search(text):
+            self.refusal = HeadRefused(400, "malformed host")
         if key in environ:
             if key == "HTTP_HOST":
                 self.refusal = HeadRefused(400, "two hosts")  # RFC 9112, section 3.2

@@ -151,6 +151,10 @@ REFUSED = {
         "POST /a HTTP/1.1", f"Content-Length: {5 + len(SMUGGLED)}", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"
     ),
     "chunks and length": head("POST /a HTTP/1.1", "Transfer-Encoding: chunked", "Content-Length: 5", body=b"0\r\n\r\n"),
+    "host with a blank": head("GET /a HTTP/1.1", "Host: a b"),
+    "host with a path": head("GET /a HTTP/1.1", "Host: a/b"),
+    "host with a user": head("GET /a HTTP/1.1", "Host: a@b"),
+    "two hosts in one": head("GET /a HTTP/1.1", "Host: a, b"),
     "two hosts": head("GET /a HTTP/1.1", "Host: x", "Host: y"),
     "two lengths": head("POST /a HTTP/1.1", "Content-Length: 0", f"Content-Length: {len(SMUGGLED)}"),
     "the same length twice": head("POST /a HTTP/1.1", "Content-Length: 0", "Content-Length: 0"),
