@@ -30,12 +30,32 @@ test("delays are any time up to a bound that doubles from a second to two, and t
   die(world);
   await world.advance(10 * MINUTE);
   const delays = world.states.filter(([, info]) => info.delay).map(([, info]) => info.delay);
-  assert.deepEqual(delays.slice(0, 4), [500, 1000, 1000, 1000]); // random() is 0.5
-  assert.deepEqual(delays.slice(-2), [5000, 5000]);
+  assert.deepEqual(delays.slice(0, 4), [550, 1050, 1050, 1050]); // random() is 0.5
+  assert.deepEqual(delays.slice(-2), [5050, 5050]);
+});
+
+test("no two clients of a thousand come back in the same millisecond for a bound's sake", async () => {
+  for (const visibility of ["visible", "hidden"]) {
+    const delays = new Set();
+    for (let client = 0; client < 200; client++) {
+      const world = new World();
+      const environment = { ...world.environment(), Math: { random: () => client / 200 } };
+      const bus = world.bus({}).createMessageBus({
+        environment, transports: ["websocket"], onStateChange: (state, { delay }) => delay && delays.add(delay),
+      });
+      bus.subscribe("/chat", () => {});
+      bus.start();
+      await world.advance(10);
+      world.show(visibility);
+      world.socket.break();
+      bus.stop();
+    }
+    assert.ok(delays.size >= 198, `${visibility}: ${delays.size} different ones`);
+  }
 });
 
 test("delays are spread over all of their length, and not below minPollInterval", async () => {
-  for (const [random, expected] of [[0, 100], [0.25, 250], [1, 1000]]) {
+  for (const [random, expected] of [[0, 100], [0.25, 325], [1, 1000]]) {
     const world = new World();
     const environment = { ...world.environment(), Math: { random: () => random } };
     const delays = [];

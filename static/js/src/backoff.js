@@ -1,16 +1,17 @@
 // How long to wait after failures.
 
 const FIRST = 500; // ms
+const SPREAD = 100; // ms; where the least is above the bound, they still do not come at once
 const SHORT = 2000; // ms; the most while an outage is young
 const SHARE = 15; // of an outage that one wait takes at most
 
 /**
- * Milliseconds until the next attempt: any time up to a bound, so that the clients of a server that restarts do not come at
- * once. `failures`: in a row, from 1. `outage`: ms since the connection was lost. `random`: 0 to 1.
+ * Milliseconds until the next attempt: any time from `least` up to a bound, so that the clients of a server that restarts do
+ * not come at once. `failures`: in a row, from 1. `outage`: ms since the connection was lost. `random`: 0 to 1.
  */
-export function backoff(failures, outage, random, { minPollInterval, maxPollInterval }) {
-  const most = Math.min(FIRST * 2 ** Math.min(failures, 30), Math.max(SHORT, outage / SHARE), maxPollInterval);
-  return Math.max(random * most, minPollInterval);
+export function backoff(failures, outage, random, least, greatest) {
+  const most = Math.min(FIRST * 2 ** Math.min(failures, 30), Math.max(SHORT, outage / SHARE), greatest);
+  return least + random * Math.max(most - least, SPREAD);
 }
 
 const LONGEST = 3600000; // ms; a server that says more is not believed

@@ -189,5 +189,7 @@ export function makeChannels({ changed, refused }) {
     return { progress, reconnect };
   }
 
-  return Object.assign(channels, { isFollowed, add, removeMatching, wanted, restart, activate, ask, compare, joined, accept, acceptRefusals });
+  return Object.assign(channels, {
+    isFollowed, add, removeMatching, wanted, restart, activate, ask, compare, joined, accept, acceptRefusals,
+  });
 }

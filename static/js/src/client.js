@@ -158,8 +158,10 @@ export function makeClient(bus, environment, emit) {
       return move("fail", problem);
     }
     const step = plan.ended(one, problem);
-    if (step.event === "refuse")
-      log(problem.status === 403 ? "warn" : "error", "the server refused", channels.wanted().map(({ channel }) => channel), problem.message);
+    if (step.event === "refuse") {
+      const names = channels.wanted().map(({ channel }) => channel);
+      log(problem.status === 403 ? "warn" : "error", "the server refused", names, problem.message);
+    }
     take(step);
   }
 

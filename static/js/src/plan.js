@@ -155,9 +155,12 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
     return alwaysLongPoll || ((callback && guard("shouldLongPollCallback", callback)) ?? !isHidden());
   }
 
+  const shortest = () => (isHidden() ? settings.minHiddenPollInterval : settings.minPollInterval);
+
   function retry(problem, atLeast = 0, event = "fail") {
-    const least = isOffline ? settings.backgroundCallbackInterval : isHidden() ? settings.minHiddenPollInterval : 0;
-    const after = Math.max(backoff(failures || 1, lostAt && now() - lostAt, random(), settings), least, atLeast);
+    const least = isOffline ? settings.backgroundCallbackInterval : shortest();
+    const wait = backoff(failures || 1, lostAt && now() - lostAt, random(), least, settings.maxPollInterval);
+    const after = Math.max(wait, atLeast);
     return { after, event, info: { ...problem, delay: after } };
   }
 
@@ -204,7 +207,7 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
 
   /** After a poll: soon if it brought something or was held, else at the interval. */
   function nextPoll(link) {
-    const { callbackInterval, backgroundCallbackInterval, retryChunkedAfterRequests, minHiddenPollInterval, minPollInterval } = settings;
+    const { callbackInterval, backgroundCallbackInterval, retryChunkedAfterRequests } = settings;
     const elapsed = now() - link.since, hold = mayHold(), list = usable();
     if (link.name === "long-polling" && !link.plain && ++heldRequests >= retryChunkedAfterRequests) {
       heldRequests = 0;
@@ -213,7 +216,7 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
     const wasHeld = !link.plain && elapsed > HELD;
     const interval = hold ? callbackInterval : backgroundCallbackInterval;
     const wait = link.reconnect ?? (link.progress || wasHeld || (link.greeting && hold) ? 0 : interval - elapsed);
-    return { after: Math.max(wait, isHidden() ? minHiddenPollInterval : minPollInterval) };
+    return { after: Math.max(wait, shortest()) };
   }
 
   return plan;

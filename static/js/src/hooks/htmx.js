@@ -28,7 +28,8 @@ export function register(htmx) {
       if (!htmx.trigger(element, "mb:message", { channel, data, globalId, messageId, html }) || typeof html !== "string") return;
       const selector = element.getAttribute("mb-target");
       const target = selector ? htmx.find(selector) : element;
-      if (target) htmx.swap(target, html, { swapStyle: element.getAttribute("mb-swap") || "innerHTML", swapDelay: 0, settleDelay: 20 });
+      const swapStyle = element.getAttribute("mb-swap") || "innerHTML";
+      if (target) htmx.swap(target, html, { swapStyle, swapDelay: 0, settleDelay: 20 });
     }, { lastId, onRefused }));
   }
 
@@ -38,7 +39,8 @@ export function register(htmx) {
     if (handle) setTimeout(handle, KEPT);
   }
 
-  const withChannel = (root) => [root, ...root.querySelectorAll("[mb-subscribe]")].filter((one) => one.hasAttribute?.("mb-subscribe"));
+  const withChannel = (root) =>
+    [root, ...root.querySelectorAll("[mb-subscribe]")].filter((one) => one.hasAttribute?.("mb-subscribe"));
 
   htmx.defineExtension("messagebus", {
     onEvent(name, { target }) {
