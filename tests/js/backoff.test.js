@@ -198,7 +198,7 @@ test("500 and 404 are ordinary failures", async () => {
     const world = new World();
     world.answers.push({ status });
     const { bus } = await polling({}, world);
-    await world.advance(500);
+    await world.advance(600);
     assert.deepEqual([world.polls.length, bus.state, world.log], [2, "connected", []]);
   }
 });

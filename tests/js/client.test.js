@@ -182,7 +182,7 @@ test("the epoch of a status is sent back with the positions", async () => {
   const { world } = await connected({ "/chat": 2 });
   world.socket.receive([status({ "/chat": 2, __epoch: "e7" })]);
   world.socket.break();
-  await world.advance(500);
+  await world.advance(600);
   assert.deepEqual(world.socket.query, { "/chat": "2", __epoch: "e7" });
 });
 
@@ -205,7 +205,7 @@ test("a gap with nothing behind it is not heard of again after a reconnect", asy
   const { world } = await connected({ "/chat": 5 });
   world.socket.receive([gap({ "/chat": { after: 5, before: 42 } })]);
   world.socket.break();
-  await world.advance(500);
+  await world.advance(600);
   assert.deepEqual(world.socket.query, { "/chat": "41" });
 });
 

@@ -30,7 +30,7 @@ test("eventsource that breaks is closed and opened anew from the new positions",
   world.source.receive([message("/chat", 6)]);
   world.source.break();
   assert.equal(world.sources[0].closed, true);
-  await world.advance(500);
+  await world.advance(600);
   assert.deepEqual([world.sources.length, world.source.query], [2, { "/chat": "6" }]);
 });
 
@@ -110,7 +110,7 @@ test("a stream carries many batches, and the next begins when it ends in good or
 test("a new channel makes the polls and eventsource ask anew, once", async () => {
   for (const name of ["eventsource", "streaming", "long-polling"]) {
     const { world, bus } = await using(name);
-    await world.advance(500);
+    await world.advance(600);
     const before = world.polls.length + world.sources.length;
     bus.subscribe("/a", () => {});
     bus.subscribe("/b", () => {});
