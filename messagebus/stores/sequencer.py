@@ -31,6 +31,8 @@ EPOCH_CHANGED = b'-1|-1|/__epoch|{"data":null}'
 it for an old message."""
 RECENT = 16
 """Number of messages to compare with the store: the last one of each of the last deliveries."""
+SMALL = 4096
+"""Bytes of a message that may be kept as it is until then."""
 EPOCHS = 100
 """Number of former epochs to remember: an older copy of the data comes with an older epoch."""
 
@@ -90,7 +92,7 @@ class Sequencer:
         self._owed = 0
         self._epoch: str | None = None
         self._past: deque[str] = deque(maxlen=EPOCHS)
-        self._recent: deque[Trace] = deque(maxlen=RECENT)
+        self._recent: deque[Message | Trace] = deque(maxlen=RECENT)
         self._unsure = False
         """Whether the store may have gone back since the last delivery: it was not listened to."""
 
@@ -129,7 +131,7 @@ class Sequencer:
             self._listener.started(state)
         elif self._is_other_life(state):
             self._begin_life(state)
-        elif state.global_id < self._delivered or (self._unsure and self._source.contradicts([*self._recent])):
+        elif state.global_id < self._delivered or (self._unsure and self._source.contradicts(self._traces())):
             self._begin_life(self._source.renew_epoch(state.epoch))
         else:
             self._epoch = state.epoch or self._epoch
@@ -159,6 +161,9 @@ class Sequencer:
             if global_id == following:
                 run.append(entry)
         self._deliver(run)
+
+    def _traces(self) -> list[Trace]:
+        return [each if isinstance(each, Trace) else Trace.of(each) for each in self._recent]
 
     def _is_other_life(self, state: StoreState) -> bool:
         # A store that cannot be written to may have no epoch, and then there is none to compare.
@@ -203,7 +208,9 @@ class Sequencer:
         self._delivered = run[-1].global_id
         messages = [entry for entry in run if isinstance(entry, Message)]
         if messages:
-            self._recent.append(Trace.of(messages[-1]))
+            newest = messages[-1]
+            # Its trace is made when it is asked for: a feed brings thousands for each time that it reconnects.
+            self._recent.append(newest if len(newest.raw) <= SMALL else Trace.of(newest))
             self._listener.received(messages)
 
     def _lose(self, state: StoreState) -> None:
