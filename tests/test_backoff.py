@@ -15,7 +15,7 @@ def test_up_to_half_of_a_pause_is_left_out_at_random() -> None:
     assert len({Backoff(0.05, 1.0).next() for _ in range(10)}) > 1
 
 
-def test_after_a_success_the_pauses_begin_anew() -> None:
+def test_a_success_resets_the_pauses() -> None:
     backoff = Backoff(0.05, 1.0, dice=lambda: 1.0)
     for _ in range(5):
         backoff.next()

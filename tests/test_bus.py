@@ -235,7 +235,7 @@ def test_a_bus_that_is_off_publishes_nothing_unless_told_to(bus: Bus) -> None:
     assert bus.publish("/chat", 3) == 2
 
 
-def test_a_reset_bus_begins_anew(bus: Bus) -> None:
+def test_a_reset_bus_starts_again(bus: Bus) -> None:
     bus.publish("/chat", 1)
     bus.reset()
     assert bus.last_id("/chat") == 0

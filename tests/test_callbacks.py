@@ -173,7 +173,7 @@ def test_a_scope_is_one_channel_of_one_site_or_more(bench: Bench) -> None:
     eventually(lambda: heard == expected, message=f"heard {heard}")
 
 
-def test_after_a_reset_ids_begin_anew(bench: Bench) -> None:
+def test_after_a_reset_ids_start_again(bench: Bench) -> None:
     bench.subscribe()
     bench.publish("a", "b")
     bench.hears("a", "b")

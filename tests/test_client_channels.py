@@ -108,7 +108,7 @@ def test_after_a_gap_alone_the_client_stands_before_what_is_left() -> None:
     assert reader.positions == {"/chat": 41}
 
 
-def test_a_store_that_was_begun_anew_is_a_gap_and_its_lower_ids_are_no_duplicates() -> None:
+def test_a_reset_store_is_a_gap_and_its_lower_ids_are_no_duplicates() -> None:
     reader = Reader(chat=500)
     values = reader.read(gap("/chat", None, 1), message(1), message(2), status(chat=2, __epoch="e2"))
     assert values[0] == Gap("/chat", None, 1)
@@ -122,7 +122,7 @@ def test_what_comes_for_a_channel_that_was_left_reaches_nobody() -> None:
     assert reader.read(message(6), gap("/chat", 5, 9), status(chat=7)) == []
 
 
-def test_a_channel_that_is_left_and_followed_anew_at_once_goes_on_where_it_was() -> None:
+def test_a_channel_that_is_left_and_followed_again_at_once_keeps_its_position() -> None:
     reader = Reader(chat=5)
     reader.channels.remove("/chat", note)
     assert reader.channels.add("/chat", note, -1)
@@ -130,7 +130,7 @@ def test_a_channel_that_is_left_and_followed_anew_at_once_goes_on_where_it_was()
     assert reader.channels.compare(reader.asked, 0.0) == ([], [])
 
 
-def test_a_channel_that_is_followed_anew_later_takes_nothing_from_the_connection_of_before() -> None:
+def test_a_channel_that_is_followed_again_later_takes_nothing_from_the_former_connection() -> None:
     reader = Reader(chat=5)
     reader.channels.remove("/chat", note)
     assert reader.channels.compare(reader.asked, 0.0) == ([], ["/chat"])
@@ -161,7 +161,7 @@ def test_a_further_callback_that_begins_earlier_has_the_server_asked_again_and_t
     assert [(follower.callback, follower.seen) for follower in channel.followers] == [(note, 5), (print, 2)]
 
 
-def test_a_further_callback_waits_for_the_position_of_one_that_began_with_new_messages() -> None:
+def test_another_callback_waits_for_the_position_of_a_channel_that_began_with_new_messages() -> None:
     reader = Reader(chat=-1)
     assert not reader.channels.add("/chat", print, 2)
     reader.read(status(chat=7))

@@ -173,7 +173,7 @@ def test_a_slow_line_gets_more_time_and_no_strike() -> None:
     assert (again.transport, again.timeout) == ("websocket", 8.0)
 
 
-def test_a_connection_that_the_server_asked_to_come_back_is_opened_anew_when_it_said() -> None:
+def test_a_connection_is_opened_again_at_the_time_that_the_server_named() -> None:
     world = World()
     attempt = world.open()
     attempt.reconnect = 0.75
@@ -186,7 +186,7 @@ def test_a_connection_that_the_server_asked_to_come_back_is_opened_anew_when_it_
     assert world.delay == pytest.approx(60.0)
 
 
-def test_held_polls_begin_with_one_that_is_not_held() -> None:
+def test_the_first_of_held_polls_is_answered_at_once() -> None:
     world = World(transports=("long-polling", "polling"))
     greeting = world.answer()
     assert (greeting.transport, greeting.greeting, greeting.plain) == ("long-polling", True, True)
@@ -251,7 +251,7 @@ def test_better_transports_are_tried_again_after_five_minutes_then_less_and_less
     assert tries == [5, 15, 35, 75, 135, 195]
 
 
-def test_a_better_one_that_has_spoken_takes_over() -> None:
+def test_a_better_transport_takes_over_once_the_bus_has_spoken_on_it() -> None:
     world = World()
     world.blocked = {"websocket"}
     world.settle()
@@ -288,7 +288,7 @@ def test_polls_that_bring_nothing_wait_for_the_interval_and_others_come_soon() -
     assert world.delay == pytest.approx(0.1)
 
 
-def test_a_poll_that_was_held_is_followed_at_once_and_one_that_was_not_at_the_interval() -> None:
+def test_a_held_poll_is_followed_at_once_and_a_plain_one_after_the_interval() -> None:
     world = World(transports=("long-polling",))
     world.answer()
     world.answer(after=25.0)

@@ -89,7 +89,7 @@ class Work:
         self.queue.done(self.carry_out)
 
 
-def test_commands_are_carried_out_in_order_and_wait_for_one_that_takes_longer() -> None:
+def test_commands_run_in_order_and_wait_for_a_slow_one() -> None:
     work = Work()
     work.push("1", "2 later", "3", "4 later", "5")
     assert work.begun == ["1", "2 later"]

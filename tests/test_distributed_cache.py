@@ -99,7 +99,7 @@ def test_names_versions_and_sites_are_apart(make_cache: MakeCache) -> None:
     assert [cache["key"] for cache in caches] == [0, 1, 2, 3]
 
 
-def test_a_store_that_begins_anew_empties_the_cache(make_cache: MakeCache) -> None:
+def test_a_reset_store_empties_the_cache(make_cache: MakeCache) -> None:
     first, second = make_cache(), make_cache()
     first["old"] = 1
     eventually(lambda: second == {"old": 1})
@@ -164,7 +164,7 @@ def test_a_store_that_is_gone_at_the_first_use_is_asked_again(
     assert cache == {"frog": 1}
 
 
-def test_a_closed_cache_begins_anew_with_its_next_use(make_cache: MakeCache) -> None:
+def test_a_closed_cache_starts_again_with_its_next_use(make_cache: MakeCache) -> None:
     first, second = make_cache(), make_cache()
     first["a"] = 1
     first.close()

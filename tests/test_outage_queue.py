@@ -186,7 +186,9 @@ def test_closing_writes_what_waits_if_the_store_is_back_in_time(store: Flaky) ->
         publish(queue, 1)
 
 
-def test_closing_in_vain_says_how_many_messages_were_lost(store: Flaky, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_close_that_times_out_says_how_many_messages_were_lost(
+    store: Flaky, caplog: pytest.LogCaptureFixture
+) -> None:
     queue = PublishQueue(store, 5)
     store.available = False
     publish(queue, 0)

@@ -145,7 +145,7 @@ def test_what_is_imported_is_declared() -> None:
     assert imported - own - optional == declared
 
 
-def test_the_namesake_in_the_same_place_is_told_of(tmp_path: Path) -> None:
+def test_the_import_warns_of_the_namesake_in_the_same_place(tmp_path: Path) -> None:
     (tmp_path / "messagebus").symlink_to(ROOT / "messagebus")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import messagebus"
     assert run(sys.executable, "-W", "error", "-c", program, cwd=tmp_path) == ""

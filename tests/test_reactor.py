@@ -174,7 +174,7 @@ def test_a_deadline_that_is_cleared_does_not_come(reactor: Reactor, clock: Clock
     assert timer.count == 0
 
 
-def test_a_deadline_may_be_set_again_by_the_one_that_has_come(reactor: Reactor, clock: Clock) -> None:
+def test_a_deadline_may_set_the_next_one(reactor: Reactor, clock: Clock) -> None:
     timer = Timer(lambda: reactor.set_deadline(timer, 1))
     reactor.set_deadline(timer, 1)
     for _ in range(5):

@@ -52,7 +52,7 @@ def test_waiting_for_a_message_returns_the_first_that_fits(message_bus: Bus) -> 
     thread.join()
 
 
-def test_waiting_in_vain_says_what_came(message_bus: Bus) -> None:
+def test_a_wait_that_times_out_lists_the_messages_that_came(message_bus: Bus) -> None:
     message_bus.publish("/a", "something")
     with pytest.raises(AssertionError, match=r"no such message on /a within 0.1 s; there came \['something'\]"):
         wait_for_message("/a", lambda message: False, timeout=0.1)

@@ -160,7 +160,7 @@ def test_a_long_poll_that_ends_without_news_is_an_empty_batch() -> None:
     assert LONG_POLLING_WSGI.end(SLOW) == b"[]"
 
 
-def test_an_event_source_ends_without_a_word() -> None:
+def test_an_event_source_ends_without_last_bytes() -> None:
     assert EVENT_SOURCE.end(SLOW) == b""
 
 

@@ -128,7 +128,7 @@ def network_without_keep_alive(flask_server: Server) -> Iterator[BadNetwork]:
 
 
 @pytest.mark.parametrize("transport", HELD)
-def test_a_laptop_that_sleeps_while_its_connections_vanish_without_a_word(
+def test_a_laptop_sleeps_while_its_connections_silently_vanish(
     flask_server: Server, network_without_keep_alive: BadNetwork, new_tab: NewTab, transport: str
 ) -> None:
     """Nothing tells the page but its clock, which has jumped; it does not wait for a heartbeat that cannot come.

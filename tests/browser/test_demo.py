@@ -176,7 +176,7 @@ def test_what_was_said_while_the_server_was_down_is_caught_up(
     expect(page.locator(".own .local")).to_have_text(["#1", "#4"])  # it was sent again by itself
 
 
-def test_a_store_that_began_anew_is_told(
+def test_the_page_reports_a_store_that_was_reset(
     serve_chat: Callable[..., Server], visit: Visit, page_errors: PageErrors
 ) -> None:
     page_errors.expect(BROKEN)

@@ -60,7 +60,7 @@ def test_a_killed_server_loses_nothing_that_the_store_keeps(
     assert tab.transport == transport
 
 
-def test_a_store_that_has_begun_anew_is_told(serve_app: ServeApp, page: RemotePage) -> None:
+def test_the_page_reports_a_store_that_was_reset(serve_app: ServeApp, page: RemotePage) -> None:
     server = serve_app("serve", APP)
     channel = new_channel()
     tab = Tab(page, server.url, channel).open("websocket")

@@ -98,7 +98,7 @@ def test_a_poll_without_channels_is_answered_with_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("transport", HELD)
-def test_a_poll_with_a_higher_sequence_ends_the_one_that_is_held(world: World, transport: type[Client]) -> None:
+def test_a_poll_with_a_higher_sequence_ends_the_held_one(world: World, transport: type[Client]) -> None:
     channel = world.channel()
     first = transport.connect(world.url, {channel: 0}, client_id="twice")
     other = transport.connect(world.url, {channel: 0}, client_id="another")

@@ -440,7 +440,7 @@ def test_a_feed_of_an_empty_store_knows_the_epoch_from_the_beginning(store: Stor
     assert state == StoreState(0, store.state().epoch)
 
 
-def test_a_reset_store_begins_anew_with_another_epoch(store: Store) -> None:
+def test_a_reset_store_starts_again_with_another_epoch(store: Store) -> None:
     for name in NAMES:
         publish(store, name)
     before = store.state().epoch

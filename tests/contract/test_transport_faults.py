@@ -104,7 +104,7 @@ def test_a_message_over_the_bound_reaches_a_reader_that_keeps_up(limited: World,
         assert client.connections == before or transport in (Polling, LongPolling, Streaming)
 
 
-def test_a_backlog_over_the_bound_is_given_to_whoever_asks_for_it(limited: World, transport: type[Client]) -> None:
+def test_a_client_gets_a_backlog_over_the_bound_if_it_asks_for_it(limited: World, transport: type[Client]) -> None:
     channel = limited.channel()
     limited.publish(channel, *["x" * 10_000] * 100)
     with transport.connect(limited.url, {channel: 0}) as client:

@@ -34,7 +34,7 @@ def assert_nothing_is_missed(world: World, client: Client, channel: str) -> None
 
 
 @pytest.mark.parametrize("size", [10, 1000])
-def test_who_comes_back_after_a_thousand_messages_for_others_is_told_of_no_gap(
+def test_a_client_that_returns_after_a_thousand_messages_for_others_gets_no_gap(
     world: World, transport: type[Client], size: int
 ) -> None:
     channel = world.channel()

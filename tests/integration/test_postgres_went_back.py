@@ -56,7 +56,7 @@ def test_a_server_put_back_from_an_older_copy_is_given_another_epoch_wherever_it
         assert recorder.told("lost") == [state]
 
 
-def test_tables_that_were_dropped_are_made_anew_and_every_feed_is_told(
+def test_dropped_tables_are_made_again_and_every_feed_notices(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
     store = open_postgres(postgres_url)
@@ -77,7 +77,7 @@ def test_tables_that_were_dropped_are_made_anew_and_every_feed_is_told(
 
 
 @pytest.mark.parametrize("table", ["state", "channels", "forgotten"])
-def test_rows_that_were_deleted_alone_are_made_anew_from_the_messages(
+def test_deleted_rows_are_made_again_from_the_messages(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres, table: str
 ) -> None:
     store = open_postgres(postgres_url)

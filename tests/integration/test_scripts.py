@@ -38,7 +38,7 @@ def python(tmp_path: Path, program: str, **env: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.redis
-def test_a_command_of_the_app_publishes_and_ends_without_a_word(tmp_path: Path, redis_url: str) -> None:
+def test_a_command_of_the_app_publishes_and_ends_silently(tmp_path: Path, redis_url: str) -> None:
     (tmp_path / "app.py").write_text(APP.format(url=redis_url))
     _, result = run(tmp_path, sys.executable, "-m", "flask", "--app", "app", "pub")
     assert (result.returncode, result.stdout, result.stderr) == (0, "id 1\n", "")

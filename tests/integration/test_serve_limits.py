@@ -121,7 +121,7 @@ def test_nobody_is_asked_to_send_what_would_be_refused(serve_app: ServeApp) -> N
     assert [answered.status for answered in exchange(server, request)] == [413]
 
 
-def test_beyond_its_connections_the_one_that_has_waited_longest_makes_room(serve_app: ServeApp) -> None:
+def test_beyond_the_limit_the_connection_that_was_idle_for_longest_makes_room(serve_app: ServeApp) -> None:
     server = serve_app("serve", APP, args=("--connections", "5"))
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(server.connect()) for _ in range(5)]

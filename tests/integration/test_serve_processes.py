@@ -274,9 +274,7 @@ def _hammer(server: Server, stop: threading.Event) -> list[object]:
     return failed
 
 
-def test_hangup_loads_the_app_anew_without_a_refused_request(
-    serve_app: ServeApp, redis_url: str, tmp_path: Path
-) -> None:
+def test_hangup_reloads_the_app_without_a_refused_request(serve_app: ServeApp, redis_url: str, tmp_path: Path) -> None:
     module = tmp_path / "versioned.py"
     source = "from tests.apps.slow import app\napp.get('/version')(lambda: '1')\n"
     module.write_text(source)
@@ -362,7 +360,7 @@ def test_other_signals_change_the_number_of_workers_or_nothing(serve_app: ServeA
     assert server.get("/hello") == (200, b"hello")
 
 
-def test_reload_starts_the_worker_anew_when_a_file_of_the_app_changes(serve_app: ServeApp, tmp_path: Path) -> None:
+def test_reload_restarts_the_worker_when_a_file_of_the_app_changes(serve_app: ServeApp, tmp_path: Path) -> None:
     module = tmp_path / "versioned.py"
     source = "from tests.apps.slow import app\napp.get('/version')(lambda: '1')\n"
     module.write_text(source)

@@ -64,7 +64,7 @@ def test_connections_that_a_firewall_has_forgotten_are_not_waited_for(
     assert sorted(map(str, heard)) == sorted(set(map(str, heard)))
 
 
-def test_one_that_is_found_dead_in_use_costs_one_timeout_and_takes_the_idle_ones_with_it(
+def test_a_dead_connection_costs_one_timeout_and_closes_the_idle_ones(
     way: tuple[Bus, ForgetfulProxy],
 ) -> None:
     bus, proxy = way

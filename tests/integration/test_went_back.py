@@ -257,7 +257,7 @@ def test_an_older_snapshot_that_was_written_past_the_old_ids_is_told_to_everybod
 
 
 @pytest.mark.postgres
-def test_tables_that_a_migration_drops_are_made_anew_and_everybody_is_told(
+def test_tables_dropped_by_a_migration_are_made_again_and_every_client_learns_it(
     serve_app: ServeApp, postgres_url: str, postgres_server: PostgresServer, stack: contextlib.ExitStack
 ) -> None:
     crowd = Crowd(serve_app, postgres_url, stack)

@@ -203,7 +203,7 @@ test("500 and 404 are ordinary failures", async () => {
   }
 });
 
-test("online, or the page being shown or restored, ends a wait at once and begins the delays anew", async () => {
+test("online, or the page being shown or restored, ends a wait at once and resets the delays", async () => {
   const wakes = {
     online: (world) => world.window.emit("online"),
     visible: (world) => world.show("visible"),

@@ -155,7 +155,7 @@ test("a subscribe that fails as a whole because the store is away is asked again
   assert.deepEqual([world.sockets.length, world.socket.sent.at(-1).subscribe], [1, { "/chat": 3 }]);
 });
 
-test("what a person mends is asked for again by retry, by other grants and by subscribing anew", async () => {
+test("a channel that waits for a person is asked for again by retry, by other grants and by another subscribe", async () => {
   const again = {
     retry: (bus) => bus.retry(),
     grants: (bus) => (bus.grants = ["fresh"]),
@@ -174,7 +174,7 @@ test("what a person mends is asked for again by retry, by other grants and by su
   }
 });
 
-test("one that was too many is asked for again when another was left", async () => {
+test("a channel beyond the limit is asked for again when another was left", async () => {
   const { world, bus } = await started({}, (bus) => void (bus.subscribe("/a", () => {}), bus.subscribe("/b", () => {})));
   world.socket.receive([refusal({ "/b": { code: "too_many_channels", message: "one at a time", retry: false } })]);
   await world.advance(10_000);
@@ -366,7 +366,7 @@ test("what waits in a paused queue is delivered before a channel is asked from f
   assert.deepEqual([first.data, later.data], [[6, 7, 8], [1, 6, 7, 8]].map((ids) => ids.map((id) => `/chat ${id}`)));
 });
 
-test("a store that begun anew begins anew for every subscription", async () => {
+test("a store that was reset starts again for every subscription", async () => {
   const [first, later] = [recorder(), recorder()];
   const { world, bus } = await started({}, (bus) => void (bus.subscribe("/chat", first, 50), bus.subscribe("/chat", later, 60)));
   world.socket.receive([message("/chat", 61)]);

@@ -25,7 +25,7 @@ test("eventsource asks with its channels and delivers batches", async () => {
   assert.deepEqual([chat.data, bus.transport, bus.state], [["/chat 6"], "eventsource", "connected"]);
 });
 
-test("eventsource that breaks is closed and opened anew from the new positions", async () => {
+test("eventsource that breaks is closed and opened again from the new positions", async () => {
   const { world } = await using("eventsource");
   world.source.receive([message("/chat", 6)]);
   world.source.break();
@@ -107,7 +107,7 @@ test("a stream carries many batches, and the next begins when it ends in good or
   bus.stop();
 });
 
-test("a new channel makes the polls and eventsource ask anew, once", async () => {
+test("a new channel makes the polls and eventsource ask again, once", async () => {
   for (const name of ["eventsource", "streaming", "long-polling"]) {
     const { world, bus } = await using(name);
     await world.advance(600);

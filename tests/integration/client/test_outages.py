@@ -89,7 +89,7 @@ def test_what_the_backlog_no_longer_holds_is_told_before_what_it_does(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_store_that_begins_anew_is_told_and_followed_from_its_beginning(
+def test_a_reset_store_is_reported_and_followed_from_its_beginning(
     transport: Transport, serve_app: ServeApp, channel: str
 ) -> None:
     server = serve_app("flask", APP)
