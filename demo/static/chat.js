@@ -12,6 +12,7 @@ const LABELS = {
 };
 const STATES = {
   connecting: "Connecting", connected: "Connected", reconnecting: "Reconnecting", offline: "Offline", stopped: "Disconnected",
+  idle: "Idle", refused: "Not allowed",
 };
 const { room, channel, messages, limits } = document.body.dataset;
 const $ = (id) => document.getElementById(id);
