@@ -61,7 +61,7 @@ function countLate() {
 function showGap({ after, before }) {
   if (after === null) {
     log.makeOld();
-    log.note("The server's store began anew. What stands above is kept by this page alone; new messages count from 1.", "gap");
+    log.note("The server's store was reset. The messages above exist on this page only; new messages count from 1.", "gap");
     showMore(false, false);
   } else if (before - after > 1) {
     const lost = before - after - 1;

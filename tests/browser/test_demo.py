@@ -189,7 +189,7 @@ def test_the_page_reports_a_store_that_was_reset(
     server.start()
     expect_state(page, "connected")
     say(page, "new one")
-    expect(page.get_by_text("store began anew")).to_be_visible()
+    expect(page.get_by_text("store was reset")).to_be_visible()
     expect(page.locator(".message.old .text")).to_have_text(["old one"])
     expect(page.locator(".message:not(.old) .text")).to_have_text(["new one"])
 
