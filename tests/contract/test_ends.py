@@ -63,6 +63,18 @@ def test_who_is_sent_away_is_told_to_come_back_at_once(turning: World, transport
         assert client.data(1) == ["afterwards"]
 
 
+@pytest.mark.parametrize("transport", [LongPolling, Streaming, EventSource], ids=lambda kind: kind.transport)
+def test_so_is_who_is_held_by_a_server_that_keeps_its_sockets(transport: type[Client]) -> None:
+    with contextlib.closing(Server("waitress", APP)) as server:
+        server.start()
+        with transport.connect(server.url, {"/chat": -1}) as client:
+            hold(client)
+            turn_away(server.url)
+            client.next_batch()
+            assert len(client.waits) == 1
+            assert "Traceback" not in server.output(), server.output()[-5000:]
+
+
 @pytest.mark.parametrize("transport", HELD, ids=lambda transport: transport.transport)
 def test_a_server_that_shuts_down_tells_everybody(redis_server: RedisServer, transport: type[Client]) -> None:
     with contextlib.closing(Server("serve", APP, env={"MESSAGEBUS_URL": redis_server.url})) as server:
