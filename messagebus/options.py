@@ -157,8 +157,8 @@ class Options:
             raise InvalidOption("url", f"expected one of {', '.join(f'{known}://' for known in SCHEMES)}")
         try:
             urlsplit(self.url).port  # noqa: B018 - it raises; the stores read the rest
-        except ValueError as error:
-            raise InvalidOption("url", f"not a URL: {error.__class__.__name__} in its host or port") from None
+        except ValueError:
+            raise InvalidOption("url", "malformed: its host or port is none") from None
 
 
 _NAMES = {option.name: option for option in dataclasses.fields(Options)}

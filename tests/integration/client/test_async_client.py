@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -28,10 +29,13 @@ async def eventually(condition: Callable[[], object], timeout: float = 10.0) -> 
 
 
 def run(main: Awaitable[Any]) -> None:
+    """In a thread of its own: Playwright's loop may be running in this one."""
+
     async def bounded() -> None:
         await asyncio.wait_for(main, 30.0)
 
-    asyncio.run(bounded())
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(asyncio.run, bounded()).result()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -131,11 +135,11 @@ def test_headers_may_come_from_a_coroutine() -> None:
 def test_a_mute_websocket_is_left_and_nothing_stays_open(server: Server, channel: str) -> None:
     async def main() -> None:
         got: list[object] = []
-        async with AsyncClient(box.url, first_chunk_timeout=0.3, **QUICK) as client:
+        async with AsyncClient(box.url, first_chunk_timeout=2.0, **QUICK) as client:
             client.subscribe(channel, lambda message: got.append(message.data), 0)
             await asyncio.to_thread(publish, server, channel, 1)
             await eventually(lambda: got == [1])
-            assert client.stats.transport == "eventsource"
+            await eventually(lambda: client.stats.transport == "eventsource")
 
     with Middlebox(server.host, server.port) as box:
         box.mute = True

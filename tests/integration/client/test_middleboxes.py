@@ -21,15 +21,15 @@ def test_a_websocket_that_opens_and_stays_mute_is_left_for_eventsource(
         box.mute = True
         client = Client(
             box.url,
-            first_chunk_timeout=0.5,
+            first_chunk_timeout=2.0,
             on_state_change=lambda state, info: states.append(info.transport),
             **QUICK,
         )
         with client:
             client.subscribe(channel, got.append, 0)
             publish(server, channel, *range(3))
-            eventually(lambda: len(got) == 3, timeout=5.0)
-            assert client.stats.transport == "eventsource"
+            eventually(lambda: len(got) == 3)
+            eventually(lambda: client.stats.transport == "eventsource")
             assert "websocket" not in states, "it never was connected over it"
             assert box.websockets == 1
 
