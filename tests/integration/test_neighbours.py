@@ -17,7 +17,7 @@ import pytest
 from messagebus import Bus
 from messagebus import Client as BusClient
 from messagebus.client import transport_selector
-from tests.clients import FORM, EventSource, Streaming, WebSocket, request
+from tests.clients import FORM, EventSource, LongPolling, Streaming, WebSocket, request
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.servers import Server
@@ -128,3 +128,34 @@ def test_migrations_leave_the_tables_of_the_bus_alone(postgres_url: str, tmp_pat
         if way == "seen":
             flask_db("upgrade", cwd=tmp_path, **env)
             assert [message.data for message in bus.backlog("/a")] == [1]
+
+
+# --- Flask-SQLAlchemy ---
+
+
+@pytest.mark.parametrize("way", ["teardown_appcontext", "call_on_close"])
+@pytest.mark.parametrize("kind", ["serve", "flask", "gunicorn-gthread"])
+def test_waiting_pages_keep_no_connection_of_the_database(
+    serve_app: ServeApp, tmp_path: Path, kind: str, way: str
+) -> None:
+    env = {"TEST_DATABASE": f"sqlite:///{tmp_path}/database", "TEST_SESSION": way}
+    server = serve_app(kind, "tests.apps.one_connection:app", env=env)
+
+    def ask_the_database() -> None:
+        for _ in range(4):
+            status, body = server.get("/database", timeout=5.0)
+            assert status == 200, body
+            assert json.loads(body) == {"found": 5, "checked_out": 1}
+
+    ask_the_database()
+    for _ in range(2):
+        with contextlib.ExitStack() as stack:
+            for number in range(3):
+                positions = {f"/private/{number}": -1}
+                stack.enter_context(LongPolling.connect(server.url, positions))
+                stack.enter_context(EventSource.connect(server.url, positions)).status()
+                websocket = stack.enter_context(WebSocket.connect(server.url, positions))
+                websocket.status()
+                assert "ok" in websocket.ask({"subscribe": {f"/private/more-{number}": -1}})
+                ask_the_database()
+        ask_the_database()
