@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, overload
 from .lifecycle import Lifecycle
 from .message import Ids, Message, check_channel, store_name
 from .option_kinds import check_pattern
+from .serving import is_only_importing
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
     from typing_extensions import Unpack
 
     from .hub.callbacks import Callback, Subscription
-    from .hub.node import Node
     from .hub.permissions import Filter, Hook
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
-    from .stores import StoreState
+    from .stores import Store, StoreState
 
 
 class Bus(Lifecycle):
@@ -145,6 +145,10 @@ class Bus(Lifecycle):
         the last k-1 and new ones. ``site_id``: the site to subscribe to; ``"*"`` for every site, and messages without
         one. For all channels, and for every site, ``last_id`` is a global id.
 
+        What a Flask app subscribes while it is imported is called where the app is served. A ``flask`` command
+        (``shell``, ``db``, one of the app's), gunicorn's master and the parent of a reloader call it only after
+        :meth:`start`, or when they subscribe to something later.
+
         Raises:
             InvalidChannel, InvalidSite: It is not the name of one.
             BackendUnavailable: The store is unreachable, so the position to begin from is unknown.
@@ -153,10 +157,17 @@ class Bus(Lifecycle):
             check_channel(channel)  # here already: a decorator without parentheses would go unnoticed
         if callback is None:
             return lambda function: self.subscribe(channel, function, last_id, site_id)
-        node = self._running_node()
-        node.callbacks.add(self._subscription(node, channel, callback, last_id, site_id))
-        node.start_callbacks()
+        if self._node is None and is_only_importing():
+            callbacks, store = self._rest()
+            callbacks.add(self._subscription(store, channel, callback, last_id, site_id))
+        else:
+            self._subscribe(channel, callback, last_id, site_id)
         return callback
+
+    def _subscribe(self, channel: str | None, callback: Callback, last_id: int, site_id: str | None) -> None:
+        node = self._running_node()
+        node.callbacks.add(self._subscription(node.store, channel, callback, last_id, site_id))
+        node.start_callbacks()
 
     def blocking_subscribe(
         self, channel: str | None, callback: Callback, last_id: int = -1, site_id: str | None = None
@@ -166,7 +177,7 @@ class Bus(Lifecycle):
         from .hub.callbacks import Worker
 
         node = self._running_node()
-        subscription = self._subscription(node, channel, callback, last_id, site_id)
+        subscription = self._subscription(node.store, channel, callback, last_id, site_id)
         worker = subscription.worker = Worker(node.callbacks, node.store, node.report, subscription)
         node.callbacks.add(subscription)
         worker.run()
@@ -184,7 +195,7 @@ class Bus(Lifecycle):
         return self._callbacks is not None and self._callbacks.remove(Scope(channel, site_id), callback)
 
     def _subscription(
-        self, node: Node, channel: str | None, callback: Callback, last_id: int, site_id: str | None
+        self, store: Store, channel: str | None, callback: Callback, last_id: int, site_id: str | None
     ) -> Subscription:
         from .hub.callbacks import Scope, Subscription
 
@@ -197,7 +208,7 @@ class Bus(Lifecycle):
         scope = Scope(channel, site_id)
         if last_id < 0:
             name = scope.name
-            newest = node.store.state().global_id if name is None else node.store.last_ids([name])[0]
+            newest = store.state().global_id if name is None else store.last_ids([name])[0]
             last_id = max(newest - (-last_id - 1), 0)
         return Subscription(scope, callback, last_id)
 

@@ -144,7 +144,7 @@ class DistributedCache(MutableMapping[str, Any]):
         try:
             self._load()
             # Behind what was loaded: what came meanwhile is heard, what was loaded is not heard again.
-            self._bus.subscribe(self._channel, self._heard, self._position, self._site_id)
+            self._bus._subscribe(self._channel, self._heard, self._position, self._site_id)
         except Exception:  # the store is gone: the next use tries again
             self._subscribed = False
             raise

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .option_values import OptionValues
     from .publishing.arguments import Dumps
     from .publishing.publisher import Publisher
+    from .stores import Store
 
 logger = logging.getLogger("messagebus")
 
@@ -58,7 +59,8 @@ class Lifecycle:
         self._dumps: Dumps | None = None
         self._closed = False
         self._rests = False
-        """Whether the callbacks are copies of the parent's, which this process has not asked for."""
+        """Whether the callbacks wait until this process begins to listen: copies of the parent's, or of an app that was
+        only imported."""
         self._lock = allocate_lock()  # native: held while things are made, never across I/O or a greenlet switch
         if options:
             self._options = self._merge()
@@ -217,6 +219,17 @@ class Lifecycle:
         if self._callbacks:
             node.start_callbacks()
         return node
+
+    def _rest(self) -> tuple[Callbacks, Store]:
+        """For functions that are subscribed now and called when this process begins to listen; and its store."""
+        from .hub.callbacks import Callbacks
+
+        store = self._publisher_now().store
+        with self._lock:
+            if self._callbacks is None:
+                self._callbacks = Callbacks()
+            self._rests = self._node is None
+            return self._callbacks, store
 
     def _take(self) -> tuple[Publisher | None, Node | None]:
         """Take away what it has made, for :func:`_stop`. With the lock held."""

@@ -21,6 +21,7 @@ LAYERS = [
     "urls",
     "backoff",
     "forks",
+    "serving",
     "codecs",
     "message",
     "option_kinds",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..backoff import Backoff
 from ..errors import BackendUnavailable
 from ..message import Message, store_name
+from ..serving import is_watching
 from ..stores import Store, Trace
 
 logger = logging.getLogger("messagebus.hub")
@@ -186,6 +187,12 @@ class Callbacks:
             if subscription.worker is not None:
                 self.remove(subscription.scope, subscription.callback)  # whoever waits for it waits in the parent
 
+    def leave_to_child(self) -> None:
+        """In the parent of a reloader: call nothing any more, and keep nothing."""
+        for subscription in self.all():
+            subscription.behind = True
+            subscription.pending.clear()
+
     def advance(self, subscription: Subscription, message: Message, life: int) -> bool:
         """Move a subscription's position to a message of an epoch. ``False`` if that epoch is over."""
         with self._lock:
@@ -273,6 +280,9 @@ class Worker:
             self.wake.wait(backoff.next() if retry else None)
             self.wake.clear()
             retry = False
+            if is_watching():
+                self._callbacks.leave_to_child()
+                return
             if self._only is not None and not self._callbacks.has(self._only):
                 return
             for subscription in [self._only] if self._only else self._callbacks.all():
