@@ -164,8 +164,6 @@ def test_the_python_client_is_installed_by_itself_without_the_server(tmp_path: P
         "from messagebus_client import AsyncClient, Client, __version__\n"
         "client = Client('http://127.0.0.1:9')\n"
         "client.subscribe('/chat', print)\n"
-        "client.start()\n"
-        "client.stop()\n"
         "print(__version__, sorted({'flask', 'gevent', 'redis', 'werkzeug', 'messagebus'} & set(sys.modules)))"
     )
     said = run(sys.executable, "-W", "error", "-c", program, cwd=tmp_path)

@@ -409,7 +409,8 @@ def test_a_socket_file_is_taken_over_from_the_dead_alone(serve_app: ServeApp, tm
     assert first.get("/hello") == (200, b"hello")
     os.kill(first.pid, signal.SIGKILL)
     with contextlib.closing(Server("serve", unix=path)) as second:
-        second.start()  # at once, when its workers may still be there
+        second.start()  # at once, when its workers may still be there, and may have answered
+        eventually(lambda: "listening on" in second.output())
         assert second.get("/hello") == (200, b"hello")
     first.kill()
     first.start()
