@@ -57,6 +57,8 @@ if __name__ == "__main__":
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(APP)
+    # The reloader looks at files by itself: watchdog would watch all of the clone, and drown in it.
+    (tmp_path / "watchdog.py").write_text("raise ImportError")
     (tmp_path / "done").touch()
     return tmp_path
 

@@ -185,7 +185,7 @@ def test_keys_that_vanish_under_followers_cost_them_nothing(
 @pytest.mark.redis
 @pytest.mark.parametrize(
     "lost",
-    [["__mb_epoch"], ["__mb_epoch", "__mb_backlog_id_n_/orders"], ["__mb_global_id_n", "__mb_global_backlog_n"]],
+    [["__mb_epoch"], ["__mb_epoch", "__mb_backlog_id_n_/orders"]],
     ids=" ".join,
 )
 def test_keys_without_which_nobody_knows_what_was_there_make_another_life_for_everybody(
