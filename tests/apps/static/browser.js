@@ -1,5 +1,5 @@
 // Writes down what arrives, for the tests to look at. From the query: `channel`, any number of them; `settings`, JSON for
-// start(); `stopped`: do not start.
+// start(); `stopped`: do not start, the test will.
 (() => {
   const query = new URLSearchParams(location.search);
   const received = (window.received = []), gaps = (window.gaps = []), states = (window.states = []);
@@ -9,5 +9,7 @@
   MessageBus.onStateChange = (state, info) => states.push({ state, ...info, at: performance.now() - started });
   for (const channel of query.getAll("channel"))
     MessageBus.subscribe(channel, (data, globalId, messageId) => received.push({ channel, data, globalId, messageId }));
-  if (query.has("settings")) MessageBus.start(JSON.parse(query.get("settings")));
+  const settings = JSON.parse(query.get("settings"));
+  if (query.has("stopped")) Object.assign(MessageBus, settings);
+  else if (settings) MessageBus.start(settings);
 })();
