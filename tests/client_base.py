@@ -229,4 +229,6 @@ def request(
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20.0)
     with contextlib.closing(connection):
         connection.request(method, path, body, {"Connection": "close", **(headers or {})})
-        yield connection.getresponse()
+        # The response has the socket, too, and keeps it open until it is closed itself.
+        with connection.getresponse() as response:
+            yield response

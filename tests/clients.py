@@ -85,7 +85,8 @@ class _HttpClient(Client):
         except (ConnectionError, http.client.BadStatusLine) as error:
             raise Ended from error
         if response.status != 200:
-            raise Refused(response.status, dict(response.getheaders()), response.read())
+            with response:
+                raise Refused(response.status, dict(response.getheaders()), response.read())
         for name, value in expected.items():
             assert response.getheader(name) == value, f"{name}: {response.getheader(name)}"
         return response
@@ -113,9 +114,9 @@ class Polling(_HttpClient):
         if self.batches and not self.batches[-1]:
             time.sleep(POLL_SECONDS)
         self._send_poll("?dlp=t", {})
-        response = self._receive(ONE_BATCH)
-        assert response.getheader("Content-Length") is not None
-        return _decode(response.read())
+        with self._receive(ONE_BATCH) as response:
+            assert response.getheader("Content-Length") is not None
+            return _decode(response.read())
 
 
 class LongPolling(_HttpClient):
@@ -136,13 +137,13 @@ class LongPolling(_HttpClient):
         if not self._asked:
             self._ask()
         self._asked = False
-        response = self._receive(ONE_BATCH)
-        assert response.getheader("Content-Length") is not None
-        assert response.getheader("Transfer-Encoding") is None
-        try:
-            return _decode(response.read())
-        except (ConnectionError, http.client.IncompleteRead) as error:
-            raise Ended from error
+        with self._receive(ONE_BATCH) as response:
+            assert response.getheader("Content-Length") is not None
+            assert response.getheader("Transfer-Encoding") is None
+            try:
+                return _decode(response.read())
+            except (ConnectionError, http.client.IncompleteRead) as error:
+                raise Ended from error
 
 
 class _Streamed(_HttpClient):

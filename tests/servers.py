@@ -137,8 +137,8 @@ class Server:
         connection.sock = self.connect(timeout)
         with contextlib.closing(connection):
             connection.request("GET", path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            return response.status, response.read()
+            with connection.getresponse() as response:
+                return response.status, response.read()
 
     # --- life and death ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -147,15 +148,14 @@ def test_the_first_app_of_the_readme_brings_a_message_to_a_page(serve_app: Serve
 
     query = urllib.parse.urlencode(json.loads(positions.replace("&#34;", '"')))
     connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
-    try:
+    with contextlib.closing(connection):
         connection.request("GET", f"/message-bus/page/sse?{query}")
-        events = connection.getresponse()
-        urllib.request.urlopen(f"{server.url}/say", b"text=hello", timeout=10).close()
-        lines = iter(events.readline, b"")
-        batches = (json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: "))
-        assert "hello" in (message["data"] for batch in batches for message in batch if message["channel"] == "/chat")
-    finally:
-        connection.close()
+        with connection.getresponse() as events:
+            urllib.request.urlopen(f"{server.url}/say", b"text=hello", timeout=10).close()
+            lines = iter(events.readline, b"")
+            batches = (json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: "))
+            data = (message["data"] for batch in batches for message in batch if message["channel"] == "/chat")
+            assert "hello" in data
 
 
 # --- tables ---

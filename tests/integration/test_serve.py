@@ -175,7 +175,8 @@ def test_it_listens_on_a_unix_socket(serve_app: ServeApp, tmp_path: Path) -> Non
         connection.sock = server.connect()
         with contextlib.closing(connection):
             connection.request("POST", "/publish", body, {"Content-Type": "application/json"})
-            assert connection.getresponse().status == 200
+            with connection.getresponse() as response:
+                assert response.status == 200
         crowd.read_until(lambda received: message_ids(received) == [1])
 
 
