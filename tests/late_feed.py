@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from messagebus.hub.callbacks import Callbacks
+from messagebus.hub.history import Cursor
 from messagebus.hub.joining import take_in
 from messagebus.hub.node import Node
 from messagebus.hub.permissions import Access
-from messagebus.hub.recovery import Cursor
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import Message, encode_envelope

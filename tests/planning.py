@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from messagebus.hub.history import Cursor
 from messagebus.hub.hub import Hub
-from messagebus.hub.recovery import Cursor
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from messagebus.hub.subscriber import Identity
 

@@ -57,7 +57,7 @@ class World:
         outlet.owner = subscriber
         self.hub.add(subscriber)
         self.hub.membership.join(subscriber, [self.hub.windows.enter(name).name for name in names])
-        self.hub.set_live(subscriber)
+        self.hub.hold_open(subscriber)
         return outlet
 
     def publish(self, name: str, count: int = 1, **targets: Any) -> None:

@@ -21,10 +21,10 @@ from werkzeug.wrappers import Request
 import messagebus.message
 from messagebus import Bus
 from messagebus.http.routes import Answer, answer
+from messagebus.hub.history import Cursor, view_of_page
 from messagebus.hub.hub import Hub
 from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
-from messagebus.hub.recovery import Cursor, view_of_page
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.loop.outbound import Outbound as AnyOutlet

@@ -49,7 +49,7 @@ ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "reactor", "outbound", "blocking_writer"],
     "hub": [
         "forgotten",
-        "recovery",
+        "history",
         "catch_up",
         "subscriber",
         "subscribe_request",

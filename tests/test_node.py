@@ -11,9 +11,9 @@ import pytest
 
 from messagebus.errors import BackendUnavailable
 from messagebus.hub.callbacks import Callbacks
+from messagebus.hub.history import Cursor
 from messagebus.hub.node import MAX_PENDING, Node
 from messagebus.hub.permissions import Access
-from messagebus.hub.recovery import Cursor
 from messagebus.message import Message
 from messagebus.options import Options
 from messagebus.publishing.publisher import Publisher

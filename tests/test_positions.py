@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from messagebus.errors import InvalidPosition
-from messagebus.hub.recovery import Cursor
+from messagebus.hub.history import Cursor
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
 from messagebus.hub.subscriber import Identity
 from messagebus.wire import parse_position

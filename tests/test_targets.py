@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messagebus.errors import InvalidChannel
+from messagebus.hub.history import Cursor, view_of_page
 from messagebus.hub.hub import Hub
 from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
-from messagebus.hub.recovery import Cursor, view_of_page
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.loop.reactor import Reactor

@@ -11,8 +11,8 @@ from websockets.frames import Frame, Opcode
 
 from messagebus.http.frame_reader import FrameReader
 from messagebus.http.websocket_session import WebSocketSubscriber
+from messagebus.hub.history import Cursor
 from messagebus.hub.joining import take_in
-from messagebus.hub.recovery import Cursor
 
 from .late_feed import NAME, LateFeed, Paper, late_feed
 

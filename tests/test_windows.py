@@ -7,7 +7,7 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messagebus.hub.recovery import Cursor, covers, view_of_page
+from messagebus.hub.history import Cursor, covers, view_of_page
 from messagebus.hub.window import ChannelWindow
 from messagebus.hub.windows import Windows
 from messagebus.message import Message

@@ -24,7 +24,7 @@ from .frame_reader import FrameReader
 from .refusals import error_object
 
 MAX_FRAGMENTS = 1000
-_OPEN = (Phase.OPENING, Phase.LIVE)
+_OPEN = (Phase.OPENING, Phase.OPEN)
 
 
 class WebSocketSubscriber(Subscriber):

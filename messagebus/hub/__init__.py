@@ -1,1 +1,1 @@
-"""Who listens in this process: subscribers, channel windows, recovery, permissions, callbacks. No HTTP."""
+"""Who listens in this process: subscribers, channel windows, history, permissions, callbacks. No HTTP."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..message import Message, gap_message, status_message
 from .forgotten import Reader
-from .recovery import NOTHING, Cursor, HistoryView, Start, is_none_of, start
+from .history import NOTHING, Cursor, HistoryView, Start, is_none_of, start
 
 Holding = Callable[[str, int], HistoryView | None]
 """Channel and position -> a view with the messages after it; ``None`` if they have to be read from the store."""

@@ -32,7 +32,7 @@ class Ending:
     def end(self, subscriber: Subscriber, close: Close, milliseconds: int = 0) -> None:
         """End a connection now. Its client is told where it stands, and to come back after so many milliseconds; it
         might take the end for that of a poll's time otherwise, or for a fault."""
-        if subscriber.state not in (Phase.OPENING, Phase.LIVE):
+        if subscriber.state not in (Phase.OPENING, Phase.OPEN):
             return
         told: dict[str, int] = self._dispatcher.positions_of(subscriber)
         # Without the epoch: where the store has begun another life, the client's positions are still of the last one.

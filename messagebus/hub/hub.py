@@ -22,10 +22,10 @@ from ..stores import StoreState
 from .catch_up import CatchUp
 from .dispatch import Dispatcher
 from .ending import Ending
+from .history import Cursor, HistoryView, covers, merged
 from .membership import Membership
 from .pacing import Pacer
 from .permissions import Access, ReportError
-from .recovery import Cursor, HistoryView, covers, merged
 from .subscriber import Identity, Phase, Subscriber
 from .windows import Windows
 
@@ -47,13 +47,13 @@ class Hub:
         self.reactor = reactor
         self.capacity = capacity
         self.ready = threading.Event()
-        self.ending = False
+        self.is_shutting_down = False
         self.windows = Windows(options, reactor.clock)
         self.membership = Membership()
         self.outboxes = Outboxes(options.max_outbox_total, reactor.clock)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
-        self.leaving = Ending(reactor, self.dispatcher)
-        self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.leaving, access, report)
+        self.endings = Ending(reactor, self.dispatcher)
+        self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
         self._when_empty: Callable[[], object] | None = None
@@ -119,8 +119,8 @@ class Hub:
     def add(self, subscriber: Subscriber) -> bool:
         """Register a subscriber before it joins any channel. ``False`` if it was ended instead: the hub is shutting
         down, or a newer request of the same client is held."""
-        if self.ending:
-            self.leaving.end(subscriber, SHUTDOWN)
+        if self.is_shutting_down:
+            self.endings.end(subscriber, SHUTDOWN)
             return False
         if subscriber.sequence is not None:
             held = self.membership.of_client(subscriber.identity.client_id)
@@ -144,7 +144,7 @@ class Hub:
             if subscriber in self.membership:  # the call before may have ended it
                 call(subscriber)
 
-    def join(self, subscriber: Subscriber, wants: Iterable[Cursor], readings: Mapping[str, HistoryView]) -> bool:
+    def catch_up_on(self, subscriber: Subscriber, wants: Iterable[Cursor], readings: Mapping[str, HistoryView]) -> bool:
         """Have a subscriber catch up on channels, so that it becomes live on them; :meth:`Pacer.proceed` begins. Where
         it follows one already, it begins anew there. ``False``, and nothing is changed, where what was read has grown
         too old to tell."""
@@ -170,9 +170,9 @@ class Hub:
         subscriber.catch_up = catch_up
         return True
 
-    def set_live(self, subscriber: Subscriber) -> None:
+    def hold_open(self, subscriber: Subscriber) -> None:
         """The response has begun: hold the connection, for the interval or with heartbeats."""
-        subscriber.state = Phase.LIVE
+        subscriber.state = Phase.OPEN
         options = self.options
         if subscriber.transport.bounded:
             self.reactor.set_deadline(subscriber.outlet, options.long_polling_interval)
@@ -196,11 +196,11 @@ class Hub:
 
     def end_all(self, close: Close) -> None:
         """Close every subscriber's connection cleanly."""
-        self.leaving.end_at_once(self.membership.all(), close)
+        self.endings.end_at_once(self.membership.all(), close)
 
     def shut_down(self, close: Close, done: Callable[[], object]) -> None:
         """Close every subscriber's connection, accept no new ones, and call ``done`` when the last byte is sent."""
-        self.ending = True
+        self.is_shutting_down = True
         self._when_empty = done
         self.end_all(close)
         if not self.draining:
@@ -209,7 +209,7 @@ class Hub:
     # --- what subscribers tell ---
 
     def retire(self, subscriber: Subscriber) -> None:
-        self._leave(subscriber)
+        self._end_delivery(subscriber)
         self.draining.add(subscriber)
         self.reactor.set_deadline(subscriber.outlet, DRAIN_SECONDS)
 
@@ -223,7 +223,7 @@ class Hub:
                 subscriber.outlet.abort()
             return
         self._stop_waiting(subscriber)
-        if was is not Phase.LIVE or subscriber.state is not Phase.LIVE:
+        if was is not Phase.OPEN or subscriber.state is not Phase.OPEN:
             return
         if subscriber.transport.bounded:
             last = self.dispatcher.last_status(subscriber)
@@ -235,18 +235,18 @@ class Hub:
             self.reactor.set_deadline(subscriber.outlet, self.options.heartbeat_interval)
 
     def on_slow(self, subscriber: Subscriber) -> None:
-        self.leaving.end(subscriber, SLOW)
+        self.endings.end(subscriber, SLOW)
 
     def on_drained(self, subscriber: Subscriber) -> None:
         self.pacer.on_drained(subscriber)
 
     def closed(self, subscriber: Subscriber) -> None:
-        self._leave(subscriber)
+        self._end_delivery(subscriber)
         self.draining.discard(subscriber)
-        if self.ending and not self.draining and self._when_empty is not None:
+        if self.is_shutting_down and not self.draining and self._when_empty is not None:
             self._when_empty()
 
-    def _leave(self, subscriber: Subscriber) -> None:
+    def _end_delivery(self, subscriber: Subscriber) -> None:
         """Deliver nothing more to a subscriber. May be repeated."""
         self._waiting.pop(subscriber, None)
         self.pacer.forget(subscriber)
@@ -285,12 +285,12 @@ class Hub:
         self.dispatcher.forget(lambda name: True)
         everybody = self.membership.all()
         for subscriber in everybody:
-            self._leave(subscriber)  # what comes from now on is not what they can go on with
-        self.leaving.end_by_and_by(everybody, FEED_LOST)
+            self._end_delivery(subscriber)  # what comes from now on is not what they can go on with
+        self.endings.end_by_and_by(everybody, FEED_LOST)
 
     def on_deadline(self) -> None:
         """Sweep: drop windows that nobody has asked for in a while, and connections that take nothing."""
-        if self.ending:
+        if self.is_shutting_down:
             return
         self.outboxes.end_stalled(self.options.write_timeout)
         self.pacer.sweep()

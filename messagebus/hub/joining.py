@@ -55,10 +55,10 @@ class Join:
     def _reached(self, _: Subscriber) -> None:
         hub, plan = self._node.hub, self._plan
         ahead = plan.global_id > hub.global_id
-        if not ahead and hub.join(self._subscriber, plan.cursors, plan.pages):
+        if not ahead and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages):
             self._joined()
         elif ahead or self._plans == MAX_PLANS:
-            hub.leaving.end(self._subscriber, FEED_LOST, AGAIN_MS)
+            hub.endings.end(self._subscriber, FEED_LOST, AGAIN_MS)
         else:
             self._plans += 1
             hub.reactor.spawn(self._plan_anew)
@@ -72,7 +72,7 @@ class Join:
         except BaseException as error:  # gevent's timeouts are no Exception
             if not isinstance(error, (BackendUnavailable, BusClosed)):
                 logger.exception("cannot read what a subscriber is due")
-            hub.reactor.call_soon(hub.leaving.end, self._subscriber, FEED_LOST, STORE_AWAY_MS)
+            hub.reactor.call_soon(hub.endings.end, self._subscriber, FEED_LOST, STORE_AWAY_MS)
 
     def _start_anew(self, plan: SubscriptionPlan) -> None:
         if self._subscriber in self._node.hub.membership:
@@ -91,7 +91,7 @@ def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> No
             catch_up.say_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
         hub.pacer.proceed(subscriber)
         if subscriber.state is Phase.OPENING:
-            hub.set_live(subscriber)
+            hub.hold_open(subscriber)
             subscriber.on_live()
 
     if hub.add(subscriber):

@@ -20,10 +20,10 @@ from ..options import Options
 from ..publishing.publisher import Publisher
 from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
 from .callbacks import Callbacks
+from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
 from .permissions import Access
 from .reading import PATIENCE, BacklogReader
-from .recovery import Cursor, HistoryView, covers, query_for
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 
 logger = logging.getLogger("messagebus.hub")
@@ -210,7 +210,7 @@ class Node(Listener):
             BusClosed: The hub is ending.
         """
         self._wait_until_ready()
-        if self.hub.ending:
+        if self.hub.is_shutting_down:
             raise BusClosed("the server is shutting down, come back")
         self._wait_for_dispatch()
         return self._read(request)

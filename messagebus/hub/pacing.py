@@ -16,9 +16,9 @@ from ..message import LARGE, Message
 from ..options import Options
 from ..transports import batch_parts
 from .ending import Ending
+from .history import Cursor
 from .membership import Membership
 from .permissions import Access, ReportError
-from .recovery import Cursor
 from .subscriber import Identity, Phase, Subscriber
 from .windows import Windows
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import BackendUnavailable
 from ..stores import BacklogPage, BacklogQuery, Store
-from .recovery import HistoryView, answers, view_of_page
+from .history import HistoryView, answers, view_of_page
 
 ROUND_BYTES = 4 * 1024 * 1024
 """Approximate number of bytes read in one round."""

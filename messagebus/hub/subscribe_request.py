@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..message import Message, refused_message, store_name
 from ..wire import Position
-from .recovery import Cursor, HistoryView
+from .history import Cursor, HistoryView
 from .subscriber import Identity
 
 

@@ -21,7 +21,7 @@ class Phase(enum.Enum):
     OPENING = enum.auto()
     """It has a connection, and waits for the dispatcher to reach what it has already seen elsewhere, or for what it is
     due to be read again."""
-    LIVE = enum.auto()
+    OPEN = enum.auto()
     """Every new message on its channels is sent to it."""
     CLOSING = enum.auto()
     """Nothing more is added; the last bytes are still being sent."""
@@ -112,7 +112,7 @@ class Subscriber:
 
     def end(self, close: Close, last: bytes = b"") -> None:
         """Close its connection cleanly, now. ``last``: the encoded batch that says why, if it ends early."""
-        if self.state in (Phase.OPENING, Phase.LIVE):
+        if self.state in (Phase.OPENING, Phase.OPEN):
             # First: the last bytes must not count as too slow.
             self.state = Phase.CLOSING
             data = self.transport.end(close, last)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..message import Message, memory_of
-from .recovery import NOTHING, HistoryView, appended, merged, trimmed
+from .history import NOTHING, HistoryView, appended, merged, trimmed
 
 
 class ChannelWindow:

@@ -15,7 +15,7 @@ import msgspec
 
 from ..message import Message, memory_of
 from ..options import Options
-from .recovery import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
+from .history import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
 from .window import ChannelWindow
 
 LINGER_SECONDS = 60.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from messagebus.errors import FEED_LOST, BackendUnavailable
 from messagebus.hub.catch_up import CatchUp
-from messagebus.hub.recovery import Cursor, HistoryView, covers, query_for, view_of_page
+from messagebus.hub.history import Cursor, HistoryView, covers, query_for, view_of_page
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import Message
