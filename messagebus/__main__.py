@@ -1,5 +1,5 @@
 """``python -m messagebus``."""
 
-from .serve.cli import main
+from .command.cli import main
 
 main(prog_name="python -m messagebus")

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from messagebus import options
-from messagebus.serve.cli import main as command
+from messagebus.command.cli import main as command
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PART = re.compile(r"(<!-- begin: (\w+)(?: (\S+))? -->\n).*?(<!-- end -->\n)", re.DOTALL)

@@ -41,6 +41,7 @@ LAYERS = [
     "__init__",
     "testing",
     "serve",
+    "command",
     "__main__",
 ]
 # Within a layer the same holds for its modules. Of those that are not listed it is only asked that none of them

@@ -122,7 +122,7 @@ def test_an_installed_wheel_finds_its_client_and_has_its_command(built: Path, tm
     assert installed.read_bytes() == (ROOT / "static" / "js" / "messagebus.js").read_bytes()
     entry_points = configparser.ConfigParser()
     entry_points.read(next(target.glob("*.dist-info")) / "entry_points.txt")
-    assert dict(entry_points["console_scripts"]) == {"messagebus": "messagebus.serve.cli:main"}
+    assert dict(entry_points["console_scripts"]) == {"messagebus": "messagebus.command.cli:main"}
     # In another directory: what is imported is what was installed, not the tree.
     program = f"import sys; sys.path.insert(0, {str(target)!r}); import messagebus; print(messagebus.__file__)"
     said = run(sys.executable, "-c", program, cwd=tmp_path)

@@ -109,6 +109,12 @@ _RESET = """
     DELETE FROM messagebus_messages"""
 
 
+FACTS = """SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+    coalesce(has_schema_privilege(current_schema(), 'CREATE'), false), coalesce(current_schema(), ''), current_user,
+    pg_is_in_recovery(), current_setting('fsync'), current_setting('synchronous_commit'),
+    current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_activity)"""
+
+
 class PostgresStore(Store):
     """Keeps messages in the PostgreSQL database of ``options.url``; processes that share it share the bus.
 
@@ -270,6 +276,12 @@ class PostgresStore(Store):
         if renewed:
             logger.warning("PostgreSQL at %s has gone back, and is given another epoch", self.where)
         return self.state()
+
+    def facts(self) -> Row:
+        """What the server is, what this role may do, and how it is set: see ``FACTS``."""
+        with self._connection() as connection:
+            row: Row = connection.execute(FACTS).fetchone()
+        return row
 
     def contradicts(self, traces: Sequence[Trace]) -> bool:
         """Whether something else is stored in the place of one of these messages. For the feed."""

@@ -12,7 +12,7 @@ import math
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -301,15 +301,13 @@ class RedisStore(Store):
     def check_setup(self) -> None:
         """Say in the log what this user may not do, and what is set so that messages will be lost. For the feed, when
         it connects."""
-        channel = self._pubsub_channel.decode(errors="replace")
+        channel = self.pubsub_channel
         findings = []
         try:
-            with self._errors():
-                refused = self._run(_RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, *REDIS_COMMANDS))
+            refused = self.refused_commands()
             if refused:
-                commands = ", ".join(command.decode() for command in refused)
                 rights = redis_rights(channel)
-                findings.append(f"this user may not run {commands}; it needs: ACL SETUSER <user> {rights}")
+                findings.append(f"this user may not run {', '.join(refused)}; it needs: ACL SETUSER <user> {rights}")
         except BackendUnavailable as error:
             if error.reason != "forbidden":
                 return
@@ -327,6 +325,33 @@ class RedisStore(Store):
             if finding not in self._findings:
                 logger.error("Redis at %s: %s", self.where, finding)
         self._findings = findings
+
+    @property
+    def pubsub_channel(self) -> str:
+        """What processes listen to for what is published."""
+        return self._pubsub_channel.decode(errors="replace")
+
+    def refused_commands(self) -> list[str]:
+        """Those of the commands that the bus runs which this user may not run.
+
+        Raises:
+            BackendUnavailable: Redis does not answer, or does not even let it ask (``reason`` is ``forbidden``).
+        """
+        with self._errors():
+            refused = self._run(_RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, *REDIS_COMMANDS))
+        return [command.decode() for command in refused]
+
+    def facts(self) -> dict[str, Any]:
+        """What INFO and CONFIG GET say of the server, memory and persistence; without what this user may not ask."""
+        facts: dict[str, Any] = {}
+        client = self._client()
+        for section in ("server", "memory", "persistence"):
+            with suppress(redis.ResponseError):
+                facts |= client.info(section)
+        for name in ("client-output-buffer-limit", "save"):
+            with suppress(redis.ResponseError):
+                facts |= client.config_get(name)
+        return facts
 
     def contradicts(self, traces: Sequence[Trace]) -> bool:
         """Whether another message is stored in the place of one of these. For the feed."""
