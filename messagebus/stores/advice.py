@@ -6,7 +6,7 @@ import re
 
 REDIS_COMMANDS = (
     *("evalsha", "script|load", "multi", "exec", "select", "ping", "subscribe", "publish", "scan", "del"),
-    *("get", "mget", "set", "exists", "expire", "pttl", "getbit", "setbit"),
+    *("get", "mget", "set", "exists", "expire", "pttl", "getbit", "setbit", "time"),
     *("zadd", "zcard", "zcount", "zrange", "zrevrange", "zrangebyscore", "zremrangebyscore"),
 )
 """All that a process runs, the scripts' commands among them."""

@@ -286,7 +286,7 @@ class RedisStore(Store):
 
     def renew_epoch(self, epoch: str | None) -> StoreState:
         new = secrets.token_hex(8)
-        arguments = (2, EPOCH, GLOBAL_ID, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED)
+        arguments = (3, EPOCH, GLOBAL_ID, KNOWN, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED)
         try:
             with self._errors():
                 global_id, now = self._run(_RENEW_EPOCH, arguments)

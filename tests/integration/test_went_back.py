@@ -163,6 +163,7 @@ def test_messages_with_a_short_age_reach_who_just_waits_and_new_pages_get_none_t
         ["__mb_backlog_id_n_/orders"],
         ["__mb_backlog_id_n_/orders", "__mb_backlog_n_/orders"],
         ["__mb_global_id_n"],
+        ["__mb_global_id_n", "__mb_global_backlog_n"],
     ],
     ids=" ".join,
 )
