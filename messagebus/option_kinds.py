@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from abc import ABC, abstractmethod
@@ -10,6 +11,7 @@ from typing import Any, SupportsIndex
 
 from .errors import InvalidChannel
 from .message import check_channel
+from .templates import check_templates
 
 LARGEST = 2**31 - 1
 """Of every number: what all stores and systems can count with."""
@@ -133,6 +135,19 @@ class Function(Kind):
         if value is not None and not callable(value):
             raise ValueError(f"expected a function or None, not {value!r}")
         return value
+
+
+class Templates(Kind):
+    """Names and templates; in a variable they are a JSON object. ``None``: none."""
+
+    def check(self, value: object) -> Any:
+        return None if value is None else check_templates(value)
+
+    def parse(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise ValueError("expected a JSON object of names and templates") from None
 
 
 class Coding(Kind):

@@ -33,6 +33,7 @@ class OptionValues(TypedDict, total=False):
     max_outbox_total: int
     max_catch_up_batch: int
     write_timeout: float
+    templates: Mapping[str, str] | None
     max_channels: int
     max_request_body: int
     max_frame_size: int

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from .codecs import Codec
 from .errors import InvalidOption
-from .option_kinds import Coding, Flag, Function, Kind, Number, Origins, Patterns, Secrets, Text
+from .option_kinds import Coding, Flag, Function, Kind, Number, Origins, Patterns, Secrets, Templates, Text
 
 Environ = dict[str, Any]
 """A WSGI environ (PEP 3333)."""
@@ -91,6 +91,10 @@ class Options:
     """Bytes (64 KiB) after which a batch of missed messages ends. The next one begins when it has been sent."""
     write_timeout: float = _option(Number(0.1, DAY, whole=False), 30.0)
     """Seconds after which a connection is closed that takes nothing of what waits for it."""
+
+    templates: Mapping[str, str] | None = _option(Templates(), None)
+    """Further formats for subscribers without our clients, by the name that they ask for with ``?format=``; for
+    example ``{"short": '{"id":~id~,"text":"~text~"}'}``. In the environment: a JSON object."""
 
     # --- what a request may hold ---
     max_channels: int = _option(Number(1), 200)

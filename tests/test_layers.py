@@ -24,6 +24,7 @@ LAYERS = [
     "serving",
     "codecs",
     "message",
+    "templates",
     "option_kinds",
     "options",
     "option_values",

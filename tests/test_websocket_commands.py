@@ -13,6 +13,7 @@ from messagebus.http.frame_reader import FrameReader
 from messagebus.http.websocket_session import WebSocketSubscriber
 from messagebus.hub.history import Cursor
 from messagebus.hub.joining import take_in
+from messagebus.transports import WEBSOCKET
 
 from .late_feed import NAME, LateFeed, Paper, late_feed
 
@@ -44,7 +45,7 @@ class Talk:
         self.feed = feed
         self.frames = Frames()
         plan = feed.plan(*wants)
-        self.subscriber = WebSocketSubscriber(feed.node, plan.request, b"", None)
+        self.subscriber = WebSocketSubscriber(feed.node, WEBSOCKET, plan.request, b"", None)
         self.subscriber.outlet = self.frames
         self.frames.on_drained = lambda: feed.node.reactor.call_soon(self.subscriber.on_drained)
         take_in(feed.node, self.subscriber, plan)

@@ -57,10 +57,10 @@ class HeldResponse(NamedTuple):
     def _adopt(self, sock: RawSocket, head: bytes, early: bytes) -> None:
         subscriber = self._make_subscriber(self.taken, head)
         reactor, limit = self.node.reactor, self.node.options.max_outbox
-        outboxes, lingers = self.node.hub.outboxes, self.taken is WEBSOCKET
+        outboxes, lingers = self.node.hub.outboxes, self.taken.name == WEBSOCKET.name
         subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, outboxes, lingers)
         take_in(self.node, subscriber, self.plan)
-        if early and self.taken is WEBSOCKET:  # a client may write behind its handshake
+        if early and lingers:  # a client may write behind its handshake
             subscriber.on_data(early)
 
     def _block(self, start_response: StartResponse, status: str, headers: Headers) -> Iterable[bytes]:
@@ -69,6 +69,8 @@ class HeldResponse(NamedTuple):
         limit, outboxes = self.node.options.max_outbox, self.node.hub.outboxes
         connection = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
         subscriber.outlet = connection
+        if self.blocking.preamble:
+            self.node.reactor.call_soon(connection.put, self.blocking.preamble)
         self.node.reactor.call_soon(take_in, self.node, subscriber, self.plan)
         if self.blocking.one_batch:
             return _whole(connection, start_response, status, headers)
@@ -77,8 +79,8 @@ class HeldResponse(NamedTuple):
 
     def _make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
         request = self.plan.request
-        if transport is WEBSOCKET:
-            return WebSocketSubscriber(self.node, request, head, self.handshake)
+        if transport.name == WEBSOCKET.name:
+            return WebSocketSubscriber(self.node, transport, request, head, self.handshake)
         return Subscriber(self.node.hub, transport, request.identity, head, request.params.sequence)
 
 

@@ -19,6 +19,7 @@ from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity
 from ..message import check_id, check_site, id_key
 from ..options import Options
+from ..transports import FORMS, PlainTransport, plain_transport
 from ..wire import CLIENT_ID
 from .channels import Refusals, read_positions
 from .origins import is_allowed, is_same
@@ -79,22 +80,44 @@ def has_flag(request: Request, options: Options, name: str) -> bool:
     )
 
 
-def read_query(request: Request, options: Options) -> SubscribeParams:
-    """The channels of a WebSocket request."""
-    query = request.environ.get("QUERY_STRING", "").encode("latin-1")
-    return _resumed(request, _read_params(_query_pairs(query, options, "query"), options))
-
-
-def read_events_query(request: Request, options: Options) -> tuple[SubscribeParams, bool]:
-    """The channels of an EventSource request, and whether it wants an event named after its channel for each message
-    (``?events=channel&format=data``) in place of batches."""
+def read_query(request: Request, options: Options, kind: str) -> tuple[SubscribeParams, PlainTransport | None]:
+    """The channels of a request without a body, and the transport that its ``format`` and ``events`` ask for; ``None``:
+    the usual batches. ``kind``: ``ws``, ``sse``, ``stream`` or ``iframe``."""
     query = request.environ.get("QUERY_STRING", "").encode("latin-1")
     pairs = _query_pairs(query, options, "query")
-    given = {name: pairs.pop(name) for name in ("events", "format") if name in pairs}
-    if given and given != {"events": "channel", "format": "data"}:
-        message = "events=channel and format=data go together, and are the only ones"
-        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", message, next(iter(given)))
-    return _resumed(request, _read_params(pairs, options)), bool(given)
+    transport = _read_format(pairs.pop("format", None), pairs.pop("events", None), options, kind)
+    return _resumed(request, _read_params(pairs, options)), transport
+
+
+def check_no_format(request: Request, options: Options) -> None:
+    """Refuse a poll that asks for a format."""
+    query = request.environ.get("QUERY_STRING", "")
+    if "format" in query or "events" in query:
+        pairs = _query_pairs(query.encode("latin-1"), options, "query")
+        _read_format(pairs.get("format"), pairs.get("events"), options, "poll")
+
+
+def _read_format(name: object, events: object, options: Options, kind: str) -> PlainTransport | None:
+    if name is None and events is None:
+        return plain_transport(kind, "json", {}) if kind == "stream" else None
+    if kind in ("poll", "iframe"):
+        field = "events" if name is None else "format"
+        raise _bad_format(f"{field}: a {kind} delivers batches only; ws, sse and stream know formats", field)
+    if events is not None and kind != "sse":
+        raise _bad_format("events: EventSource (sse) alone has named events", "events")
+    if events not in (None, "channel"):
+        raise _bad_format(f"events: expected channel, not {events!r:.80}", "events")
+    templates = options.templates or {}
+    name = "json" if name is None else str(name)
+    try:
+        return plain_transport("events" if events else kind, name, templates)
+    except KeyError:
+        known = ", ".join([*FORMS, *templates])
+        raise _bad_format(f"format: there is no {name!r:.80}; known are {known}", "format") from None
+
+
+def _bad_format(message: str, field: str) -> HTTPRefusal:
+    return HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", message, field)
 
 
 def _resumed(request: Request, params: SubscribeParams) -> SubscribeParams:

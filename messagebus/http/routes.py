@@ -20,9 +20,9 @@ from ..hub.subscribe_request import SubscriptionPlan
 from ..options import Environ, Options
 from ..transports import (
     EVENT_SOURCE,
+    IFRAME,
     LONG_POLLING,
     LONG_POLLING_WSGI,
-    NAMED_EVENTS,
     STREAMING,
     STREAMING_WSGI,
     WEBSOCKET,
@@ -46,6 +46,14 @@ EVENTS = [
     ("Content-Type", "text/event-stream"),
     ("Cache-Control", "no-cache, no-transform"),
     ("X-Accel-Buffering", "no"),
+]
+FRAME = [
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Accel-Buffering", "no"),
+    # A page of another origin may not frame it; and nothing of it is loaded from anywhere.
+    ("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; frame-ancestors 'self'"),
+    ("X-Frame-Options", "SAMEORIGIN"),
 ]
 
 MOST_BUFFERED = 16 * 1024
@@ -125,7 +133,7 @@ def _route(node: Node, request: Request, path: str, context: HookContext) -> Ans
         return static_files.respond(request, rest)
     serve = ENDPOINTS.get(rest)
     if serve is None:
-        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, CLIENT_ID/sse or CLIENT_ID/ws")
+        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, sse, ws, stream or iframe")
     parsing.check_client_id(first)
     try:
         return serve(RequestContext(node, request, first, context))
@@ -141,6 +149,7 @@ def _poll(context: RequestContext) -> Answer:
     cors = parsing.cors_headers(request, options)
     if request.method == "OPTIONS":
         return Answer(HTTPStatus.OK, [*JSON_HEADERS, *cors])
+    parsing.check_no_format(request, options)
     plan = context.plan(context.admit(parsing.read_poll(request, options)))
     hub = context.node.hub
     environ = request.environ
@@ -166,11 +175,27 @@ def _poll(context: RequestContext) -> Answer:
 
 def _event_source(context: RequestContext) -> Answer:
     parsing.check_method(context.request, "GET")
-    params, named = parsing.read_events_query(context.request, context.options)
+    return _open(context, "sse", EVENTS, EVENT_SOURCE)
+
+
+def _stream(context: RequestContext) -> Answer:
+    parsing.check_method(context.request, "GET")
+    return _open(context, "stream", [*NO_CACHE, *STREAM], None)
+
+
+def _iframe(context: RequestContext) -> Answer:
+    parsing.check_method(context.request, "GET")
+    return _open(context, "iframe", [*NO_CACHE, *FRAME], IFRAME)
+
+
+def _open(context: RequestContext, kind: str, headers: Headers, usual: Transport | None) -> Answer:
+    """A response that ends when its connection does. ``usual``: its transport without a format."""
+    params, plain = parsing.read_query(context.request, context.options, kind)
     plan = context.plan(context.admit(params))
     _check_room(context)
-    transport = NAMED_EVENTS if named else EVENT_SOURCE
-    return _held(context, plan, EVENTS, transport, transport)
+    transport = plain or usual
+    assert transport is not None, "a stream has a format always"
+    return _held(context, plan, headers, transport, transport)
 
 
 def _websocket(context: RequestContext) -> Answer:
@@ -178,14 +203,14 @@ def _websocket(context: RequestContext) -> Answer:
     parsing.check_method(request, "GET")
     headers = [] if hijack.upgraded(request.environ) else _shake_hands(request)
     parsing.check_origin(request, context.options)
-    params = parsing.read_query(request, context.options)
+    params, plain = parsing.read_query(request, context.options, "ws")
     if not hijack.can_take(request.environ):
         raise HTTPRefusal(
             HTTPStatus.NOT_IMPLEMENTED, "no_websocket", "this server keeps its sockets to itself; use another transport"
         )
     plan = context.plan(context.admit(params))
     _check_room(context)
-    answer = _held(context, plan, headers, WEBSOCKET, None, context.handshake(params))
+    answer = _held(context, plan, headers, plain or WEBSOCKET, None, context.handshake(params))
     return answer._replace(status=HTTPStatus.SWITCHING_PROTOCOLS)
 
 
@@ -245,5 +270,11 @@ def _bad_handshake(reason: str, **headers: str) -> HTTPRefusal:
     return HTTPRefusal(HTTPStatus.BAD_REQUEST, "bad_handshake", reason, **headers)
 
 
-ENDPOINTS: Mapping[str, Callable[[RequestContext], Answer]] = {"poll": _poll, "sse": _event_source, "ws": _websocket}
+ENDPOINTS: Mapping[str, Callable[[RequestContext], Answer]] = {
+    "poll": _poll,
+    "sse": _event_source,
+    "ws": _websocket,
+    "stream": _stream,
+    "iframe": _iframe,
+}
 """The endpoints after ``/message-bus/CLIENT_ID/``."""

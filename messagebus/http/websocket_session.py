@@ -16,7 +16,7 @@ from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeRequest
 from ..hub.subscriber import Phase, Subscriber
 from ..message import encode_json
-from ..transports import WEBSOCKET
+from ..transports import Transport
 from ..transports.websocket import pong_frame, text_frame
 from .authorization import Handshake
 from .commands import Caller, Command, CommandError, CommandQueue, read_command
@@ -42,9 +42,11 @@ class WebSocketSubscriber(Subscriber):
         "_takes_refusals",
     )
 
-    def __init__(self, node: Node, request: SubscribeRequest, head: bytes, handshake: Handshake | None) -> None:
+    def __init__(
+        self, node: Node, transport: Transport, request: SubscribeRequest, head: bytes, handshake: Handshake | None
+    ) -> None:
         """``handshake``: what later subscriptions are authorized with; ``None``: everybody may subscribe."""
-        super().__init__(node.hub, WEBSOCKET, request.identity, head, None)
+        super().__init__(node.hub, transport, request.identity, head, None)
         self._node = node
         self._site_id = request.site_id
         self._takes_refusals = request.params.takes_refusals

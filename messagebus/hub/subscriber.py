@@ -124,7 +124,7 @@ class Subscriber:
 
     def _put_head(self, size: int) -> None:
         """Begin the response; ``size``: bytes of what comes first."""
-        self.outlet.put(b"%b%b\r\n" % (self.head, self.transport.fields(size)))
+        self.outlet.put(b"%b%b\r\n%b" % (self.head, self.transport.fields(size), self.transport.preamble))
         self.head = b""
 
     def _close(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .base import Transport, batch_parts, join_batch
-from .named_events import NAMED_EVENTS
+from .iframe import IFRAME
+from .plain import FORMS, NAMED_EVENTS, PlainTransport, plain_transport
 from .polling import LONG_POLLING, LONG_POLLING_WSGI
 from .sse import EVENT_SOURCE
 from .streaming import STREAMING, STREAMING_WSGI
@@ -11,13 +12,17 @@ from .websocket import WEBSOCKET
 
 __all__ = [
     "EVENT_SOURCE",
+    "FORMS",
+    "IFRAME",
     "LONG_POLLING",
     "LONG_POLLING_WSGI",
     "NAMED_EVENTS",
     "STREAMING",
     "STREAMING_WSGI",
     "WEBSOCKET",
+    "PlainTransport",
     "Transport",
     "batch_parts",
     "join_batch",
+    "plain_transport",
 ]

@@ -39,7 +39,7 @@ def batch_parts(messages: Sequence[Message]) -> list[bytes]:
 
 
 class Transport(ABC):
-    """A kind of connection. Stateless: there is one instance of each."""
+    """A kind of connection. Stateless: there is one instance of each, or one for each format of its messages."""
 
     name: ClassVar[str]
     """Its name, as in the JavaScript client's ``transports``."""
@@ -52,6 +52,8 @@ class Transport(ABC):
     tells_epoch: ClassVar[bool] = False
     """Whether a client gets the store's epoch at the beginning without asking: only our own clients use this
     transport."""
+    preamble: ClassVar[bytes] = b""
+    """What the body begins with, before everything else."""
     heartbeat: ClassVar[bytes] = b""
     """An empty batch, as bytes on the wire."""
 

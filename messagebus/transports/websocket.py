@@ -9,6 +9,7 @@ from .base import EMPTY_BATCH, Transport
 
 _TEXT = 0x81
 _CLOSE = 0x88
+_PING = 0x89
 _PONG = 0x8A
 _pack_short = struct.Struct("!BB").pack
 _pack_medium = struct.Struct("!BBH").pack
@@ -23,6 +24,11 @@ def text_frame(payload: bytes) -> bytes:
 def pong_frame(payload: bytes) -> bytes:
     """The answer to a ping: the same payload."""
     return _frame(_PONG, payload)
+
+
+def ping_frame() -> bytes:
+    """A ping, without payload."""
+    return _frame(_PING, b"")
 
 
 def _frame(first_byte: int, payload: bytes) -> bytes:
