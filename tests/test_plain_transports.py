@@ -53,6 +53,11 @@ def test_plain_events_have_ids_in_every_format() -> None:
     assert plain_transport("events", "raw", templates).encode(join_batch([GAP]), None).startswith(b"event: /__gap\n")
 
 
+def test_an_event_that_there_is_not_is_a_comment() -> None:
+    transport = plain_transport("sse", "raw", NO_TEMPLATES)
+    assert transport.encode(join_batch([GAP]), None) == transport.heartbeat == b":\n\n"
+
+
 def test_half_of_a_character_costs_only_itself() -> None:
     batch = join_batch([Message(345, 6, "/chat", b'"a\\ud800b"')])
     assert plain_transport("ws", "raw", NO_TEMPLATES).encode(batch, 9) == b"\x81\x03a?b"

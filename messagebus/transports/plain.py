@@ -147,7 +147,7 @@ class PlainEvents(PlainTransport):
     def encode(self, batch: bytes, global_id: int | None) -> bytes:
         events = b"".join([self._event(part, whole) for part, whole in split(batch)])
         # An id without data is no event: it moves the position that the browser comes back with.
-        return events if global_id is None else b"%bid: %d\n\n" % (events, global_id)
+        return (events or self.heartbeat) if global_id is None else b"%bid: %d\n\n" % (events, global_id)
 
     def _event(self, part: Part, whole: bytes) -> bytes:
         if part.channel == STATUS_CHANNEL:

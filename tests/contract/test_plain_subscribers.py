@@ -103,3 +103,19 @@ def test_what_there_is_not_is_refused_by_its_name(plain: World, path: str, field
         error = json.load(response)["error"]
         assert error["field"] == field
         assert known in error["message"]
+
+
+@pytest.mark.parametrize("kind", ["waitress", "serve"])
+def test_an_iframe_and_a_stream_are_served_whoever_has_the_socket(kind: str, redis_server: RedisServer) -> None:
+    for world in run(kind, redis_server):
+        channel = world.channel()
+        world.publish(channel, "kept")
+        with request(world.url, "GET", f"/message-bus/any/iframe?{channel}=0") as response:
+            assert response.getheader("X-Frame-Options") == "SAMEORIGIN"
+            assert response.readline() == b"<!DOCTYPE html>\n"
+            found = next(line for line in response if line.startswith(b"<script>p(") and b"kept" in line)
+            assert found.endswith(b"</script>\n")
+        with request(world.url, "GET", f"/message-bus/any/stream?{channel}=0&format=raw") as response:
+            assert next(line for line in response if line != b"\n") == b"kept\n"
+            world.publish(channel, "live")
+            assert next(line for line in response if line != b"\n") == b"live\n"
