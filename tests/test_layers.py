@@ -80,6 +80,7 @@ ROOMS = {
         "frame_reader",
         "commands",
         "websocket_session",
+        "health",
         "held_response",
         "static_files",
         "routes",

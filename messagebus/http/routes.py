@@ -6,6 +6,7 @@ refusal. Its result is either complete, or held as soon as the server calls it.
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -33,6 +34,7 @@ from . import hijack, parsing, static_files
 from .authorization import Handshake, HookContext, plain_context
 from .channels import ChannelRefused
 from .context import RequestContext
+from .health import RESOURCES
 from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded, respond_and_close
 from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
 
@@ -131,16 +133,28 @@ def _route(node: Node, request: Request, path: str, context: HookContext) -> Ans
     if first == "static":
         parsing.check_method(request, "GET", "HEAD")
         return static_files.respond(request, rest)
-    serve = ENDPOINTS.get(rest)
-    if serve is None:
-        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, sse, ws, stream or iframe")
-    parsing.check_client_id(first)
     try:
-        return serve(RequestContext(node, request, first, context))
+        return _resource(node, request, path) or _endpoint(node, request, first, rest, context)
     except ChannelRefused as refused:
         raise refuse_channel(refused) from None
     except BackendUnavailable:
         raise unavailable("the store is unavailable, come back") from None
+
+
+def _resource(node: Node, request: Request, path: str) -> Answer | None:
+    report = RESOURCES.get(path)
+    if report is None:
+        return None
+    parsing.check_method(request, "GET", "HEAD")
+    return Answer(HTTPStatus.OK, [*JSON_HEADERS], json.dumps(report(node)).encode())
+
+
+def _endpoint(node: Node, request: Request, client_id: str, name: str, context: HookContext) -> Answer:
+    serve = ENDPOINTS.get(name)
+    if serve is None:
+        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, sse, ws, stream or iframe")
+    parsing.check_client_id(client_id)
+    return serve(RequestContext(node, request, client_id, context))
 
 
 def _poll(context: RequestContext) -> Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -22,7 +21,6 @@ def plain(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator
     yield from run(request.param, redis_server, messagebus_templates=json.dumps(TEMPLATES))
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_gets_a_line_for_each_message(plain: World) -> None:
     channel = plain.channel()
     plain.publish(channel, "kept", {"a": 1})

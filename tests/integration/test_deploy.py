@@ -181,7 +181,7 @@ def test_the_manifests_drain_and_probe_what_the_server_has(serve_app: ServeApp) 
     labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert documents["Service"]["spec"]["selector"] == labels
     assert documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
-    server = serve_app("serve", app="", ready="/message-bus/static/messagebus.js")
+    server = serve_app("serve", app="", ready="/message-bus/health/ready")
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert server.get(container[name]["httpGet"]["path"])[0] == 200
     timeout = documents["Ingress"]["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-read-timeout"]

@@ -1,0 +1,36 @@
+"""Answers to load balancers and supervisors: whether this process lives, and whether it can serve. No key is asked for:
+the answers say nothing that a page could not find out by subscribing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..hub.node import Node
+from .refusals import unavailable
+
+
+def live(node: Node) -> dict[str, object]:
+    """It answers, so it lives, whatever became of the store: restarting this process would not mend that."""
+    return {"live": True}
+
+
+def ready(node: Node) -> dict[str, object]:
+    """Whether to send clients here: it is not about to end, its feed brings new messages, and the store answers.
+
+    May block for ``store_timeout``.
+
+    Raises:
+        BackendUnavailable, HTTPRefusal: It is not ready, and why.
+    """
+    if node.hub.is_shutting_down:
+        raise unavailable("this process is about to end")
+    if not node.is_healthy:
+        raise unavailable("the store's feed is down")
+    if not node.hub.ready.is_set():
+        raise unavailable("the store's feed has not started yet")
+    node.store.state()
+    return {"ready": True}
+
+
+RESOURCES: Mapping[str, Callable[[Node], dict[str, object]]] = {"health/live": live, "health/ready": ready}
+"""What is at ``/message-bus/...`` for any client: what a ``GET`` is answered with."""
