@@ -6,8 +6,9 @@ import json
 import operator
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 from .errors import InvalidChannel
 from .message import check_channel
@@ -104,6 +105,42 @@ class Secrets(Texts):
         if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
             raise ValueError("expected a tuple of strings that are not empty")
         return value
+
+
+class Key(NamedTuple):
+    """A secret that a program shows, and the channels that it is for."""
+
+    key: str
+    channels: tuple[str, ...] = ("/*",)
+    """Names, or prefixes that end in ``*``."""
+
+
+class Keys(Texts):
+    """Keys: strings, which are for all channels, or mappings of ``key`` and ``channels``. They are not shown."""
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, tuple):
+            raise ValueError("expected a tuple of keys")
+        return tuple(self._check_one(each) for each in value)
+
+    def _check_one(self, value: object) -> Key:
+        if isinstance(value, Key):
+            value = value._asdict()
+        if isinstance(value, str):
+            value = {"key": value}
+        if not isinstance(value, Mapping) or not {"key"} <= value.keys() <= {"key", "channels"}:
+            raise ValueError('expected each key as a string, or as {"key": ..., "channels": [...]}')
+        key, channels = value["key"], value.get("channels", ("/*",))
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise ValueError("a key is 16 to 256 visible ASCII characters, such as secrets.token_urlsafe() makes")
+        if not isinstance(channels, (list, tuple)) or not channels:
+            raise ValueError("the channels of a key are a list of names or prefixes that end in '*', at least one")
+        if not all(isinstance(pattern, str) for pattern in channels):
+            raise ValueError("the channels of a key are strings")
+        return Key(key, tuple(map(check_pattern, channels)))
+
+
+_KEY = re.compile("[!-~]{16,256}")
 
 
 class Patterns(Texts):

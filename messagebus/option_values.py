@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .codecs import Codec
+from .option_kinds import Key
 from .options import Environ
 
 
@@ -44,6 +45,11 @@ class OptionValues(TypedDict, total=False):
     secret_key: str | None
     secret_key_fallbacks: Sequence[str]
     client_publish: Sequence[str]
+    http_publishing: bool
+    publisher_keys: Sequence[str | Mapping[str, Any] | Key]
+    anonymous_publish: bool
+    max_publishes_per_key: int
+    max_publishes_per_client: int
     window_size: int
     window_bytes: int
     callback_queue_size: int

@@ -19,7 +19,20 @@ from urllib.parse import urlsplit
 
 from .codecs import Codec
 from .errors import InvalidOption
-from .option_kinds import Coding, Flag, Function, Kind, Number, Origins, Patterns, Secrets, Templates, Text
+from .option_kinds import (
+    Coding,
+    Flag,
+    Function,
+    Key,
+    Keys,
+    Kind,
+    Number,
+    Origins,
+    Patterns,
+    Secrets,
+    Templates,
+    Text,
+)
 
 Environ = dict[str, Any]
 """A WSGI environ (PEP 3333)."""
@@ -122,6 +135,20 @@ class Options:
     ``SECRET_KEY_FALLBACKS``."""
     client_publish: tuple[str, ...] = _option(Patterns(), ())
     """Channels that clients may publish to over WebSocket: names, or prefixes that end in ``*``. Empty: none."""
+
+    # --- publishing over HTTP ---
+    http_publishing: bool = _option(Flag(), False)
+    """Whether ``/message-bus/channels/CHANNEL`` and ``/message-bus/publish`` are served. ``messagebus serve`` without
+    an app always serves them."""
+    publisher_keys: tuple[Key, ...] = _option(Keys(), (), repr=False)
+    """Who may publish over HTTP: keys, shown as ``Authorization: Bearer KEY``. Each is a string, or ``{"key": ...,
+    "channels": ["/chat/*"]}`` for a key that is for some channels only. Several make a rotation possible."""
+    anonymous_publish: bool = _option(Flag(), False)
+    """Whether anybody may publish over HTTP to any channel, without a key. For trusted networks only."""
+    max_publishes_per_key: int = _option(Number(1), 1000)
+    """Messages per second that one key may publish over HTTP to this process, on average; more are refused with 429."""
+    max_publishes_per_client: int = _option(Number(1), 1000)
+    """The same for one address that shows no key. Behind a proxy the app has to be told the clients' addresses."""
 
     # --- what a process remembers ---
     window_size: int = _option(Number(1), 1000)

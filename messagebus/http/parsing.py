@@ -61,7 +61,7 @@ def read_poll(request: Request, options: Options) -> SubscribeParams:
     takes_refusals = has_flag(request, options, "__refusals")
     kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _read_params(_json_pairs(_read_body(request, options)), options, takes_refusals)
+        return _read_params(_json_pairs(read_body(request, options.max_request_body)), options, takes_refusals)
     if kind in ("application/x-www-form-urlencoded", ""):
         return _read_params(_form_pairs(request, options), options, takes_refusals)
     raise HTTPRefusal(
@@ -252,7 +252,7 @@ def _query_pairs(text: bytes, options: Options, field: str) -> dict[str, object]
 def _form_pairs(request: Request, options: Options) -> dict[str, object]:
     if "form" in request.__dict__:  # somebody has read the body before us, and left what was in it here
         return dict(request.form.items())
-    return _query_pairs(_read_body(request, options), options, "body")
+    return _query_pairs(read_body(request, options.max_request_body), options, "body")
 
 
 def _json_pairs(body: bytes) -> dict[str, object]:
@@ -267,30 +267,30 @@ def _json_pairs(body: bytes) -> dict[str, object]:
     return pairs
 
 
-def _read_body(request: Request, options: Options) -> bytes:
-    limit = options.max_request_body
+def read_body(request: Request, limit: int, option: str = "max_request_body") -> bytes:
+    """The body of a request. ``option``: the name of the limit, for the refusal."""
     length = request.content_length
     if length is not None and length > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, option)
     try:
         if length is not None:
             return request.get_data()
         body = request.stream.read(limit + 1)  # chunked: its length shows when it has been read
     except RequestEntityTooLarge:
-        raise _too_large(limit) from None
+        raise _too_large(limit, option) from None
     except Exception:  # the client has gone, or its chunks make no sense: every server has an error of its own for that
         reason = "the body ended early, or its chunks cannot be read"
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", reason, "body", Connection="close") from None
     if len(body) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, option)
     return body
 
 
-def _too_large(limit: int) -> HTTPRefusal:
+def _too_large(limit: int, option: str) -> HTTPRefusal:
     return HTTPRefusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "too_large",
-        f"max_request_body allows {limit} bytes",
+        f"{option} allows {limit} bytes",
         "body",
         Connection="close",
     )

@@ -36,6 +36,7 @@ from .channels import ChannelRefused
 from .context import RequestContext
 from .health import RESOURCES
 from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded, respond_and_close
+from .publishing import PLACES, serve_publishing
 from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
 
 SUBPROTOCOL = "messagebus.v1"
@@ -133,6 +134,8 @@ def _route(node: Node, request: Request, path: str, context: HookContext) -> Ans
     if first == "static":
         parsing.check_method(request, "GET", "HEAD")
         return static_files.respond(request, rest)
+    if first in PLACES and node.options.http_publishing:
+        return Answer(*serve_publishing(node, request, first, rest))
     try:
         return _resource(node, request, path) or _endpoint(node, request, first, rest, context)
     except ChannelRefused as refused:

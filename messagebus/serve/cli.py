@@ -126,9 +126,7 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Form of all logs: lines for people, or a JSON object in each line.",
 )
 @click.option("--reload", is_flag=True, help="Start the workers anew when a file of the app changes; for development.")
-@click.option(
-    "--allow-anonymous-publish", is_flag=True, help="Without APP: take POST /message-bus/publish from anybody."
-)
+@click.option("--allow-anonymous-publish", is_flag=True, help="Without APP: anybody may publish over HTTP.")
 @click.option(
     "--allowed-host",
     "allowed_hosts",

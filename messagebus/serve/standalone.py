@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from ..bus import Bus
-from ..errors import BackendUnavailable, InvalidChannel, InvalidData, PublishRefused
-from ..http.parsing import check_origin
-from ..http.refusals import JSON_HEADERS, HTTPRefusal, unavailable
+from ..http.refusals import HTTPRefusal
 from .limits import RareWarning
 
 logger = logging.getLogger("messagebus.serve")
@@ -26,8 +23,12 @@ def make_app(
 ) -> Callable[..., Iterable[bytes]]:
     """A Flask app with nothing but the bus, as a WSGI app that knows its own names.
 
-    ``anonymous_publish``: anybody who reaches it may publish any text. ``allowed_hosts``: see :class:`HostCheck`;
+    ``anonymous_publish``: anybody who reaches it may publish. ``allowed_hosts``: see :class:`HostCheck`;
     ``hosts_are_checked``: no request comes in but by a proxy, whose matter that is."""
+    if anonymous_publish:
+        bus.configure(http_publishing=True, anonymous_publish=True)
+    else:
+        bus.configure(http_publishing=True)
     app = Flask(__name__)
     app.register_blueprint(bus.blueprint)
 
@@ -41,37 +42,7 @@ def make_app(
     def refuse(refusal: HTTPRefusal) -> Response:
         return Response(refusal.body(), refusal.status, refusal.headers)
 
-    if anonymous_publish:
-
-        @app.post("/message-bus/publish")
-        def publish() -> Response:
-            """Publish the body, a text, on ``?channel=``. Answers 201 and the ids, or 202 if the message waits for the
-            store."""
-            check_origin(request, bus.options)  # a browser sends forms and texts of any page without asking first
-            channel = request.args.get("channel", "")
-            text = _read_text(request, bus.options.max_message_size)
-            try:
-                ids = bus.publish_ids(channel, text)
-            except InvalidChannel as error:
-                raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
-            except InvalidData as error:
-                raise _too_large(str(error)) from None
-            except BackendUnavailable as error:
-                raise unavailable(str(error)) from None
-            except PublishRefused as error:
-                logger.error("the store refused a message (%s): %s", error.reason, error)
-                raise HTTPRefusal(
-                    HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the store refused the message; see the server's log"
-                ) from None
-            if ids is None:
-                return answer_json(HTTPStatus.ACCEPTED, channel=channel, queued=True)
-            return answer_json(HTTPStatus.CREATED, channel=channel, message_id=ids.message_id, global_id=ids.global_id)
-
     return HostCheck(app, allowed_hosts) if hosts_are_checked else app
-
-
-def answer_json(status: HTTPStatus, **fields: object) -> Response:
-    return Response(json.dumps(fields), status, JSON_HEADERS)
 
 
 class HostCheck:
@@ -112,16 +83,3 @@ class HostCheck:
         except ValueError:
             return False
         return True
-
-
-def _read_text(request: Request, limit: int) -> str:
-    if (request.content_length or 0) > limit:
-        raise _too_large(f"max_message_size allows {limit} bytes")
-    try:
-        return request.stream.read(limit + 1).decode()
-    except UnicodeDecodeError:
-        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "the body is not UTF-8", "body") from None
-
-
-def _too_large(message: str) -> HTTPRefusal:
-    return HTTPRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message, "body")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import subprocess
 import sys
@@ -161,7 +162,8 @@ def test_anonymous_publish_is_answered_with_201_and_the_ids(serve_app: ServeApp)
 def test_without_being_allowed_nobody_publishes(serve_app: ServeApp) -> None:
     server = alone(serve_app)
     with request(server.url, "POST", "/message-bus/publish?channel=/a", b"x") as response:
-        assert response.status in (404, 405)
+        assert response.status == 403
+        assert "--allow-anonymous-publish" in json.load(response)["error"]["message"]
 
 
 def test_it_listens_on_a_unix_socket(serve_app: ServeApp, tmp_path: Path) -> None:
@@ -218,3 +220,27 @@ def test_a_thousand_websockets_get_four_hundred_messages_each_from_a_small_proce
         assert len(re.findall(rb'"data":"message number 399,', crowd.received[-1])) == 1
     print(f"{peak / 1024:.1f} MB")
     assert peak < 60 * 1024, f"{peak / 1024:.1f} MB"
+
+
+def test_the_commands_of_the_page_on_publishing_work_as_written(serve_app: ServeApp) -> None:
+    page = (ROOT / "docs/publishing-over-http.md").read_text()
+    commands = [line for line in page.splitlines() if "curl " in line and "$URL" in line]
+    assert len(commands) > 5
+    key = "a-key-of-enough-letters"
+    server = alone(serve_app, env={"MESSAGEBUS_PUBLISHER_KEYS": key})
+    answers = []
+    for command in commands:
+        ran = subprocess.run(
+            ["sh", "-c", command.replace("curl ", "curl -sS --fail-with-body ")],
+            env={**os.environ, "KEY": key, "URL": server.url},
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
+        answers.append(ran.stdout)
+    with EventSource.connect(server.url, {"/chat": 0}) as client:
+        # Of the others it is not the user, nor in the group.
+        assert client.data(4) == ["hello", {"text": "hi"}, 1, 2]
+    assert json.loads(answers[0])["message_id"] == 1
+    assert answers[-1].startswith("queued messages: 6\n")

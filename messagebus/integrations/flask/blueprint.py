@@ -47,7 +47,8 @@ def make_blueprint(bus: Servable) -> Blueprint:
             views = {f"{name}.serve": serve, f"{name}.serve_websocket": serve}
             app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}", views)  # type: ignore[method-assign]
 
-    @blueprint.route(f"{ROOT}<path:path>", methods=METHODS, provide_automatic_options=False)
+    # A channel's name begins with a slash, which may follow that of the path.
+    @blueprint.route(f"{ROOT}<path:path>", methods=METHODS, provide_automatic_options=False, merge_slashes=False)
     def serve(path: str) -> WerkzeugResponse:
         try:
             node = bus._running_node()

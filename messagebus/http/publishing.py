@@ -1,0 +1,204 @@
+"""Publishing over HTTP: ``/message-bus/channels/CHANNEL`` and ``/message-bus/publish?channel=CHANNEL``."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from werkzeug.wrappers import Request
+
+from ..errors import (
+    BackendUnavailable,
+    InvalidChannel,
+    InvalidData,
+    InvalidOption,
+    InvalidTargets,
+    MessageTooLarge,
+    PublishRefused,
+)
+from ..hub.membership import count
+from ..hub.node import Node
+from ..message import Ids, check_channel
+from ..option_kinds import Key
+from ..stores.base import BacklogQuery
+from . import parsing
+from .keys import bearer_token, find_key, opens
+from .publish_report import Report, choose, render
+from .publish_request import check_report_query, read_channel, read_publish
+from .refusals import NO_CACHE, HTTPRefusal, unavailable
+
+logger = logging.getLogger("messagebus.http")
+
+PLACES = ("channels", "publish")
+"""What is served under ``/message-bus/`` where ``http_publishing`` is on: these are no clients' ids then."""
+METHODS = ("GET", "POST", "PUT", "OPTIONS")
+HOW_TO_ALLOW = (
+    "nobody may publish over HTTP yet: set publisher_keys (MESSAGEBUS_PUBLISHER_KEYS), and send one as "
+    "'Authorization: Bearer KEY'; or start messagebus serve with --allow-anonymous-publish"
+)
+
+Published = tuple[HTTPStatus, list[tuple[str, str]], bytes]
+"""Status, headers and body of an answer."""
+
+
+def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Published:
+    """Handle a request that publishes, or asks for a report. ``place``: one of ``PLACES``; ``rest``: what comes after
+    it in the path.
+
+    Raises:
+        HTTPRefusal: It is refused; nothing has changed.
+    """
+    if bool(rest) is not (place == "channels"):
+        expected = "expected channels/CHANNEL or publish?channel=CHANNEL"
+        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", expected, "channel")
+    parsing.check_method(request, *METHODS)
+    options = node.options
+    cors = parsing.cors_headers(request, options)
+    if request.method == "OPTIONS":
+        return HTTPStatus.NO_CONTENT, [("Allow", ", ".join(METHODS)), *cors], b""
+    parsing.check_origin(request, options)  # a browser sends forms and texts of any page without asking first
+    kind = choose(request.accept_mimetypes)
+    if kind is None:
+        raise HTTPRefusal(
+            HTTPStatus.NOT_ACCEPTABLE,
+            "not_acceptable",
+            "the answer is application/json, text/plain, application/xml or application/yaml",
+            "Accept",
+        )
+    key = _admit(node, request)
+    if node.access.off:
+        raise unavailable("the bus is off")
+    channel = read_channel(request, _strictly(request, rest) if rest else None)
+    if channel is not None:
+        _check_channel(channel, key)
+    try:
+        if request.method == "GET":
+            check_report_query(request)
+            if channel is None:
+                raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "name the channel: ?channel=/chat", "channel")
+            status, reports, many = HTTPStatus.OK, _report(node, {channel: None}), False
+        else:
+            status, reports, many = _publish(node, request, channel, key)
+    except InvalidChannel as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
+    except MessageTooLarge as error:
+        raise HTTPRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "body") from None
+    except InvalidData as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", str(error), "body") from None
+    except InvalidTargets as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_targets", str(error), str(error).split(":")[0]) from None
+    except InvalidOption as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_option", str(error), error.option) from None
+    except BackendUnavailable as error:
+        raise unavailable(str(error)) from None
+    except PublishRefused as error:
+        logger.error("the store refused a message (%s): %s", error.reason, error)
+        raise HTTPRefusal(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the store refused the message; see the server's log"
+        ) from None
+    headers = [("Content-Type", f"{kind}; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), *NO_CACHE, *cors]
+    return status, headers, render(kind, reports, many)
+
+
+def _admit(node: Node, request: Request) -> Key | None:
+    """The key that a request shows; ``None`` where it needs none."""
+    options = node.options
+    key = find_key(request, options.publisher_keys)
+    if key is not None:
+        return key
+    if not options.publisher_keys and not options.anonymous_publish:
+        raise HTTPRefusal(HTTPStatus.FORBIDDEN, "publishing_not_allowed", HOW_TO_ALLOW, "Authorization")
+    if bearer_token(request) is None and options.anonymous_publish:
+        return None
+    raise HTTPRefusal(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        "expected 'Authorization: Bearer KEY' with one of publisher_keys",
+        "Authorization",
+        WWW_Authenticate='Bearer realm="messagebus"',
+    )
+
+
+def _check_channel(channel: str, key: Key | None) -> None:
+    try:
+        check_channel(channel)
+    except InvalidChannel as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
+    if key is not None and not opens(key, channel):
+        raise HTTPRefusal(HTTPStatus.FORBIDDEN, "forbidden", f"{channel}: this key is not for it", "channel")
+
+
+def _strictly(request: Request, rest: str) -> str:
+    """The channel in the path, if it is UTF-8: servers replace what is not."""
+    try:
+        request.environ.get("PATH_INFO", "").encode("latin-1").decode()
+    except UnicodeError:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "the path is not UTF-8", "channel") from None
+    return rest
+
+
+def _publish(
+    node: Node, request: Request, channel: str | None, key: Key | None
+) -> tuple[HTTPStatus, list[Report], bool]:
+    options, publisher = node.options, node.publisher
+    asked = read_publish(request, channel, options.max_message_size)
+    names = list(dict.fromkeys(name for name, _ in asked.messages))
+    for name in names:
+        _check_channel(name, key)
+    checked = publisher.check(asked.messages, **asked.options)
+    _check_rate(node, request, key, len(asked.messages))
+    # Before the message, which ends the polls that wait for it.
+    listeners = {name: _subscribers(node, name) for name in names}
+    given = publisher.publish(checked)
+    newest = {name: ids for (name, _), ids in zip(asked.messages, given, strict=True)}
+    if all(ids is None for ids in given):
+        reports = [Report(name, None, None, 0, 0, listeners[name], _last_requested(node, name), True) for name in names]
+        return HTTPStatus.ACCEPTED, reports, asked.many
+    reports = [report._replace(subscribers=listeners[report.channel]) for report in _report(node, newest)]
+    status = HTTPStatus.CREATED if any(listeners.values()) else HTTPStatus.ACCEPTED
+    return status, reports, asked.many
+
+
+def _check_rate(node: Node, request: Request, key: Key | None, messages: int) -> None:
+    options = node.options
+    if key is not None:
+        name, publisher, limit = "max_publishes_per_key", f"key {key.key}", options.max_publishes_per_key
+    else:
+        name, publisher = "max_publishes_per_client", f"address {request.remote_addr}"
+        limit = options.max_publishes_per_client
+    wait = node.publish_limits.take(publisher, messages, limit)
+    if wait:
+        raise HTTPRefusal(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too_many_publishes",
+            f"{name} allows {limit} messages a second; come back in {wait} s",
+            name,
+            Retry_After=str(wait),
+        )
+
+
+def _report(node: Node, published: dict[str, Ids | None]) -> list[Report]:
+    """What is known of channels, one round trip for all. ``published``: the ids that their newest messages were given,
+    as far as that is known."""
+    pages = node.store.backlogs([BacklogQuery(name, -1) for name in published], 1)
+    return [
+        Report(
+            channel=channel,
+            message_id=ids.message_id if ids is not None else page.last_id,
+            global_id=ids.global_id if ids is not None else None,
+            stored_messages=max(0, page.last_id - page.first_id + 1),
+            published_messages=page.last_id,
+            subscribers=_subscribers(node, channel),
+            last_requested=_last_requested(node, channel),
+        )
+        for (channel, ids), page in zip(published.items(), pages, strict=True)
+    ]
+
+
+def _subscribers(node: Node, name: str) -> int:
+    return count(dict(node.hub.membership.followers(name) or {}))
+
+
+def _last_requested(node: Node, name: str) -> int | None:
+    ago = node.requested.ago(name, node.reactor.clock())
+    return None if ago is None else int(ago)
