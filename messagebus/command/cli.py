@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..serve.cli import main
+from .background import restart, start, stop
 from .doctor.cli import doctor
 
-main.add_command(doctor)
+for each in (start, stop, restart, doctor):
+    main.add_command(each)
 
 __all__ = ["main"]

@@ -12,12 +12,19 @@ from typing import Any
 from .response import Response
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_VALUE = re.compile("=[^&;]*")
 _NOT_PRINTABLE = re.compile(r"[^ !#-\[\]-~]")  # with the quotation mark and the backslash
 
 
 def printable(text: str) -> str:
     """Escape text that came from a client, so that neither a terminal nor a log reader interprets it."""
     return _NOT_PRINTABLE.sub(lambda found: ascii(found[0])[1:-1] if found[0] not in '"\\' else "\\" + found[0], text)
+
+
+def without_values(target: str) -> str:
+    """A request's target with the names of its query alone: values may be tokens, grants or keys."""
+    path, mark, query = target.partition("?")
+    return path + mark + _VALUE.sub("=***", query)
 
 
 class JSONFormatter(logging.Formatter):
@@ -48,7 +55,8 @@ def configure(form: str) -> None:
 
 
 class AccessLog:
-    """Writes a line for each request: address, time, request line, status, bytes of the body, seconds."""
+    """Writes a line for each request: address, time, request line without the values of its query, status, bytes of the
+    body, seconds."""
 
     def __init__(self, path: str | None, form: str) -> None:
         """``path``: a file, opened anew where it was moved away; ``None``: the standard error. ``form``: ``text`` or
@@ -64,7 +72,7 @@ class AccessLog:
         request = {
             "address": environ.get("REMOTE_ADDR") or "-",
             "method": environ["REQUEST_METHOD"],
-            "target": printable(target.decode("latin-1")),
+            "target": without_values(printable(target.decode("latin-1"))),
             "protocol": environ["SERVER_PROTOCOL"],
             "status": int(response.status[:3] or 0),
             "bytes": response.sent,
