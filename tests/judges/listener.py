@@ -95,7 +95,8 @@ class Listener:
         try:
             self.wait_until("count => received.length >= count", len(data), timeout)
         finally:
-            assert self.data() == list(data)
+            received = self.data()
+            assert received == list(data), received
 
     def wait_for_position(self, channel: str, position: int) -> None:
         """Until the client would go on from there."""
