@@ -70,8 +70,8 @@ class Bus(Lifecycle):
 
         ``data`` is any JSON value; in a Flask app whatever its ``jsonify`` takes. The keyword arguments are
         :class:`messagebus.PublishOptions`: ``user_ids``, ``group_ids`` and ``client_ids`` (whom it is for),
-        ``site_id``, ``max_backlog_size`` and ``max_backlog_age`` (what is kept of the channel), ``queue_in_memory``,
-        ``idempotency_key``.
+        ``exclude_client_ids`` (whom it is not for), ``site_id``, ``max_backlog_size`` and ``max_backlog_age`` (what is
+        kept of the channel), ``queue_in_memory``, ``idempotency_key``.
 
         While the store is unreachable the message is kept in memory, up to ``publish_queue_size`` of them, and written
         when the store is back. ``None`` is returned, because the message has no id yet. A lost answer never stores a

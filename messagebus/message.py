@@ -56,6 +56,8 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
     client_ids: tuple[str, ...] | None = None
     kept: bool | None = None
     """Whether the client message filters let it through; ``None``: not asked yet."""
+    exclude_client_ids: tuple[str, ...] | None = None
+    """Clients that it is not for, whatever else it says; ``None``: no restriction."""
     _data: Any = msgspec.UNSET
     _json: bytes = b""
 
@@ -105,7 +107,7 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
 
     @property
     def targeted(self) -> bool:
-        return self.user_ids is not None or self.group_ids is not None or self.client_ids is not None
+        return not (self.user_ids is self.group_ids is self.client_ids is self.exclude_client_ids is None)
 
 
 def memory_of(messages: Iterable[Message]) -> int:
@@ -114,10 +116,13 @@ def memory_of(messages: Iterable[Message]) -> int:
     for message in messages:
         size = len(message.raw)
         held += _OBJECTS + (2 * size if size <= LARGE else size)
-        if message.user_ids is not None or message.group_ids is not None or message.client_ids is not None:
-            targets = (message.user_ids, message.group_ids, message.client_ids)
+        targets = (message.user_ids, message.group_ids, message.client_ids, message.exclude_client_ids)
+        if targets != _NO_TARGETS:
             held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
     return held
+
+
+_NO_TARGETS = (None, None, None, None)
 
 
 class Ids(NamedTuple):
@@ -132,6 +137,7 @@ class _Envelope(msgspec.Struct, gc=False):
     user_ids: tuple[Any, ...] | None = None
     group_ids: tuple[Any, ...] | None = None
     client_ids: tuple[str, ...] | None = None
+    exclude_client_ids: tuple[str, ...] | None = None
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -285,8 +291,10 @@ def encode_envelope(
     group_ids: Iterable[Any] | None = None,
     client_ids: Iterable[str] | None = None,
     codec: Codec | None = None,
+    exclude_client_ids: Iterable[str] | None = None,
 ) -> bytes:
-    """The envelope a store keeps: the data's JSON and whom it is for.
+    """The envelope a store keeps: the data's JSON and whom it is for, or not for. Other programs that read it expect
+    the first four fields; the last one is there only where it says something.
 
     Raises:
         InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or contains a value that is not
@@ -298,6 +306,9 @@ def encode_envelope(
         _encode_targets("group_ids", group_ids),
         _encode_targets("client_ids", client_ids),
     )
+    if exclude_client_ids is not None:
+        excluded = _encode_targets("exclude_client_ids", exclude_client_ids)
+        envelope = b'%b,"exclude_client_ids":%b}' % (envelope[:-1], excluded)
     return envelope if codec is None else codec.encode(json.loads(envelope))
 
 
@@ -355,7 +366,17 @@ def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, 
     if not data.isascii():
         _check_text(data, message_id, name)
     channel, site_id = split_name(name)
-    return Message(global_id, message_id, channel, data, site_id, parts.user_ids, parts.group_ids, parts.client_ids)
+    return Message(
+        global_id,
+        message_id,
+        channel,
+        data,
+        site_id,
+        parts.user_ids,
+        parts.group_ids,
+        parts.client_ids,
+        exclude_client_ids=parts.exclude_client_ids,
+    )
 
 
 def _check_text(data: bytes, message_id: int, name: str) -> None:

@@ -69,6 +69,7 @@ clients = st.one_of(st.none(), st.lists(st.text(max_size=8), min_size=1, max_siz
     user_ids=targets,
     group_ids=targets,
     client_ids=clients,
+    excluded=clients,
     ids=st.builds(Ids, st.integers(1, 2**53), st.integers(1, 2**53)),
 )
 def test_what_is_stored_comes_back(
@@ -78,11 +79,13 @@ def test_what_is_stored_comes_back(
     user_ids: list[Any] | None,
     group_ids: list[Any] | None,
     client_ids: list[str] | None,
+    excluded: list[str] | None,
     ids: Ids,
 ) -> None:
     raw = encode_data(data, LIMIT)
     name = store_name(channel, site)
-    message = decode_stored(encode_stored(ids, name, encode_envelope(raw, user_ids, group_ids, client_ids)))
+    envelope = encode_envelope(raw, user_ids, group_ids, client_ids, exclude_client_ids=excluded)
+    message = decode_stored(encode_stored(ids, name, envelope))
     assert (message.message_id, message.global_id) == ids
     assert message.name == name
     assert message.channel == channel
@@ -94,7 +97,8 @@ def test_what_is_stored_comes_back(
         group_ids and tuple(group_ids),
         client_ids and tuple(client_ids),
     )
-    assert message.targeted == any((user_ids, group_ids, client_ids))
+    assert message.exclude_client_ids == (excluded and tuple(excluded))
+    assert message.targeted == any((user_ids, group_ids, client_ids, excluded))
     assert json.loads(message.json) == {
         "global_id": ids.global_id,
         "message_id": ids.message_id,

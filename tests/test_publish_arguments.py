@@ -55,6 +55,8 @@ BAD: list[tuple[dict[str, Any], type[MessageBusError], str]] = [
     ({"group_ids": "admins"}, InvalidTargets, "group_ids"),
     ({"client_ids": [7]}, InvalidTargets, "client_ids"),
     ({"client_ids": ["a b"]}, InvalidTargets, "client_ids"),
+    ({"exclude_client_ids": ["a b"]}, InvalidTargets, "exclude_client_ids"),
+    ({"exclude_client_ids": "abc"}, InvalidTargets, "exclude_client_ids"),
     ({"queue_in_memory": "no"}, InvalidOption, "queue_in_memory"),
     ({"queue_in_memory": None}, InvalidOption, "queue_in_memory"),
     ({"idempotency_key": 7}, InvalidOption, "idempotency_key"),

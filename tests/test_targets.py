@@ -75,6 +75,8 @@ def allowed(person: tuple[Any, frozenset[Any]], client_id: str, message: dict[st
     user_id, group_ids = person
     if message["client_ids"] is not None and client_id not in message["client_ids"]:
         return False
+    if client_id in (message["exclude_client_ids"] or ()):
+        return False
     if message["user_ids"] is None and message["group_ids"] is None:
         return True
     by_user = user_id is not None and any(equal(user_id, u) for u in message["user_ids"] or ())
@@ -87,6 +89,7 @@ publications = st.lists(
             "data": data,
             "user_ids": targets,
             "group_ids": targets,
+            "exclude_client_ids": st.none() | st.lists(st.sampled_from(["c0", "c1", "c2"]), min_size=1, max_size=2),
             "client_ids": st.none() | st.lists(st.sampled_from(["c0", "c1", "c2"]), min_size=1, max_size=2),
         }
     ),
@@ -112,6 +115,7 @@ def test_exactly_the_allowed_clients_get_every_message_in_order(
                 publication["user_ids"],
                 publication["group_ids"],
                 publication["client_ids"],
+                exclude_client_ids=publication["exclude_client_ids"],
             )
             messages.append(decode_stored(encode_stored(Ids(number, number), channel, envelope)))
         # Some are there from the beginning, others come later and are given the backlog.

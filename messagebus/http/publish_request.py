@@ -19,7 +19,7 @@ MOST_FIELDS = 50
 """Names in a query or in a form."""
 MOST_AT_ONCE = 10_000
 """Messages of one request."""
-_LISTS = ("user_ids", "group_ids", "client_ids")
+_LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
 _NUMBERS = ("max_backlog_size", "max_backlog_age")
 _OPTIONS = (*_LISTS, *_NUMBERS, "idempotency_key")
 _PREFIX = "HTTP_X_MESSAGEBUS_"
@@ -133,7 +133,7 @@ def _read_option(name: str, value: str) -> Any:
         ids = [each.strip() for each in value.split(",")]
         if not all(ids):
             raise _malformed(f"{name}: expected ids, separated by commas; leave it out to reach everybody", name)
-        return ids if name == "client_ids" else [_id(each) for each in ids]
+        return ids if name.endswith("client_ids") else [_id(each) for each in ids]
     if name in _NUMBERS:
         if not (value.isascii() and value.isdigit() and len(value) <= 18):
             raise _malformed(f"{name}: expected a whole number, not {value[:40]!r}", name)

@@ -10,7 +10,8 @@ thousand messages for others would get a gap of a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
 from ..loop.reactor import Reactor
 from ..message import Message, split_name, status_message
@@ -100,7 +101,7 @@ class Dispatcher:
             if filters:
                 delivered = [message for message in batch if self._access.lets_through(message, self._report)]
             if targeted:
-                self._deliver_targeted(name, delivered)
+                self._deliver_targeted(name, followers, delivered)
             elif delivered:
                 self._deliver(name, followers, delivered)
             if targeted or len(delivered) < len(batch):
@@ -122,10 +123,14 @@ class Dispatcher:
                 else:
                     subscriber.outlet.put(data)  # as ``put`` does, without a call more for each
 
-    def _deliver_targeted(self, name: str, messages: Iterable[Message]) -> None:
+    def _deliver_targeted(self, name: str, followers: Followers, messages: Iterable[Message]) -> None:
         for message in messages:
             encoded: dict[Transport, bytes] = {}
-            for subscriber in self._find(message):
+            if message.user_ids is message.group_ids is message.client_ids is None:
+                found = _all_but(message.exclude_client_ids or (), followers)
+            else:
+                found = self._find(message)
+            for subscriber in found:
                 if name in subscriber.channels:
                     transport = subscriber.transport
                     data = encoded.get(transport)
@@ -224,6 +229,13 @@ class Dispatcher:
                     subscriber.put(data)
 
 
+def _all_but(client_ids: Iterable[str], followers: Followers) -> Collection[Subscriber]:
+    """A channel's followers, without certain clients."""
+    excluded = frozenset(client_ids)
+    everybody = chain.from_iterable(followers.values())
+    return [subscriber for subscriber in everybody if subscriber.identity.client_id not in excluded]
+
+
 def _runs(messages: Sequence[Message]) -> Iterator[tuple[list[Message], bool]]:
     """Runs of consecutive messages on one channel, and whether they are targeted."""
     channel = site_id = None
@@ -231,7 +243,9 @@ def _runs(messages: Sequence[Message]) -> Iterator[tuple[list[Message], bool]]:
     run: list[Message] = []
     for message in messages:
         # What ``message.targeted`` says, without a call for each.
-        is_targeted = not (message.user_ids is message.group_ids is message.client_ids is None)
+        is_targeted = not (
+            message.user_ids is message.group_ids is message.client_ids is message.exclude_client_ids is None
+        )
         if message.channel != channel or is_targeted is not targeted or message.site_id != site_id:
             if run:
                 yield run, targeted

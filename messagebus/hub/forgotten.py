@@ -37,6 +37,8 @@ class Forgotten(NamedTuple):
     """The last of them that was for everybody; 0: none was."""
     targets: dict[tuple[str, bytes | str], int]
     """The last of them for each user, group or client."""
+    all_but: dict[frozenset[str], int]
+    """The last of them that was for everybody but these clients."""
 
     def had_any_for(self, reader: Reader, position: int) -> bool:
         """Whether one of the messages after a position may have been for a reader."""
@@ -47,7 +49,9 @@ class Forgotten(NamedTuple):
             last = max(last, self.targets.get(("user", reader.user_id), 0))
         for group in reader.group_ids:
             last = max(last, self.targets.get(("group", group), 0))
-        return last > position
+        if last > position:
+            return True
+        return any(last > position and reader.client_id not in excluded for excluded, last in self.all_but.items())
 
 
 def forget(known: Forgotten | None, floor: int, messages: Sequence[Message]) -> Forgotten | None:
@@ -55,21 +59,24 @@ def forget(known: Forgotten | None, floor: int, messages: Sequence[Message]) -> 
     if not messages:
         return known
     if known is None or known.through < floor:
-        known = Forgotten(floor, floor, 0, {})
-    for_all, targets = known.for_all, known.targets
+        known = Forgotten(floor, floor, 0, {}, {})
+    for_all, targets, all_but = known.for_all, known.targets, known.all_but
     for message in messages:
         if message.kept is False:
             continue  # a filter has kept it from everybody
         if message.user_ids is message.group_ids is message.client_ids is None:
-            for_all = message.message_id
+            if message.exclude_client_ids is None:
+                for_all = message.message_id
+            else:
+                all_but[frozenset(message.exclude_client_ids)] = message.message_id
             continue
         for target in _targets(message):
             targets[target] = message.message_id
     for_all = max(for_all, known.for_all)
     through = max(known.through, messages[-1].message_id)
-    if len(targets) > MOST_TARGETS:
-        return Forgotten(min(known.after, floor), through, through, {})
-    return Forgotten(min(known.after, floor), through, for_all, targets)
+    if len(targets) + sum(map(len, all_but)) > MOST_TARGETS:
+        return Forgotten(min(known.after, floor), through, through, {}, {})
+    return Forgotten(min(known.after, floor), through, for_all, targets, all_but)
 
 
 def _targets(message: Message) -> Iterable[tuple[str, Any]]:

@@ -37,8 +37,11 @@ class Identity(msgspec.Struct, frozen=True):
     group_ids: frozenset[bytes] = frozenset()
 
     def may_see(self, message: Message) -> bool:
-        """Whether a message is for this subscriber. Users and groups: either suffices; clients: in addition to both."""
+        """Whether a message is for this subscriber. Users and groups: either suffices; clients: in addition to both,
+        and not one of those that it excludes."""
         if message.client_ids is not None and self.client_id not in message.client_ids:
+            return False
+        if message.exclude_client_ids is not None and self.client_id in message.exclude_client_ids:
             return False
         if message.user_ids is None and message.group_ids is None:
             return True

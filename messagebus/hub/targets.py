@@ -42,8 +42,16 @@ class TargetIndex:
         return self._by_client.get(client_id, ())
 
     def find(self, message: Message) -> Collection[Subscriber]:
-        """The subscribers that may see a targeted message, exactly as :meth:`Identity.may_see` decides, found through
-        the indexes. The result does not change when some of them leave while they are served."""
+        """The subscribers that may see a message for certain users, groups or clients, exactly as
+        :meth:`Identity.may_see` decides, found through the indexes. The result does not change when some of them leave
+        while they are served."""
+        found = self._find(message)
+        excluded = message.exclude_client_ids
+        if excluded is None:
+            return found
+        return [subscriber for subscriber in found if subscriber.identity.client_id not in excluded]
+
+    def _find(self, message: Message) -> Collection[Subscriber]:
         users, groups, clients = message.user_ids, message.group_ids, message.client_ids
         if users is None and groups is None:
             # Nearly always it is for one client, and then nobody can be found twice.

@@ -32,6 +32,8 @@ class PublishOptions(TypedDict, total=False):
     client_ids: Iterable[Any] | None
     """The clients (connections) that the message is for, among those that the other two allow. ``[""]``: no client,
     only Python subscribers."""
+    exclude_client_ids: Iterable[Any] | None
+    """The clients that the message is not for, whatever the other three say: everybody but the one who caused it."""
     site_id: str | None
     """The site (tenant) of the message. A ``/global/`` channel is the same on all sites."""
     max_backlog_size: int | None
@@ -77,19 +79,20 @@ class Request:
         size, age = options.max_backlog_size, options.max_backlog_age
         site_id = self.idempotency_key = None
         self.queue_in_memory = True
-        user_ids = group_ids = client_ids = None
+        user_ids = group_ids = client_ids = excluded = None
         if given:
             site_id = given.get("site_id")
             if site_id is not None:
                 check_site(site_id)
             user_ids = _ids("user_ids", given.get("user_ids"))
             group_ids = _ids("group_ids", given.get("group_ids"))
-            client_ids = _client_ids(given.get("client_ids"))
+            client_ids = _client_ids("client_ids", given.get("client_ids"))
+            excluded = _client_ids("exclude_client_ids", given.get("exclude_client_ids")) or None
             size = _whole_number("max_backlog_size", given.get("max_backlog_size"), size)
             age = _whole_number("max_backlog_age", given.get("max_backlog_age"), age)
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
             self.idempotency_key = _key(given.get("idempotency_key"))
-        targeted = not (user_ids is group_ids is client_ids is None)
+        targeted = not (user_ids is group_ids is client_ids is excluded is None)
         names: dict[str, str] = {}
         self.publications: list[Publication] = []
         for message in messages:
@@ -105,7 +108,7 @@ class Request:
                     )
                 name = names[channel] = store_name(channel, site_id)
             raw = encode_data(data, options.max_message_size, dumps)
-            envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec)
+            envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec, excluded)
             self.publications.append(Publication(name, envelope, size, age))
 
 
@@ -117,13 +120,11 @@ def _ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
     return [check_id(field, each) for each in ids]
 
 
-def _client_ids(ids: Iterable[Any] | None) -> list[Any] | None:
-    checked = _ids("client_ids", ids)
+def _client_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
+    checked = _ids(field, ids)
     for each in checked or ():
         if each != "" and not (isinstance(each, str) and CLIENT_ID.fullmatch(each)):
-            raise InvalidTargets(
-                f"client_ids: a client has 1 to 128 letters, digits, or any of _ . ~ -; not {each!r:.80}"
-            )
+            raise InvalidTargets(f"{field}: a client has 1 to 128 letters, digits, or any of _ . ~ -; not {each!r:.80}")
     return checked
 
 

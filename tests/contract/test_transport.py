@@ -295,6 +295,28 @@ def test_a_targeted_message_reaches_only_those_it_is_for(world: World, transport
             assert person.data(len(expected[name])) == expected[name]
 
 
+def test_a_message_for_everybody_but_one_client_reaches_the_others(world: World, transport: type[Client]) -> None:
+    channel = world.channel()
+    with (
+        transport.connect(world.url, {channel: -1}, client_id="the-author") as author,
+        transport.connect(world.url, {channel: -1}, headers={"X-User": "ann"}) as reader,
+    ):
+        author.status()
+        reader.status()
+        world.publish(channel, "live", exclude_client_ids=["the-author"])
+        world.publish(channel, "ann, here", user_ids=["ann"], exclude_client_ids=["the-author"])
+        world.publish(channel, "all")
+        assert reader.data(3) == ["live", "ann, here", "all"]
+        assert author.data(1) == ["all"]
+    with (
+        transport.connect(world.url, {channel: 0}, client_id="the-author") as author,
+        transport.connect(world.url, {channel: 0}) as other,
+    ):
+        assert author.data(1) == ["all"]
+        assert author.gaps == []
+        assert other.data(2) == ["live", "all"]
+
+
 def test_the_backlog_withholds_as_the_live_feed_does_and_says_how_far_it_went(
     world: World, transport: type[Client]
 ) -> None:
