@@ -40,7 +40,7 @@ Environ = dict[str, Any]
 PREFIX = "MESSAGEBUS_"
 DAY, YEAR = 86_400, 365 * 86_400
 """Seconds. Higher values are mistakes, and clocks and stores cannot add them to the present time."""
-SCHEMES = ("memory", "redis", "rediss", "unix", "postgresql", "postgres")
+SCHEMES = ("memory", "sqlite", "redis", "rediss", "unix", "postgresql", "postgres")
 
 
 def _option(kind: Kind, default: Any, *, repr: bool = True) -> Any:
@@ -52,8 +52,9 @@ class Options:
     """The settings of one bus. Frozen: ``Bus.configure`` replaces the whole."""
 
     url: str = _option(Text(), "memory://", repr=False)  # it may have a password in it
-    """Where messages are kept: ``memory://`` (this process alone); ``redis://``, ``rediss://`` or ``unix://``;
-    ``postgresql://`` or ``postgres://``. With more than one process: Redis or PostgreSQL."""
+    """Where messages are kept: ``memory://`` (this process alone); ``sqlite:///relative.db`` or
+    ``sqlite:////absolute/path.db`` (all processes of one host); ``redis://``, ``rediss://`` or ``unix://``;
+    ``postgresql://`` or ``postgres://``."""
 
     # --- the store ---
     max_backlog_size: int = _option(Number(1), 1000)

@@ -83,7 +83,8 @@ class Node(Listener):
         self.says_that_it_is_alone = False
         logger.warning(
             "the server has several processes, and memory:// is each one's own: what one publishes, clients of the "
-            "others do not hear; set MESSAGEBUS_URL to a store that they share, such as redis://127.0.0.1:6379/0"
+            "others do not hear; set MESSAGEBUS_URL to a store that they share: sqlite:////var/lib/myapp/bus.db (one "
+            "host, no server) or redis://127.0.0.1:6379/0"
         )
 
     def start_callbacks(self) -> None:

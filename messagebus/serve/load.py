@@ -141,7 +141,7 @@ def check(found: list[Bus], url: str | None, workers: int) -> None:
     if workers > 1 and any(bus.options.url.startswith("memory:") for bus in found):
         raise CannotServe(
             f"{workers} workers need a store that they share, and memory:// is each one's own: "
-            "give --url redis://HOST:PORT/0"
+            "give --url sqlite:////var/lib/myapp/bus.db (one host, no server) or --url redis://HOST:PORT/0"
         )
 
 

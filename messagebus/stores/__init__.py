@@ -45,6 +45,10 @@ def open_store(options: Options) -> Store:
         from .memory import MemoryStore
 
         return MemoryStore(options)
+    if scheme == "sqlite":
+        from .sqlite import SqliteStore
+
+        return SqliteStore(options)
     if scheme in ("redis", "rediss", "unix"):
         from .redis import RedisStore
 

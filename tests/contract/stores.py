@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from pathlib import Path
+
 from messagebus.options import Options
 from messagebus.stores import Store, open_store
 from messagebus.stores.memory import MemoryStore
@@ -94,3 +98,22 @@ class PostgresStore(StoreUnderTest):
         with self.server.client() as client:
             (count,) = client.execute(f"SELECT count(*) {self.FEEDS}").fetchone() or (0,)
             return int(count)
+
+
+class SqliteStore(StoreUnderTest):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.url = f"sqlite:///{path}"
+
+    def make(self, options: Options) -> Store:
+        return open_store(options)
+
+    def pass_time(self, seconds: int) -> None:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute("UPDATE state SET global_until = global_until - ?, sweep_at = 0", (seconds,))
+            connection.execute("UPDATE publications SET forget_at = forget_at - ?", (seconds,))
+            connection.execute(
+                "UPDATE channels SET backlog_until = backlog_until - :age, ids_until = ids_until - :age",
+                {"age": seconds},
+            )

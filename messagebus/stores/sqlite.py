@@ -1,0 +1,274 @@
+"""The store in one file, for all processes of one host: Python's own SQLite, in WAL mode.
+
+``sqlite:///relative.db`` or ``sqlite:////absolute/path.db``. A publish is one short write transaction, which concurrent
+publishers of a process share. It waits for the operating system, not for the disk (``synchronous=NORMAL``): whatever
+happens to processes, nothing is lost that was acknowledged; a power cut may lose the last moments.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ..errors import BackendUnavailable, BusClosed, PublishRefused
+from ..message import Ids, Message, decode_message
+from ..options import Options
+from .base import BacklogPage, BacklogQuery, Listener, Publication, PublicationId, Store, StoreState, Trace
+from .group_commit import GroupCommit, Waiting
+from .sequencer import Entry, Unreadable
+from .sqlite_feed import AT_ONCE, News, SqliteFeed
+from .sqlite_file import SqliteFile, check_file, path_of
+from .sqlite_publishing import publish
+from .sqlite_waking import ring_all
+
+logger = logging.getLogger("messagebus.stores")
+
+Row = Any
+Result = TypeVar("Result")
+Job = tuple[Sequence[Publication], PublicationId | None]
+
+_MESSAGES = """SELECT global_id, message_id, name, envelope
+    FROM messages JOIN channels ON channels.id = messages.channel WHERE """
+
+
+class SqliteStore(Store):
+    """Keeps messages in the file of ``options.url``; processes of one host that share it share the bus.
+
+    Raises:
+        InvalidOption: The URL is malformed, or what is there is no file of the bus.
+    """
+
+    shared = True
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.path = path_of(options.url)
+        check_file(self.path)
+        self._file = SqliteFile(self.path, options.store_timeout)
+        self._closed = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lock = threading.Lock()
+        self._feeds: list[SqliteFeed] = []
+        self._commits: GroupCommit[Job] = GroupCommit(self._commit)
+
+    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
+        if not messages:
+            return []
+        ids: Any = self._commits.run((messages, publication_id))
+        return list(ids)
+
+    def _commit(self, waiting: Sequence[Waiting[Job]]) -> None:
+        """Write what waits, as one transaction; who is refused does not disturb the others."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            for each in waiting:
+                each.result = each.error = None
+                try:
+                    each.result = publish(
+                        connection, *each.job, self._options.max_global_backlog_size, self._options.clear_every
+                    )
+                except PublishRefused as error:
+                    each.error = error
+
+        self._file.run(write, writing=True)
+        ring_all(self.path)
+
+    def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        result = self._file.run(work, writing=True)
+        ring_all(self.path)
+        return result
+
+    def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        try:
+            return self._file.run(work)
+        except PublishRefused as error:
+            raise BackendUnavailable(str(error), "forbidden") from error
+
+    def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
+        if not queries:
+            return []
+        return self._read(lambda connection: [self._page(connection, query, max_bytes) for query in queries])
+
+    def _page(self, connection: sqlite3.Connection, query: BacklogQuery, max_bytes: int) -> BacklogPage:
+        now = time.time()
+        row = connection.execute(
+            "SELECT id, last_id, first_id, backlog_until FROM channels WHERE name = ?", (query.name,)
+        ).fetchone()
+        if row is None:
+            return BacklogPage([], max(query.after, 0), 0, 0, 1)
+        channel, last_id, first_id, until = row
+        if until <= now:
+            first_id = last_id + 1
+        after = query.after if query.after >= 0 else max(last_id + query.after, 0)
+        cursor = connection.execute(
+            """SELECT global_id, message_id, ?, envelope FROM messages
+            WHERE channel = ? AND message_id >= ? ORDER BY message_id""",
+            (query.name, channel, max(first_id, after + 1)),
+        )
+        rows: list[Row] = []
+        size, through = 0, last_id
+        if first_id <= last_id:
+            for found in cursor:
+                rows.append(found)
+                size += len(found[3])
+                if size >= max_bytes:
+                    through = found[1]
+                    break
+        cursor.close()
+        messages = [entry for entry in self._entries(rows) if isinstance(entry, Message)]
+        expires_in = until - now if first_id <= last_id else math.inf
+        return BacklogPage(messages, after, through, last_id, first_id, expires_in)
+
+    def last_ids(self, names: Sequence[str]) -> list[int]:
+        if not names:
+            return []
+
+        def read(connection: sqlite3.Connection) -> list[int]:
+            query = "SELECT last_id FROM channels WHERE name = ?"
+            rows = [connection.execute(query, (name,)).fetchone() for name in names]
+            return [row[0] if row else 0 for row in rows]
+
+        return self._read(read)
+
+    def global_backlog(self, after: int = 0) -> list[Message]:
+        def read(connection: sqlite3.Connection) -> list[Row]:
+            now = time.time()
+            return connection.execute(
+                _MESSAGES
+                + """message_id >= first_id AND backlog_until > ? AND global_id > ? AND global_id >= (
+                    SELECT CASE WHEN global_until > ? THEN global_first ELSE state.global_id + 1 END FROM state)
+                ORDER BY global_id""",
+                (now, after, now),
+            ).fetchall()
+
+        return [entry for entry in self._entries(self._read(read)) if isinstance(entry, Message)]
+
+    def entries(self, after: int) -> list[Entry]:
+        """All that is left in the file after a global id. For the feed."""
+        return self._entries(self._read(lambda connection: _after(connection, after, -1)))
+
+    def news(self, after: int, resets: int | None) -> News:
+        def read(connection: sqlite3.Connection) -> tuple[list[Row], Row]:
+            row = connection.execute("SELECT global_id, epoch, resets FROM state").fetchone()
+            if resets is None:
+                return [], row
+            begin = after if row[2] == resets else 0
+            return (_after(connection, begin, AT_ONCE) if row[0] != begin else []), row
+
+        rows, state = self._read(read)
+        return News(self._entries(rows), *state)
+
+    def state(self) -> StoreState:
+        return self._read(_state)
+
+    def named_state(self) -> StoreState:
+        """As ``state``, but a store that has no epoch yet is given one. For the feed."""
+        state = self.state()
+        if state.epoch is not None:
+            return state
+
+        def name(connection: sqlite3.Connection) -> StoreState:
+            connection.execute("UPDATE state SET epoch = ? WHERE epoch IS NULL", (secrets.token_hex(8),))
+            return _state(connection)
+
+        try:
+            return self._file.run(name, writing=True)
+        except (BackendUnavailable, PublishRefused):
+            return state  # it may not be written to: the feed works without
+
+    def renew_epoch(self, epoch: str | None) -> StoreState:
+        def renew(connection: sqlite3.Connection) -> StoreState:
+            query = "UPDATE state SET epoch = ? WHERE epoch IS ?"
+            if connection.execute(query, (secrets.token_hex(8), epoch)).rowcount:
+                logger.warning("SQLite at %s has gone back, and is given another epoch", self.path)
+            return _state(connection)
+
+        return self._write(renew)
+
+    def contradicts(self, traces: Sequence[Trace]) -> bool:
+        """Whether something else is stored in the place of one of these messages. For the feed."""
+
+        def read(connection: sqlite3.Connection) -> list[Row] | None:
+            rows: list[Row] = []
+            for trace in traces:
+                last = connection.execute("SELECT last_id FROM channels WHERE name = ?", (trace.name,)).fetchone()
+                if last is not None and last[0] < trace.message_id:
+                    return None
+                rows += connection.execute(_MESSAGES + "global_id = ?", (trace.global_id,))
+                rows += connection.execute(_MESSAGES + "name = ? AND message_id = ?", (trace.name, trace.message_id))
+            return rows
+
+        rows = self._read(read) if traces else []
+        if rows is None:
+            return True
+        found = self._entries(rows)
+        return not {Trace.of(entry) if isinstance(entry, Message) else None for entry in found} <= {*traces}
+
+    def listen(self, listener: Listener) -> SqliteFeed:
+        feed = SqliteFeed(self, listener, self.path)
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the store was closed")
+            self._feeds = [other for other in self._feeds if not other.closed] + [feed]
+        feed.start()
+        return feed
+
+    def expire_all_backlogs(self) -> None:
+        def expire(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE state SET global_first = global_id + 1")
+            connection.execute("UPDATE channels SET first_id = last_id + 1")
+            connection.execute("DELETE FROM messages")
+
+        self._write(expire)
+
+    def reset(self) -> None:
+        def reset(connection: sqlite3.Connection) -> None:
+            for table in ("messages", "channels", "forgotten", "publications"):
+                connection.execute(f"DELETE FROM {table}")
+            connection.execute(
+                "UPDATE state SET global_id = 0, epoch = NULL, resets = resets + 1, global_first = 1, "
+                "global_until = 0, swept = 0"
+            )
+
+        self._write(reset)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            feeds, self._feeds = self._feeds, []
+        for feed in feeds:
+            feed.close()
+        self._file.close()
+
+    def after_fork(self) -> None:
+        feeds = self._feeds
+        self._clear()
+        for feed in feeds:
+            feed.abandon()
+
+    def _entries(self, rows: Sequence[Row]) -> list[Entry]:
+        """Messages from rows of global id, message id, name and envelope. What cannot be decoded is logged."""
+        entries: list[Entry] = []
+        for global_id, message_id, name, envelope in rows:
+            try:
+                entries.append(decode_message(global_id, message_id, name, envelope, self._options.transport_codec))
+            except ValueError as error:
+                logger.warning("skipped a message that cannot be decoded: %s", error)
+                entries.append(Unreadable(global_id))
+        return entries
+
+
+def _state(connection: sqlite3.Connection) -> StoreState:
+    return StoreState(*connection.execute("SELECT global_id, epoch FROM state").fetchone())
+
+
+def _after(connection: sqlite3.Connection, after: int, limit: int) -> list[Row]:
+    return connection.execute(_MESSAGES + "global_id > ? ORDER BY global_id LIMIT ?", (after, limit)).fetchall()
