@@ -208,5 +208,10 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def matches(pattern: str, channel: str) -> bool:
+    """Whether a pattern, a channel's name or a prefix that ends in ``*``, matches a channel."""
+    return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
+
+
 def _shown(value: object) -> str:
     return f"{value!r:.100}"

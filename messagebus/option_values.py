@@ -25,6 +25,7 @@ class OptionValues(TypedDict, total=False):
     store_timeout: float
     transport_codec: Codec | None
     max_message_size: int
+    channels: Mapping[str, Mapping[str, Any]]
     long_polling_enabled: bool
     long_polling_interval: float
     chunked_encoding_enabled: bool

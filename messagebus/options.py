@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from .channel_rules import ChannelRule, ChannelRules
 from .codecs import Codec
 from .errors import InvalidOption
 from .option_kinds import (
@@ -80,6 +81,10 @@ class Options:
     store."""
     max_message_size: int = _option(Number(1), 16 * 1024 * 1024)
     """Bytes (16 MiB) of one message's JSON; ``publish`` refuses more. A lower limit is almost always wiser."""
+
+    channels: tuple[ChannelRule, ...] = _option(ChannelRules(), ())
+    """What holds for some channels in place of the options for all: ``{"/chat/*": {"max_backlog_size": 100}}``, see
+    [channel rules](channel-rules.md). The first pattern that matches a channel counts."""
 
     # --- transports ---
     long_polling_enabled: bool = _option(Flag(), True)

@@ -26,6 +26,7 @@ LAYERS = [
     "message",
     "templates",
     "option_kinds",
+    "channel_rules",
     "options",
     "option_values",
     "loop",

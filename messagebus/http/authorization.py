@@ -11,6 +11,7 @@ from typing import NamedTuple
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
+from ..channel_rules import find_rule
 from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..hub.permissions import read_grants
@@ -31,7 +32,8 @@ def plain_context(environ: Environ) -> Iterator[Request]:
 
 def asks_anybody(node: Node) -> bool:
     """Whether any channel needs permission."""
-    return node.access.hooks or bool(node.options.protected_channels)
+    options = node.options
+    return node.access.hooks or bool(options.protected_channels or options.channels)
 
 
 def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
@@ -53,6 +55,10 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
     )
     refusals = Refusals(params.takes_refusals)
     for channel in params.positions:
+        rule = find_rule(options.channels, channel)
+        if rule is not None and rule.subscribe == "nobody":
+            refusals.add(channel, ChannelRefusal("forbidden", f"{channel}: no client may subscribe to it"))
+            continue
         try:
             if node.access.may_subscribe(request, channel, options.protected_channels, granted):
                 continue

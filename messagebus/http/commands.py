@@ -16,10 +16,10 @@ from werkzeug.exceptions import HTTPException
 from ..errors import BackendUnavailable, InvalidData, PublishRefused
 from ..hub.joining import Join
 from ..hub.node import Node
-from ..hub.permissions import matches
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Subscriber
 from ..message import check_channel, store_name
+from ..option_kinds import matches
 from .authorization import Handshake
 from .channels import CODES, ChannelRefused, Refusals, read_positions
 

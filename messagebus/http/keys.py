@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from werkzeug.wrappers import Request
 
-from ..hub.permissions import matches
-from ..option_kinds import Key
+from ..option_kinds import Key, matches
 
 
 def find_key(request: Request, keys: Sequence[Key]) -> Key | None:

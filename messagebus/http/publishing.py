@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from werkzeug.wrappers import Request
 
+from ..channel_rules import find_rule
 from ..errors import (
     BackendUnavailable,
     InvalidChannel,
@@ -140,8 +141,8 @@ def _strictly(request: Request, rest: str) -> str:
 def _publish(
     node: Node, request: Request, channel: str | None, key: Key | None
 ) -> tuple[HTTPStatus, list[Report], bool]:
-    options, publisher = node.options, node.publisher
-    asked = read_publish(request, channel, options.max_message_size)
+    publisher = node.publisher
+    asked = read_publish(request, channel, _body_limit(node, channel))
     names = list(dict.fromkeys(name for name, _ in asked.messages))
     for name in names:
         _check_channel(name, key)
@@ -157,6 +158,13 @@ def _publish(
     reports = [report._replace(subscribers=listeners[report.channel]) for report in _report(node, newest)]
     status = HTTPStatus.CREATED if any(listeners.values()) else HTTPStatus.ACCEPTED
     return status, reports, asked.many
+
+
+def _body_limit(node: Node, channel: str | None) -> int:
+    """Bytes: as large as all channels take, or more where the channel takes more. Each message is measured later."""
+    limit = node.options.max_message_size
+    rule = None if channel is None else find_rule(node.options.channels, channel)
+    return limit if rule is None else max(limit, rule.max_message_size or 0)
 
 
 def _check_rate(node: Node, request: Request, key: Key | None, messages: int) -> None:

@@ -11,7 +11,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 
 from ..errors import InvalidOption
 from ..message import Message
-from ..option_kinds import check_pattern
+from ..option_kinds import check_pattern, matches
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -23,11 +23,6 @@ Filter = Callable[[Message], bool]
 ReportError = Callable[[Exception, str], object]
 
 _SALT = "messagebus.grant"
-
-
-def matches(pattern: str, channel: str) -> bool:
-    """Whether a pattern, a channel's name or a prefix that ends in ``*``, matches a channel."""
-    return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
 
 
 class Access:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ..channel_rules import find_rule
 from ..errors import InvalidOption, InvalidTargets
 from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
 from ..options import Options, check_option
@@ -76,7 +77,7 @@ class Request:
             raise TypeError(
                 f"publish got an unexpected keyword argument: {unknown}; it takes {', '.join(sorted(_KNOWN))}"
             )
-        size, age = options.max_backlog_size, options.max_backlog_age
+        own_size = own_age = None
         site_id = self.idempotency_key = None
         self.queue_in_memory = True
         user_ids = group_ids = client_ids = excluded = None
@@ -88,26 +89,29 @@ class Request:
             group_ids = _ids("group_ids", given.get("group_ids"))
             client_ids = _client_ids("client_ids", given.get("client_ids"))
             excluded = _client_ids("exclude_client_ids", given.get("exclude_client_ids")) or None
-            size = _whole_number("max_backlog_size", given.get("max_backlog_size"), size)
-            age = _whole_number("max_backlog_age", given.get("max_backlog_age"), age)
+            own_size = _whole_number("max_backlog_size", given.get("max_backlog_size"))
+            own_age = _whole_number("max_backlog_age", given.get("max_backlog_age"))
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
             self.idempotency_key = _key(given.get("idempotency_key"))
         targeted = not (user_ids is group_ids is client_ids is excluded is None)
-        names: dict[str, str] = {}
+        names: dict[str, tuple[str, int, int, int]] = {}
         self.publications: list[Publication] = []
         for message in messages:
             if not isinstance(message, (tuple, list)) or len(message) != 2:
                 raise TypeError(f"messages: expected pairs of channel and data, not {message!r:.80}")
             channel, data = message
-            name = names.get(channel) if isinstance(channel, str) else None
-            if name is None:
+            known = names.get(channel) if isinstance(channel, str) else None
+            if known is None:
                 check_channel(channel)
                 if targeted and channel.startswith("/global/"):
                     raise InvalidTargets(
                         f"{channel}: a /global/ channel is for everybody on every site; it takes no targets"
                     )
-                name = names[channel] = store_name(channel, site_id)
-            raw = encode_data(data, options.max_message_size, dumps)
+                most, size, age = _limits_of(channel, options)
+                known = (store_name(channel, site_id), most, own_size or size, own_age or age)
+                names[channel] = known
+            name, most, size, age = known
+            raw = encode_data(data, most, dumps)
             envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec, excluded)
             self.publications.append(Publication(name, envelope, size, age))
 
@@ -128,9 +132,19 @@ def _client_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
     return checked
 
 
-def _whole_number(field: str, value: int | None, default: int) -> int:
+def _limits_of(channel: str, options: Options) -> tuple[int, int, int]:
+    """Bytes of a message, messages and seconds of the backlog, as the channel's rule or the options say."""
+    general = (options.max_message_size, options.max_backlog_size, options.max_backlog_age)
+    rule = find_rule(options.channels, channel) if options.channels else None
+    if rule is None:
+        return general
+    own = (rule.max_message_size, rule.max_backlog_size, rule.max_backlog_age)
+    return tuple(each or default for each, default in zip(own, general, strict=True))  # type: ignore[return-value]
+
+
+def _whole_number(field: str, value: int | None) -> int | None:
     if value is None:
-        return default
+        return None
     checked: int = check_option(field, value)
     return checked
 

@@ -16,8 +16,9 @@ def make(settings: Settings) -> Callable[..., Any]:
     from .load import CannotServe, load_application
     from .worker import give_up
 
-    if settings.url is not None:
-        options.set_from_command(url=settings.url)
+    given = settings.options if settings.url is None else {**settings.options, "url": settings.url}
+    if given:
+        options.set_from_command(**given)
     try:
         if settings.application is not None:
             return load_application(settings.application)

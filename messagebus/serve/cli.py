@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 
 from .. import InvalidOption, Options, __version__
 from . import logs
+from .config import ConfigError, read_config
 from .limits import Limits, allow_many_files
 from .listeners import SocketFile, inherited_binds, name_of, open_when_free, parse_owner
 from .settings import Settings
@@ -69,6 +71,11 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--url",
     help="The store of every bus in the process, whatever the app says. Without it: what the app or the environment "
     "says (MESSAGEBUS_URL, REDIS_URL).",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A TOML file of options and channel rules, for every bus in the process. --url comes before it.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to serve with.")
 @click.option(
@@ -162,8 +169,11 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
     if not application and not alone and os.environ.get("FLASK_APP"):
         application, from_flask_app = os.environ["FLASK_APP"], True
     try:
-        if given["url"] is not None:
-            Options(url=given["url"])
+        options = {} if given["config"] is None else read_config(given["config"])
+        Options(**{**options, **({} if given["url"] is None else {"url": given["url"]})})
+    except ConfigError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
     except InvalidOption as error:
         raise click.UsageError(str(error)) from None
     if given["umask"] is not None:
@@ -174,6 +184,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
     settings = Settings(
         application=application,
         from_flask_app=from_flask_app,
+        options=options,
         anonymous_publish=given["allow_anonymous_publish"],
         limits=limits,
         names=tuple(names),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from .limits import Limits
 
@@ -23,6 +24,8 @@ class Settings:
     anonymous_publish: bool = False
     allowed_hosts: tuple[str, ...] = ()
     url: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """Those of every bus in the process, from the file of ``--config``."""
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
     access_log: bool = False

@@ -244,3 +244,20 @@ def test_the_commands_of_the_page_on_publishing_work_as_written(serve_app: Serve
         assert client.data(4) == ["hello", {"text": "hi"}, 1, 2]
     assert json.loads(answers[0])["message_id"] == 1
     assert answers[-1].startswith("queued messages: 6\n")
+
+
+def test_a_bad_line_in_the_config_file_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "bus.toml"
+    path.write_text('[channels."/chat/*"]\nmax_backlog_size = 0\n')
+    result = fail_to_serve("--config", str(path))
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert f"{path}, line 2: " in line
+
+
+def test_the_config_file_counts_for_the_bus_that_is_served(serve_app: ServeApp, tmp_path: Path) -> None:
+    path = tmp_path / "bus.toml"
+    path.write_text('anonymous_publish = true\n[channels."/chat/*"]\nmax_backlog_size = 2\n')
+    server = alone(serve_app, "--config", str(path))
+    reports = [publish(server, "/chat/a", text)[1] for text in ("1", "2", "3")]
+    assert [report["stored_messages"] for report in reports] == [1, 2, 2]
