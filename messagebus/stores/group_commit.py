@@ -32,13 +32,19 @@ class GroupCommit(Generic[Job]):
     def __init__(self, write: Callable[[Sequence[Waiting[Job]]], None]) -> None:
         self._write = write
         # Nothing is waited for under it, so it may be made before gevent patches the process.
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers.
+        self._lock = threading.RLock()
+        self._leader: int | None = None
         self._queue: deque[Waiting[Job]] = deque()
         self._led = False
 
     def run(self, job: Job) -> object:
         """Wait until the job has been written, and return its result, or raise its error."""
         mine = Waiting(job)
+        if self._leader == threading.get_ident():
+            # A signal handler that cut into a write of its own thread, which it must not wait for.
+            self._write([mine])
+            return _outcome(mine)
         with self._lock:
             self._queue.append(mine)
             mine.leads = not self._led
@@ -55,14 +61,13 @@ class GroupCommit(Generic[Job]):
             if mine.leads:
                 self._hand_over(mine)
             raise
-        if mine.error is not None:
-            raise mine.error
-        return mine.result
+        return _outcome(mine)
 
     def _lead(self, mine: Waiting[Job]) -> None:
         with self._lock:
             # It is the first: a leader is always the first that waits.
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_JOBS))]
+        self._leader = threading.get_ident()
         try:
             self._write(batch)
         except Exception as error:
@@ -73,6 +78,7 @@ class GroupCommit(Generic[Job]):
                 each.error = each.error or RuntimeError("the thread that was writing was ended")
             raise
         finally:
+            self._leader = None
             for each in batch:
                 each.done = True
                 if each is not mine:
@@ -91,3 +97,9 @@ class GroupCommit(Generic[Job]):
             following = self._queue[0]
             following.leads = True
         following.event.set()
+
+
+def _outcome(waiting: Waiting[Job]) -> object:
+    if waiting.error is not None:
+        raise waiting.error
+    return waiting.result

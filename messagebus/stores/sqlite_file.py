@@ -170,7 +170,8 @@ class SqliteFile:
 
     def _clear(self) -> None:
         # Nothing is waited for under it, so it may be made before gevent patches the process.
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers.
+        self._lock = threading.RLock()
         self._idle: list[tuple[tuple[int, int], sqlite3.Connection]] = []
         self._active = 0
         self._forking = 0
