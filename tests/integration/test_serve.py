@@ -66,6 +66,7 @@ def test_several_workers_without_a_shared_store_are_refused() -> None:
     result = fail_to_serve("--workers", "2")
     assert result.returncode != 0
     assert "need a store that they share" in result.stderr
+    assert "--url sqlite:////" in result.stderr
     assert "Traceback" not in result.stderr
 
 
