@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
+from messagebus import Bus
 from messagebus.command.doctor.application import check_extensions
 from messagebus.command.doctor.machine import check_files, check_kernel
-from messagebus.command.doctor.store import judge_postgres, judge_redis
+from messagebus.command.doctor.store import NoStore, check_store, judge_postgres, judge_redis
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,16 @@ def test_forms_with_tokens_leave_the_bus_alone() -> None:
     app.register_blueprint(bus.blueprint)
     assert [each.result for each in check_extensions(app)] == ["ok"]
     bus.close()
+
+
+def test_a_sqlite_file_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bus.db"
+    (finding,) = check_store(url)
+    assert (finding.result, finding.found) == ("ok", f"{tmp_path}/bus.db: the first process will make it")
+    assert list(tmp_path.iterdir()) == []
+    with contextlib.closing(Bus(url=url)) as bus:
+        bus.publish("/a", 1)
+    (finding,) = check_store(url)
+    assert finding.found == f"{tmp_path}/bus.db: 1 messages so far"
+    with pytest.raises(NoStore, match="there is no directory"):
+        check_store("sqlite:////nowhere/at/all/bus.db")

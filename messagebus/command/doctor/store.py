@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -33,9 +34,20 @@ def check_store(url: str) -> list[Finding]:
             return _redis(options)
         if url.startswith(("postgres:", "postgresql:")):
             return _postgres(options)
+        if url.startswith("sqlite:"):
+            return _sqlite(options)
     except MessageBusError as error:
         raise NoStore(f"the store {redact(url)}: {error}") from None
-    raise NoStore(f"{redact(url)} is no store that can be looked at: give redis:// or postgresql://")
+    raise NoStore(f"{redact(url)} is no store that can be looked at: give redis://, postgresql:// or sqlite:///")
+
+
+def _sqlite(options: Options) -> list[Finding]:
+    from ...stores.sqlite import SqliteStore
+
+    with closing(SqliteStore(options)) as store:
+        if not os.path.exists(store.path):
+            return [ok("store: file", f"{store.path}: the first process will make it")]
+        return [ok("store: file", f"{store.path}: {store.state().global_id} messages so far")]
 
 
 # --- Redis ---
