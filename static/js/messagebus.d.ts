@@ -45,7 +45,7 @@ export interface StateInfo {
 
 /** Messages of a channel that are gone for good: every id in `after < id < before`. */
 export interface Gap {
-  /** null: the store was begun anew, and what is known of the channel means nothing any more. */
+  /** null: the store was reset, so nothing that is known of the channel holds any more. */
   after: number | null;
   before: number;
 }
@@ -57,8 +57,8 @@ export interface Refusal {
   code: string;
   /** In words; for people and logs. */
   message: string;
-  /** true: time mends it, and it is asked for again by itself. false: a person has to; `retry()`, other grants and
-   * subscribing anew ask again. */
+  /** true: the client asks again by itself, later. false: it asks again only after `retry()`, other grants or a
+   * new subscription. */
   retry: boolean;
 }
 
