@@ -162,10 +162,11 @@ class Lifecycle:
         """The same as :meth:`close`, under its name in Ruby. The store keeps its messages."""
         self.close()
 
-    def end_subscribers(self, timeout: float = 5.0) -> None:
-        """Close all clients' connections cleanly and accept no new ones; for servers that shut down."""
+    def end_subscribers(self, timeout: float = 5.0, over: float = 0) -> None:
+        """Close all clients' connections cleanly and accept no new ones; for servers that shut down. ``over``: seconds
+        during which they end one after the other, each served until its turn."""
         if self._node is not None:
-            self._node.end_subscribers(timeout)
+            self._node.end_subscribers(timeout, over)
 
     def _publisher_now(self) -> Publisher:
         """The publisher, made on first use.

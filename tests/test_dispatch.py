@@ -189,3 +189,26 @@ def test_those_that_wait_for_their_end_are_ended_when_the_server_shuts_down(worl
     world.hub.lost(StoreState(0, "another"))
     world.hub.end_all(SHUTDOWN)
     assert all(outlet.finished for outlet in outlets)
+
+
+def test_a_server_with_time_to_drain_ends_some_by_some_and_serves_each_until_its_turn(world: World) -> None:
+    outlets = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(1000)]
+    done: list[bool] = []
+    world.hub.shut_down(SHUTDOWN, lambda: done.append(True), 2.0)
+    for number in range(1, 10):
+        assert number * 90 <= sum(outlet.finished for outlet in outlets) <= number * 110
+        assert not done
+        before = {outlet: len(outlet.sent) for outlet in outlets if not outlet.finished}
+        world.publish("/n")
+        assert all(len(outlet.sent) > count for outlet, count in before.items())
+        world.turn(SLICE_SECONDS + 0.1)
+    world.turn(SLICE_SECONDS + 0.1)
+    assert all(outlet.finished for outlet in outlets)
+
+
+def test_a_second_word_to_shut_down_ends_those_at_once_that_wait_for_their_turn(world: World) -> None:
+    outlets = [world.follow("/n", user=user) for user in range(100)]
+    world.hub.shut_down(SHUTDOWN, lambda: None, 60.0)
+    assert not all(outlet.finished for outlet in outlets)
+    world.hub.shut_down(SHUTDOWN, lambda: None)
+    assert all(outlet.finished for outlet in outlets)

@@ -3,6 +3,7 @@ back. No HTTP."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ class Ending:
         self._reactor = reactor
         self._dispatcher = dispatcher
         self._waiting: deque[tuple[Subscriber, Close]] = deque()
+        self._until = 0.0
         self.tick = 0
 
     def end(self, subscriber: Subscriber, close: Close, milliseconds: int = 0) -> None:
@@ -49,12 +51,20 @@ class Ending:
 
     def end_by_and_by(self, subscribers: Iterable[Subscriber], close: Close) -> None:
         """End many connections as fast as they can come back, for not every client does as it is told."""
+        self.end_over(subscribers, close, 0)
+
+    def end_over(self, subscribers: Iterable[Subscriber], close: Close, seconds: float) -> None:
+        """End many connections within so many seconds, one after the other, and not faster than they can come back.
+        Until its turn a connection is served as before."""
         self._waiting.extend((subscriber, close) for subscriber in subscribers)
+        self._until = self._reactor.clock() + seconds
         if not self.tick:
             self.on_deadline()
 
     def on_deadline(self) -> None:
-        for _ in range(min(len(self._waiting), int(ENDS_PER_SECOND * SLICE_SECONDS))):
+        # The reactor's deadlines are coarse: what has been late is made up for in the time that is left.
+        slices = max(1.0, (self._until - self._reactor.clock()) / (2 * SLICE_SECONDS))
+        for _ in range(min(math.ceil(len(self._waiting) / slices), int(ENDS_PER_SECOND * SLICE_SECONDS))):
             self.end(*self._waiting.popleft())
         if self._waiting:
             self._reactor.set_deadline(self, SLICE_SECONDS)

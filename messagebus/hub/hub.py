@@ -198,13 +198,20 @@ class Hub:
         """Close every subscriber's connection cleanly."""
         self.endings.end_at_once(self.membership.all(), close)
 
-    def shut_down(self, close: Close, done: Callable[[], object]) -> None:
-        """Close every subscriber's connection, accept no new ones, and call ``done`` when the last byte is sent."""
+    def shut_down(self, close: Close, done: Callable[[], object], seconds: float = 0) -> None:
+        """Close every subscriber's connection, accept no new ones, and call ``done`` when the last byte is sent.
+        ``seconds``: over which the connections end; each is served until its turn."""
         self.is_shutting_down = True
         self._when_empty = done
-        self.end_all(close)
-        if not self.draining:
+        if seconds:
+            self.endings.end_over(self.membership.all(), close, seconds)
+        else:
+            self.end_all(close)
+        if self._is_empty():
             done()
+
+    def _is_empty(self) -> bool:
+        return not self.draining and not len(self.membership)
 
     # --- what subscribers tell ---
 
@@ -243,7 +250,7 @@ class Hub:
     def closed(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
         self.draining.discard(subscriber)
-        if self.is_shutting_down and not self.draining and self._when_empty is not None:
+        if self.is_shutting_down and self._is_empty() and self._when_empty is not None:
             self._when_empty()
 
     def _end_delivery(self, subscriber: Subscriber) -> None:

@@ -108,12 +108,12 @@ class Node(Listener):
         self.command_jobs.stop()
         self.reactor.stop()
 
-    def end_subscribers(self, timeout: float) -> None:
-        """Close every subscriber's connection cleanly and refuse new ones; wait up to ``timeout`` seconds for the last
-        byte."""
+    def end_subscribers(self, timeout: float, over: float = 0) -> None:
+        """Close every subscriber's connection cleanly, one after the other during ``over`` seconds, and refuse new
+        ones; wait up to ``timeout`` seconds more for the last byte."""
         done = threading.Event()
-        self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set)
-        done.wait(timeout)
+        self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set, over)
+        done.wait(timeout + over)
 
     def turn_away(self) -> None:
         """Close every subscriber's connection cleanly, without waiting."""

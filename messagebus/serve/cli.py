@@ -95,6 +95,13 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Seconds that requests which are being answered may take when the server, or a worker, ends.",
 )
 @click.option(
+    "--drain",
+    type=_SECONDS_OR_0,
+    default=0.0,
+    show_default=True,
+    help="Seconds over which the subscribers of a server, or a worker, that ends are sent away, one after the other.",
+)
+@click.option(
     "--timeout",
     type=click.IntRange(min=1),
     default=30,
@@ -194,7 +201,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
         **{
             name: given[name]
             for name in (
-                *("url", "workers", "start_timeout", "stop_timeout", "timeout", "store_wait"),
+                *("url", "workers", "start_timeout", "stop_timeout", "drain", "timeout", "store_wait"),
                 *("access_log", "access_log_file", "log_format", "pid_file", "reload"),
             )
         },

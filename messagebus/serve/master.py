@@ -75,7 +75,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             "logger_class": _Log,
             "proc_name": "messagebus",
             "timeout": round(settings.timeout),
-            "graceful_timeout": round(settings.stop_timeout + KILL_SECONDS),
+            "graceful_timeout": round(settings.stop_timeout + settings.drain + KILL_SECONDS),
             "pidfile": settings.pid_file,
             "umask": settings.umask,
             "reload": settings.reload,

@@ -39,6 +39,8 @@ class Settings:
     """Seconds that a worker may take to load the app."""
     stop_timeout: float = 5.0
     """Seconds that requests which are being answered may take when a worker ends."""
+    drain: float = 0.0
+    """Seconds over which the connections of an ending worker are closed."""
     timeout: float = 30.0
     """Seconds without a sign of life after which a worker is killed and replaced."""
     store_wait: float = 10.0

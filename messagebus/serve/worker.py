@@ -115,11 +115,12 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             self._end.wait(LOOK_SECONDS)  # `alive` is changed by gunicorn, too, without a word
         # Streams end, WebSockets close with 1001, and their clients come back elsewhere. The buses go on for what the
         # app still answers.
-        ending = [gevent.spawn(bus.end_subscribers) for bus in self._buses]
+        drain = settings.drain if self._grace else 0.0  # SIGQUIT is in a hurry
+        ending = [gevent.spawn(bus.end_subscribers, over=drain) for bus in self._buses]
         left = acceptor.stop(self._grace)
         if left:
             logger.warning("%d requests were not answered within %g s, and are cut off", left, self._grace)
-        gevent.joinall(ending, timeout=1.0)
+        gevent.joinall(ending, timeout=1.0 + drain)
         close_all()
 
     # --- ours ---
