@@ -24,7 +24,7 @@ from .group_commit import GroupCommit, Waiting
 from .sequencer import Entry, Unreadable
 from .sqlite_feed import AT_ONCE, News, SqliteFeed
 from .sqlite_file import SqliteFile, check_file, path_of
-from .sqlite_publishing import publish
+from .sqlite_publishing import FOR_FEEDS, publish
 from .sqlite_waking import ring_all
 
 logger = logging.getLogger("messagebus.stores")
@@ -225,7 +225,9 @@ class SqliteStore(Store):
         def expire(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE state SET global_first = global_id + 1")
             connection.execute("UPDATE channels SET first_id = last_id + 1")
-            connection.execute("DELETE FROM messages")
+            # A feed that has yet to read the newest ones must not miss them. Nobody else is given them.
+            floor = max(FOR_FEEDS, self._options.max_global_backlog_size)
+            connection.execute("DELETE FROM messages WHERE global_id <= (SELECT global_id FROM state) - ?", (floor,))
 
         self._write(expire)
 
