@@ -169,3 +169,8 @@ def test_the_python_client_is_installed_by_itself_without_the_server(tmp_path: P
     )
     said = run(sys.executable, "-W", "error", "-c", program, cwd=tmp_path)
     assert said.strip() == f"{declared_version()} []"
+
+
+def test_the_command_leaves_flask_for_after_gevents_patch() -> None:
+    code = "import sys, messagebus.command.cli; sys.exit('flask' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0

@@ -11,7 +11,6 @@ import click
 
 from ... import InvalidOption, Options, options
 from ...serve.load import CannotServe, load_application
-from .application import check_application
 from .findings import Finding
 from .machine import check_machine, environment_url
 from .probe import Place
@@ -71,6 +70,8 @@ def doctor(
         if application is not None:
             if store is not None:
                 options.set_from_command(url=store)
+            from .application import check_application  # it imports Flask, which serve must not before gevent patches
+
             findings += check_application(load_application(application))
         if url is not None:
             path = parts.path.rstrip("/") or "/message-bus"
