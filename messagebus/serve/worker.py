@@ -117,6 +117,9 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         # app still answers.
         drain = settings.drain if self._grace else 0.0  # SIGQUIT is in a hurry
         ending = [gevent.spawn(bus.end_subscribers, over=drain) for bus in self._buses]
+        # The acceptor closes its copies only. While these stood the kernel would take connections that nobody serves.
+        for each in self.sockets:
+            each.sock.close()
         left = acceptor.stop(self._grace)
         if left:
             logger.warning("%d requests were not answered within %g s, and are cut off", left, self._grace)

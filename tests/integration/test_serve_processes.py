@@ -135,6 +135,27 @@ def test_a_worker_that_is_stuck_does_not_keep_the_server_from_ending(
     assert "does not end, and is killed" in server.output()
 
 
+def test_a_server_that_drains_refuses_new_connections_and_serves_those_that_it_has(serve_app: ServeApp) -> None:
+    server = serve_app("serve", APP, args=("--drain", "4"))
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(WebSocket.connect(server.url, {"/a": 0})) for _ in range(20)]
+        for sock in socks:
+            sock.next_batch()
+        os.kill(server.pid, signal.SIGTERM)
+
+        def refuses() -> bool:
+            try:
+                server.connect().close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        eventually(refuses)
+        since = time.monotonic()
+        assert [sock.closed() for sock in socks] == [1001] * len(socks)
+        assert time.monotonic() - since > 1.0, "it refuses as soon as it drains"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(serve_app: ServeApp, number: int) -> None:
     server = serve_app("serve", APP, args=("--stop-timeout", "60"))
