@@ -214,7 +214,7 @@ def test_without_a_shared_store_several_workers_are_refused_whatever_the_app_is_
     result = fail_to_serve(f"{name}:app", "--workers", "2", cwd=tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert "give --url redis://HOST:PORT/0" in line
+    assert "give --url sqlite:////" in line
 
 
 def test_one_url_is_refused_for_buses_that_the_app_keeps_apart(tmp_path: Path) -> None:
