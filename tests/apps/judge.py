@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flask import Flask, Response, jsonify, render_template, request, send_from_directory
 
-from messagebus import MessageBus
+from messagebus import Message, MessageBus
 
 NODE_MODULES = Path(__file__).resolve().parents[2] / "node_modules"
 SCRIPTS = {
@@ -43,6 +43,11 @@ def publish() -> Response:
 
 @app.post("/turn-away")
 def turn_away() -> str:
-    """Ends every held response, as when this process is about to be replaced."""
+    """Ends every held response, in every process of the server, as when it is about to be replaced."""
+    MessageBus.publish("/turn-away", None)
+    return "they are told"
+
+
+@MessageBus.subscribe("/turn-away")
+def end_what_is_held(message: Message) -> None:
     MessageBus._running_node().turn_away()
-    return "turned away"
