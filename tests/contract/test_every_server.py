@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -55,14 +56,17 @@ def chunked(body: bytes) -> bytes:
 # --- requests that offer another protocol ---
 
 
+# What an app's own view is given is the server's affair, and ours where the server is.
+@pytest.mark.parametrize(
+    ("server", "path"),
+    [*itertools.product(SERVERS, ["/message-bus/x/poll?dlp=t", "/message-bus/x/poll"]), ("serve", "/echo")],
+    indirect=["server"],
+)
 @pytest.mark.parametrize("offer", UPGRADES)
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
-@pytest.mark.parametrize("path", ["/message-bus/x/poll?dlp=t", "/message-bus/x/poll", "/echo"])
 def test_an_offer_to_upgrade_costs_neither_the_body_nor_the_next_request(
     server: Server, offer: str, in_chunks: bool, path: str
 ) -> None:
-    if path == "/echo" and server.kind != "serve":
-        pytest.skip("what an app's own view is given is the server's affair")
     channel = f"/upgrade-{time.monotonic_ns()}"
     publish(server, channel, "due")
     body = urlencode({channel: 0}).encode()
@@ -114,10 +118,13 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("malformed", MALFORMED)
+# To waitress an empty chunk size is one that has not come yet, and it waits for the rest.
+@pytest.mark.parametrize(
+    ("server", "malformed"),
+    [pair for pair in itertools.product(SERVERS, MALFORMED) if pair != ("waitress", "an empty chunk size")],
+    indirect=["server"],
+)
 def test_what_is_malformed_is_refused_and_no_fault_of_the_server(server: Server, malformed: str) -> None:
-    if malformed == "an empty chunk size" and server.kind == "waitress":
-        pytest.skip("waitress waits for the rest")
     answers = exchange(server, MALFORMED[malformed])
     assert [answer.status for answer in answers] == [400]
 
@@ -133,9 +140,9 @@ def test_a_body_that_ends_early_leaves_no_trace(server: Server, framing: str) ->
 # --- bytes behind a handshake ---
 
 
+# waitress keeps its sockets: it has no WebSocket.
+@pytest.mark.parametrize("server", [kind for kind in SERVERS if kind != "waitress"], indirect=True)
 def test_a_command_behind_the_handshake_is_carried_out(server: Server) -> None:
-    if server.kind == "waitress":
-        pytest.skip("waitress keeps its sockets: no WebSocket")
     ping = Frame(Opcode.TEXT, b'{"ping": "early"}').serialize(mask=True)
     later = Frame(Opcode.TEXT, b'{"ping": "later"}').serialize(mask=True)
     data = head("GET /message-bus/x/ws HTTP/1.1", *HANDSHAKE, body=ping + later[:3])
