@@ -212,3 +212,25 @@ def test_a_second_word_to_shut_down_ends_those_at_once_that_wait_for_their_turn(
     assert not all(outlet.finished for outlet in outlets)
     world.hub.shut_down(SHUTDOWN, lambda: None)
     assert all(outlet.finished for outlet in outlets)
+
+
+def test_who_takes_nothing_is_ended_during_a_drain_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in range(3):
+        world.follow("/n", user=user)
+    swept: list[float] = []
+    monkeypatch.setattr(world.hub.outboxes, "end_stalled", swept.append)
+    world.turn()
+    swept.clear()
+    world.hub.shut_down(SHUTDOWN, lambda: None, 60)
+    world.hub.on_deadline()
+    assert swept == [world.hub.options.write_timeout]
+
+
+def test_a_message_for_everybody_but_some_is_encoded_once_for_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlets = [world.follow("/n", user=user) for user in range(5)]
+    calls = count_calls(monkeypatch, type(STREAMING_WSGI), "encode")
+    world.publish("/n", exclude_client_ids=("c1", "c3"))
+    assert [bool(outlet.sent) for outlet in outlets] == [True, False, True, False, True]
+    assert len(calls) == 1

@@ -11,7 +11,6 @@ thousand messages for others would get a gap of a thousand.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain
 
 from ..loop.reactor import Reactor
 from ..message import Message, split_name, status_message
@@ -60,6 +59,7 @@ class Dispatcher:
         self._windows = windows
         self._followers = membership.followers
         self._find = membership.find
+        self._of_client = membership.of_client
         self._access = access
         self._report = report
         self._window_size = options.window_size
@@ -107,17 +107,20 @@ class Dispatcher:
             if targeted or len(delivered) < len(batch):
                 self._withhold(name, window, batch, now)
 
-    def _deliver(self, name: str, followers: Followers, messages: Sequence[Message]) -> None:
+    def _deliver(
+        self, name: str, followers: Followers, messages: Sequence[Message], excluded: Collection[Subscriber] = ()
+    ) -> None:
         batch = join_batch(messages)
         global_id = messages[-1].global_id
         # Copies: a subscriber leaves after its one batch, or when it is too slow. Tuples are made faster than lists.
         for transport, members in (*followers.items(),):
             data = transport.encode(batch, global_id)
+            to = (*members,) if not excluded else [member for member in members if member not in excluded]
             if transport.one_batch:
-                for subscriber in (*members,):
+                for subscriber in to:
                     self._answer(subscriber, name, messages, data)
                 continue
-            for subscriber in (*members,):
+            for subscriber in to:
                 if subscriber.head:
                     subscriber.put(data)
                 else:
@@ -127,10 +130,11 @@ class Dispatcher:
         for message in messages:
             encoded: dict[Transport, bytes] = {}
             if message.user_ids is message.group_ids is message.client_ids is None:
-                found = _all_but(message.exclude_client_ids or (), followers)
-            else:
-                found = self._find(message)
-            for subscriber in found:
+                clients = message.exclude_client_ids or ()
+                excluded = {subscriber for client_id in clients for subscriber in self._of_client(client_id)}
+                self._deliver(name, followers, (message,), excluded)
+                continue
+            for subscriber in self._find(message):
                 if name in subscriber.channels:
                     transport = subscriber.transport
                     data = encoded.get(transport)
@@ -227,13 +231,6 @@ class Dispatcher:
                 data = transport.encode(batch, self._windows.global_id)
                 for subscriber in (*members,):
                     subscriber.put(data)
-
-
-def _all_but(client_ids: Iterable[str], followers: Followers) -> Collection[Subscriber]:
-    """A channel's followers, without certain clients."""
-    excluded = frozenset(client_ids)
-    everybody = chain.from_iterable(followers.values())
-    return [subscriber for subscriber in everybody if subscriber.identity.client_id not in excluded]
 
 
 def _runs(messages: Sequence[Message]) -> Iterator[tuple[list[Message], bool]]:

@@ -297,7 +297,7 @@ class Hub:
 
     def on_deadline(self) -> None:
         """Sweep: drop windows that nobody has asked for in a while, and connections that take nothing."""
-        if self.is_shutting_down:
+        if self.is_shutting_down and not self.membership:
             return
         self.outboxes.end_stalled(self.options.write_timeout)
         self.pacer.sweep()
