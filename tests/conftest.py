@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from tests.eventually import eventually
 
 # The same examples in every run, so that a run that fails fails again; others each time with
 # --hypothesis-profile=default. No deadline for one example: a busy machine is no fault.
@@ -27,3 +32,21 @@ def pytest_configure() -> None:
 def pytest_unconfigure() -> None:
     # What buses have to say at the end of the process would stand behind the summary.
     logging.getLogger("messagebus").setLevel(logging.CRITICAL)
+
+
+def _threads_of_a_bus() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("messagebus-")}
+
+
+@pytest.fixture(autouse=True)
+def _no_bus_runs_on() -> Iterator[None]:
+    """The test that leaves a bus running is the one that fails, and not a later one that meets its threads."""
+    before = _threads_of_a_bus()
+    yield
+
+    def ended() -> bool:
+        left = sorted(thread.name for thread in _threads_of_a_bus() - before)
+        assert not left, f"threads of a bus run on: {', '.join(left)}"
+        return True
+
+    eventually(ended)
