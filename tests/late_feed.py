@@ -134,7 +134,7 @@ class LateFeed(Listener):
         suffices."""
         paper = Paper()
         subscriber = Subscriber(self.node.hub, Plain(), Identity("c"), b"", None)
-        subscriber.outlet = paper
+        subscriber.writer = paper
         paper.on_drained = lambda: self.node.reactor.call_soon(subscriber.on_drained)
         # In the loop, after whatever the reading has handed over to it.
         self.node.reactor.call_soon(

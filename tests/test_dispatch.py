@@ -20,11 +20,11 @@ from messagebus.options import Options
 from messagebus.stores import StoreState
 from messagebus.transports import LONG_POLLING_WSGI, STREAMING_WSGI, WEBSOCKET, Transport
 
-from .outlet import Outbound
+from .recording_writer import RecordingWriter
 from .test_guards import count_calls
 
 
-class Finished(Outbound):
+class Finished(RecordingWriter):
     """Notes that it was finished."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class World:
 
     def follow(self, *names: str, transport: Transport = STREAMING_WSGI, user: int = 0) -> Finished:
         subscriber = Subscriber(self.hub, transport, Identity(f"c{user}", id_key(user)), b"", None)
-        outlet = subscriber.outlet = Finished()
-        outlet.owner = subscriber
+        writer = subscriber.writer = Finished()
+        writer.owner = subscriber
         self.hub.add(subscriber)
         self.hub.membership.join(subscriber, [self.hub.windows.enter(name).name for name in names])
         self.hub.hold_open(subscriber)
-        return outlet
+        return writer
 
     def publish(self, name: str, count: int = 1, **targets: Any) -> None:
         for _ in range(count):
@@ -78,12 +78,12 @@ def world() -> Iterator[World]:
     world.reactor.abandon()
 
 
-def batches(outlet: Finished) -> list[list[dict[str, Any]]]:
-    return [json.loads(part) for part in b"".join(outlet.sent).split(b"\r\n|\r\n") if part]
+def batches(writer: Finished) -> list[list[dict[str, Any]]]:
+    return [json.loads(part) for part in b"".join(writer.sent).split(b"\r\n|\r\n") if part]
 
 
-def told(outlet: Finished) -> list[dict[str, Any]]:
-    return [message["data"] for batch in batches(outlet) for message in batch if message["channel"] == "/__status"]
+def told(writer: Finished) -> list[dict[str, Any]]:
+    return [message["data"] for batch in batches(writer) for message in batch if message["channel"] == "/__status"]
 
 
 def test_followers_are_told_a_second_later_once_for_all_messages(world: World) -> None:
@@ -114,12 +114,12 @@ def test_followers_are_told_before_the_backlog_can_pass_them(world: World) -> No
 
 
 def test_a_process_sends_a_thousand_of_these_a_second_at_most(world: World) -> None:
-    outlets = [world.follow("/n", user=user) for user in range(2500)]
+    writers = [world.follow("/n", user=user) for user in range(2500)]
     sent = 0
     for _ in range(20):
         world.publish("/n", 300, user_ids=(-1,))
         world.turn(1.0)
-        sent = sum(len(outlet.sent) for outlet in outlets)
+        sent = sum(len(writer.sent) for writer in writers)
     assert 0 < sent <= 20 * STATUSES_PER_SECOND + 2500
 
 
@@ -162,9 +162,9 @@ def test_a_connection_that_ends_early_is_told_where_it_stands_and_when_to_come_b
 
 
 def test_many_that_are_ended_at_once_are_told_to_come_back_at_different_times(world: World) -> None:
-    outlets = [world.follow("/n", user=user) for user in range(4000)]
+    writers = [world.follow("/n", user=user) for user in range(4000)]
     world.hub.end_all(SHUTDOWN)
-    waits = [told(outlet)[0]["__reconnect"] for outlet in outlets]
+    waits = [told(writer)[0]["__reconnect"] for writer in writers]
     longest = 1000 * 4000 / ENDS_PER_SECOND
     assert longest * 0.9 < max(waits) <= longest
     for start in range(0, int(longest), int(longest) // 4):
@@ -173,45 +173,45 @@ def test_many_that_are_ended_at_once_are_told_to_come_back_at_different_times(wo
 
 
 def test_after_a_lost_feed_connections_end_no_faster_than_they_can_come_back(world: World) -> None:
-    outlets = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(2000)]
+    writers = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(2000)]
     world.hub.lost(StoreState(0, "another"))
     a_slice = int(ENDS_PER_SECOND * SLICE_SECONDS)
     for number in range(1, 11):
-        assert sum(outlet.finished for outlet in outlets) == number * a_slice
+        assert sum(writer.finished for writer in writers) == number * a_slice
         world.publish("/n")
         world.turn(SLICE_SECONDS + 0.1)
-    assert all(len(outlet.sent) <= 2 for outlet in outlets), "what came meanwhile is of another life"
-    assert not any(b"another" in part for outlet in outlets for part in outlet.sent), "so is the epoch"
+    assert all(len(writer.sent) <= 2 for writer in writers), "what came meanwhile is of another life"
+    assert not any(b"another" in part for writer in writers for part in writer.sent), "so is the epoch"
 
 
 def test_those_that_wait_for_their_end_are_ended_when_the_server_shuts_down(world: World) -> None:
-    outlets = [world.follow("/n", user=user) for user in range(1000)]
+    writers = [world.follow("/n", user=user) for user in range(1000)]
     world.hub.lost(StoreState(0, "another"))
     world.hub.end_all(SHUTDOWN)
-    assert all(outlet.finished for outlet in outlets)
+    assert all(writer.finished for writer in writers)
 
 
 def test_a_server_with_time_to_drain_ends_some_by_some_and_serves_each_until_its_turn(world: World) -> None:
-    outlets = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(1000)]
+    writers = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(1000)]
     done: list[bool] = []
     world.hub.shut_down(SHUTDOWN, lambda: done.append(True), 2.0)
     for number in range(1, 10):
-        assert number * 90 <= sum(outlet.finished for outlet in outlets) <= number * 110
+        assert number * 90 <= sum(writer.finished for writer in writers) <= number * 110
         assert not done
-        before = {outlet: len(outlet.sent) for outlet in outlets if not outlet.finished}
+        before = {writer: len(writer.sent) for writer in writers if not writer.finished}
         world.publish("/n")
-        assert all(len(outlet.sent) > count for outlet, count in before.items())
+        assert all(len(writer.sent) > count for writer, count in before.items())
         world.turn(SLICE_SECONDS + 0.1)
     world.turn(SLICE_SECONDS + 0.1)
-    assert all(outlet.finished for outlet in outlets)
+    assert all(writer.finished for writer in writers)
 
 
 def test_a_second_word_to_shut_down_ends_those_at_once_that_wait_for_their_turn(world: World) -> None:
-    outlets = [world.follow("/n", user=user) for user in range(100)]
+    writers = [world.follow("/n", user=user) for user in range(100)]
     world.hub.shut_down(SHUTDOWN, lambda: None, 60.0)
-    assert not all(outlet.finished for outlet in outlets)
+    assert not all(writer.finished for writer in writers)
     world.hub.shut_down(SHUTDOWN, lambda: None)
-    assert all(outlet.finished for outlet in outlets)
+    assert all(writer.finished for writer in writers)
 
 
 def test_who_takes_nothing_is_ended_during_a_drain_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +229,8 @@ def test_who_takes_nothing_is_ended_during_a_drain_as_well(world: World, monkeyp
 def test_a_message_for_everybody_but_some_is_encoded_once_for_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outlets = [world.follow("/n", user=user) for user in range(5)]
+    writers = [world.follow("/n", user=user) for user in range(5)]
     calls = count_calls(monkeypatch, type(STREAMING_WSGI), "encode")
     world.publish("/n", exclude_client_ids=("c1", "c3"))
-    assert [bool(outlet.sent) for outlet in outlets] == [True, False, True, False, True]
+    assert [bool(writer.sent) for writer in writers] == [True, False, True, False, True]
     assert len(calls) == 1

@@ -27,10 +27,10 @@ from messagebus.hub.joining import take_in
 from messagebus.hub.permissions import Access
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
-from messagebus.loop.outbound import Outbound as AnyOutlet
-from messagebus.loop.outbound import SocketWriter
 from messagebus.loop.outboxes import Outboxes
 from messagebus.loop.reactor import Reactor
+from messagebus.loop.socket_writer import SocketWriter
+from messagebus.loop.writer import Writer
 from messagebus.message import Ids, Message, decode_stored, encode_envelope, encode_stored, id_key
 from messagebus.options import Options
 from messagebus.stores import BacklogPage, StoreState
@@ -41,8 +41,8 @@ from .clients import EventSource
 from .crowd import Crowd, message_ids
 from .eventually import eventually
 from .fixtures_servers import ServeApp
-from .outlet import Outbound
 from .planning import StubPlanner, request_for
+from .recording_writer import RecordingWriter
 from .redis_server import RedisServer
 
 CHANNEL = "/chat"
@@ -58,22 +58,22 @@ class World:
         self.hub = Hub(Options(), self.reactor, 10_000, Access(), lambda error, where: None)
         self.hub.start(StoreState(0, "epoch"))
 
-    def connect(self, number: int, transport: Transport, backlog: list[Message] | None = None) -> Outbound:
+    def connect(self, number: int, transport: Transport, backlog: list[Message] | None = None) -> RecordingWriter:
         """A subscriber that has seen nothing of the backlog yet."""
-        outlet = Outbound()
-        self.open(number, transport, lambda subscriber: outlet, backlog)
-        return outlet
+        writer = RecordingWriter()
+        self.open(number, transport, lambda subscriber: writer, backlog)
+        return writer
 
     def open(
         self,
         number: int,
         transport: Transport,
-        connect: Callable[[Subscriber], AnyOutlet],
+        connect: Callable[[Subscriber], Writer],
         backlog: list[Message] | None = None,
     ) -> None:
         key = id_key(number)
         subscriber = Subscriber(self.hub, transport, Identity(f"c{number}", key, frozenset([key])), b"", None)
-        subscriber.outlet = connect(subscriber)
+        subscriber.writer = connect(subscriber)
         messages = backlog or []
         self.hub.windows.enter(CHANNEL)
         page = view_of_page(BacklogPage(messages, 0, len(messages), len(messages), 1), self.reactor.clock())
@@ -133,27 +133,27 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[
 
 
 def test_a_message_is_encoded_once_for_each_transport(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    outlets = [world.connect(n, transport) for transport in STREAMS for n in range(SUBSCRIBERS)]
-    before = [len(outlet.sent) for outlet in outlets]
+    writers = [world.connect(n, transport) for transport in STREAMS for n in range(SUBSCRIBERS)]
+    before = [len(writer.sent) for writer in writers]
     calls = [count_calls(monkeypatch, type(transport), "encode") for transport in (EVENT_SOURCE, WEBSOCKET, STREAMING)]
     world.hub.dispatch(messages(1, 1))
     assert [len(of_transport) for of_transport in calls] == [1, 1, 1]
-    assert [len(outlet.sent) for outlet in outlets] == [count + 1 for count in before]
+    assert [len(writer.sent) for writer in writers] == [count + 1 for count in before]
 
 
 def test_a_burst_is_one_batch_for_each_transport(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    outlets = [world.connect(n, WEBSOCKET) for n in range(SUBSCRIBERS)]
-    before = [len(outlet.sent) for outlet in outlets]
+    writers = [world.connect(n, WEBSOCKET) for n in range(SUBSCRIBERS)]
+    before = [len(writer.sent) for writer in writers]
     calls = count_calls(monkeypatch, type(WEBSOCKET), "encode")
     world.hub.dispatch(messages(1, 10))
     assert len(calls) == 1
-    assert [len(outlet.sent) for outlet in outlets] == [count + 1 for count in before]
+    assert [len(writer.sent) for writer in writers] == [count + 1 for count in before]
 
 
 def test_subscribers_of_a_transport_share_the_bytes(world: World) -> None:
-    outlets = [world.connect(n, WEBSOCKET) for n in range(SUBSCRIBERS)]
+    writers = [world.connect(n, WEBSOCKET) for n in range(SUBSCRIBERS)]
     world.hub.dispatch(messages(1, 1))
-    assert len({id(outlet.sent[-1]) for outlet in outlets}) == 1
+    assert len({id(writer.sent[-1]) for writer in writers}) == 1
 
 
 def count_python_calls(call: Callable[[], object]) -> int:
@@ -251,21 +251,21 @@ def test_what_is_held_keeps_no_request(transport: str) -> None:
 
 
 def test_subscribers_are_served_in_the_order_in_which_they_came(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    outlets = [world.connect(number, WEBSOCKET) for number in range(SUBSCRIBERS)]
-    calls = count_calls(monkeypatch, Outbound, "put")
+    writers = [world.connect(number, WEBSOCKET) for number in range(SUBSCRIBERS)]
+    calls = count_calls(monkeypatch, RecordingWriter, "put")
     world.hub.dispatch(messages(1, 1))
-    assert [outlet for outlet, _ in calls] == outlets
+    assert [writer for writer, _ in calls] == writers
 
 
 def test_the_json_of_a_message_is_made_once_for_all_subscribers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = messages(1, 20)
     world.hub.windows.global_id = 20
     made = count_calls(monkeypatch, messagebus.message, "_encode_channel")
-    outlets = [world.connect(n, transport, backlog) for transport in STREAMS for n in range(SUBSCRIBERS)]
+    writers = [world.connect(n, transport, backlog) for transport in STREAMS for n in range(SUBSCRIBERS)]
     assert len(made) == 20  # for those who catch up
     world.hub.dispatch(messages(21, 1))
     assert len(made) == 21  # and for those who are there
-    assert all(message_ids(b"".join(outlet.sent)) == list(range(1, 22)) for outlet in outlets)
+    assert all(message_ids(b"".join(writer.sent)) == list(range(1, 22)) for writer in writers)
 
 
 @pytest.mark.redis

@@ -250,7 +250,7 @@ def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None
     with late_feed(kept=8, window=8) as feed:
         hub = feed.node.hub
         subscriber = Subscriber(hub, Plain(), Identity("c"), b"", None)
-        subscriber.outlet = Paper()
+        subscriber.writer = Paper()
         called: list[Subscriber] = []
         assert hub.add(subscriber)
         hub.when_reached(2, subscriber, lambda waiting: waiting.end(FEED_LOST))

@@ -49,7 +49,7 @@ LAYERS = [
 # Within a layer the same holds for its modules. Of those that are not listed it is only asked that none of them
 # imports, by whatever way, itself.
 ROOMS = {
-    "loop": ["poller", "jobs", "outboxes", "reactor", "outbound", "blocking_writer"],
+    "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "blocking_writer"],
     "hub": [
         "forgotten",
         "history",

@@ -29,8 +29,8 @@ from messagebus.options import Options
 from messagebus.stores import BacklogPage, StoreState
 from messagebus.transports import EVENT_SOURCE
 
-from .outlet import Outbound
 from .planning import StubPlanner, request_for
+from .recording_writer import RecordingWriter
 
 
 class World:
@@ -41,15 +41,15 @@ class World:
         self.hub = Hub(Options(), self.reactor, 10_000, Access(), lambda error, where: None)
         self.hub.start(StoreState(0, "epoch"))
 
-    def connect(self, identity: Identity, channel: str, backlog: list[Message]) -> Outbound:
+    def connect(self, identity: Identity, channel: str, backlog: list[Message]) -> RecordingWriter:
         subscriber = Subscriber(self.hub, EVENT_SOURCE, identity, b"", None)
-        outlet = subscriber.outlet = Outbound()
+        writer = subscriber.writer = RecordingWriter()
         self.hub.windows.enter(channel)
         page = view_of_page(BacklogPage(backlog, 0, len(backlog), len(backlog), 1), self.reactor.clock())
         cursor = Cursor(channel, channel, 0)
         plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: page}, 0)
         take_in(StubPlanner(self.hub, lambda: plan), subscriber, plan)
-        return outlet
+        return writer
 
     def close(self) -> None:
         self.reactor.abandon()
@@ -120,17 +120,17 @@ def test_exactly_the_allowed_clients_get_every_message_in_order(
             messages.append(decode_stored(encode_stored(Ids(number, number), channel, envelope)))
         # Some are there from the beginning, others come later and are given the backlog.
         when = [joins.draw(st.integers(0, len(messages))) for _ in everybody]
-        outlets: dict[int, Outbound] = {}
+        writers: dict[int, RecordingWriter] = {}
         for moment in range(len(messages) + 1):
             for number, (user_id, group_ids) in enumerate(everybody):
                 if when[number] == moment:
                     user = None if user_id is None else id_key(user_id)
                     identity = Identity(f"c{number}", user, frozenset(map(id_key, group_ids)))
-                    outlets[number] = world.connect(identity, channel, messages[:moment])
+                    writers[number] = world.connect(identity, channel, messages[:moment])
             if moment < len(messages):
                 world.hub.dispatch([messages[moment]])
         for number, person in enumerate(everybody):
-            got = [(m["message_id"], m["channel"], m["data"]) for m in outlets[number].messages()]
+            got = [(m["message_id"], m["channel"], m["data"]) for m in writers[number].messages()]
             due = [
                 (i, channel, publication["data"])
                 for i, publication in enumerate(published, 1)

@@ -46,7 +46,7 @@ class Talk:
         self.frames = Frames()
         plan = feed.plan(*wants)
         self.subscriber = WebSocketSubscriber(feed.node, WEBSOCKET, plan.request, b"", None)
-        self.subscriber.outlet = self.frames
+        self.subscriber.writer = self.frames
         self.frames.on_drained = lambda: feed.node.reactor.call_soon(self.subscriber.on_drained)
         take_in(feed.node, self.subscriber, plan)
 

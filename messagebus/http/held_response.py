@@ -15,7 +15,7 @@ from ..hub.node import Node
 from ..hub.subscribe_request import SubscriptionPlan
 from ..hub.subscriber import Subscriber
 from ..loop.blocking_writer import BlockingWriter
-from ..loop.outbound import SocketWriter
+from ..loop.socket_writer import SocketWriter
 from ..options import Environ
 from ..transports import WEBSOCKET, Transport
 from ..transports.base import EMPTY_BATCH
@@ -58,7 +58,7 @@ class HeldResponse(NamedTuple):
         subscriber = self._make_subscriber(self.taken, head)
         reactor, limit = self.node.reactor, self.node.options.max_outbox
         outboxes, lingers = self.node.hub.outboxes, self.taken.name == WEBSOCKET.name
-        subscriber.outlet = SocketWriter(sock, reactor, subscriber, limit, outboxes, lingers)
+        subscriber.writer = SocketWriter(sock, reactor, subscriber, limit, outboxes, lingers)
         take_in(self.node, subscriber, self.plan)
         if early and lingers:  # a client may write behind its handshake
             subscriber.on_data(early)
@@ -68,7 +68,7 @@ class HeldResponse(NamedTuple):
         subscriber = self._make_subscriber(self.blocking, b"")
         limit, outboxes = self.node.options.max_outbox, self.node.hub.outboxes
         connection = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
-        subscriber.outlet = connection
+        subscriber.writer = connection
         if self.blocking.preamble:
             self.node.reactor.call_soon(connection.put, self.blocking.preamble)
         self.node.reactor.call_soon(take_in, self.node, subscriber, self.plan)
@@ -121,13 +121,13 @@ class _LastAnswer:
     """Sends its bytes, and closes the connection."""
 
     def __init__(self, node: Node, sock: RawSocket, data: bytes) -> None:
-        self._outlet = SocketWriter(sock, node.reactor, self, len(data), node.hub.outboxes, True)
-        node.reactor.set_deadline(self._outlet, LAST_ANSWER_SECONDS)
-        self._outlet.put(data)
-        self._outlet.finish()
+        self._writer = SocketWriter(sock, node.reactor, self, len(data), node.hub.outboxes, True)
+        node.reactor.set_deadline(self._writer, LAST_ANSWER_SECONDS)
+        self._writer.put(data)
+        self._writer.finish()
 
     def on_deadline(self) -> None:
-        self._outlet.abort()
+        self._writer.abort()
 
     def on_data(self, data: bytes) -> None: ...
 

@@ -86,7 +86,7 @@ class WebSocketSubscriber(Subscriber):
         if self.state not in _OPEN:
             return
         if frame.opcode is Opcode.PING:
-            self.outlet.put(pong_frame(bytes(frame.data)))
+            self.writer.put(pong_frame(bytes(frame.data)))
         elif frame.opcode is Opcode.BINARY:
             self.end(BINARY)
         elif frame.opcode is not Opcode.PONG:

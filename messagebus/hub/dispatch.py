@@ -124,7 +124,7 @@ class Dispatcher:
                 if subscriber.head:
                     subscriber.put(data)
                 else:
-                    subscriber.outlet.put(data)  # as ``put`` does, without a call more for each
+                    subscriber.writer.put(data)  # as ``put`` does, without a call more for each
 
     def _deliver_targeted(self, name: str, followers: Followers, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -145,7 +145,7 @@ class Dispatcher:
                     elif subscriber.head:
                         subscriber.put(data)
                     else:
-                        subscriber.outlet.put(data)
+                        subscriber.writer.put(data)
 
     def _answer(self, subscriber: Subscriber, name: str, messages: Sequence[Message], data: bytes) -> None:
         """End a poll with its batch, and with the positions of its other channels."""

@@ -137,7 +137,7 @@ class Hub:
             call(subscriber)
         else:
             self._waiting.setdefault(subscriber, []).append((global_id, call))
-            self.reactor.set_deadline(subscriber.outlet, WAIT_SECONDS)
+            self.reactor.set_deadline(subscriber.writer, WAIT_SECONDS)
 
     def _stop_waiting(self, subscriber: Subscriber) -> None:
         for _, call in self._waiting.pop(subscriber, ()):
@@ -175,11 +175,11 @@ class Hub:
         subscriber.state = Phase.OPEN
         options = self.options
         if subscriber.transport.bounded:
-            self.reactor.set_deadline(subscriber.outlet, options.long_polling_interval)
+            self.reactor.set_deadline(subscriber.writer, options.long_polling_interval)
         else:
             # The first heartbeat at any moment of the interval: those who came together are not served together for
             # ever.
-            self.reactor.set_deadline(subscriber.outlet, options.heartbeat_interval * random.uniform(0.5, 1.0))
+            self.reactor.set_deadline(subscriber.writer, options.heartbeat_interval * random.uniform(0.5, 1.0))
 
     def replace(self, client_id: str, sequence: int) -> None:
         """End the held polls of a client that are older than the one that has just been answered."""
@@ -218,16 +218,16 @@ class Hub:
     def retire(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
         self.draining.add(subscriber)
-        self.reactor.set_deadline(subscriber.outlet, DRAIN_SECONDS)
+        self.reactor.set_deadline(subscriber.writer, DRAIN_SECONDS)
 
     def on_deadline_of(self, subscriber: Subscriber) -> None:
         was = subscriber.state
         if was is Phase.CLOSING:
             # The last bytes may be many, and the line slow.
-            if self.outboxes.is_moving(subscriber.outlet, DRAIN_SECONDS):
-                self.reactor.set_deadline(subscriber.outlet, DRAIN_SECONDS)
+            if self.outboxes.is_moving(subscriber.writer, DRAIN_SECONDS):
+                self.reactor.set_deadline(subscriber.writer, DRAIN_SECONDS)
             else:
-                subscriber.outlet.abort()
+                subscriber.writer.abort()
             return
         self._stop_waiting(subscriber)
         if was is not Phase.OPEN or subscriber.state is not Phase.OPEN:
@@ -239,7 +239,7 @@ class Hub:
             subscriber.end(Close(1000, "interval over"))
         else:
             subscriber.put(subscriber.transport.heartbeat)
-            self.reactor.set_deadline(subscriber.outlet, self.options.heartbeat_interval)
+            self.reactor.set_deadline(subscriber.writer, self.options.heartbeat_interval)
 
     def on_slow(self, subscriber: Subscriber) -> None:
         self.endings.end(subscriber, SLOW)

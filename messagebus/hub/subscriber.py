@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from ..errors import Close
-from ..loop.outbound import Outbound
+from ..loop.writer import Writer
 from ..message import Message, id_key
 from ..transports import Transport
 from .catch_up import CatchUp
@@ -72,7 +72,7 @@ class Registry(Protocol):
 class Subscriber:
     """A connected reader. Used in the reactor's loop only."""
 
-    __slots__ = ("catch_up", "channels", "head", "identity", "outlet", "registry", "sequence", "state", "transport")
+    __slots__ = ("catch_up", "channels", "head", "identity", "registry", "sequence", "state", "transport", "writer")
 
     def __init__(
         self, registry: Registry, transport: Transport, identity: Identity, head: bytes, sequence: int | None
@@ -89,7 +89,7 @@ class Subscriber:
         self.catch_up: CatchUp | None = None
         """What it is still to be given."""
         self.state = Phase.OPENING
-        self.outlet: Outbound
+        self.writer: Writer
 
     @property
     def followed(self) -> set[str]:
@@ -101,7 +101,7 @@ class Subscriber:
         second line of this for subscribers whose response has begun, to save a call for each of thousands."""
         if self.head:
             self._put_head(len(data))
-        self.outlet.put(data)
+        self.writer.put(data)
         if self.transport.one_batch:
             self._close()
 
@@ -109,7 +109,7 @@ class Subscriber:
         """Like ``put``, for a piece of missed messages: the registry is told when it has left."""
         if self.head:
             self._put_head(sum(map(len, parts)))
-        self.outlet.put_piece(parts)
+        self.writer.put_piece(parts)
         if self.transport.one_batch:
             self._close()
 
@@ -122,18 +122,18 @@ class Subscriber:
             if self.head:
                 self._put_head(len(data))
             if data:
-                self.outlet.put(data)
+                self.writer.put(data)
             self._close()
 
     def _put_head(self, size: int) -> None:
         """Begin the response; ``size``: bytes of what comes first."""
-        self.outlet.put(b"%b%b\r\n%b" % (self.head, self.transport.fields(size), self.transport.preamble))
+        self.writer.put(b"%b%b\r\n%b" % (self.head, self.transport.fields(size), self.transport.preamble))
         self.head = b""
 
     def _close(self) -> None:
         self.state = Phase.CLOSING
         self.registry.retire(self)
-        self.outlet.finish()
+        self.writer.finish()
 
     def on_live(self) -> None:
         """It has joined what it came for."""

@@ -1,5 +1,5 @@
-"""A subscriber's way out where the WSGI server keeps its socket: the loop puts, and the server's thread takes. No HTTP,
-no channels."""
+"""The writer where the WSGI server keeps its socket: the loop puts, and the server's thread takes. No HTTP, no
+channels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import contextlib
 import queue
 from collections.abc import Iterator, Sequence
 
-from .outbound import OutboundListener
 from .outboxes import Outboxes
 from .reactor import Reactor
+from .writer import WriterOwner
 
 LOOK_SECONDS = 10.0
 """Seconds between checks of a server's waiting thread that the loop still runs."""
@@ -31,7 +31,7 @@ class BlockingWriter:
         "tick",
     )
 
-    def __init__(self, reactor: Reactor, owner: OutboundListener, limit: int, outboxes: Outboxes) -> None:
+    def __init__(self, reactor: Reactor, owner: WriterOwner, limit: int, outboxes: Outboxes) -> None:
         self._reactor = reactor
         self._owner = owner
         self._limit = limit

@@ -1,5 +1,5 @@
-"""Counts the bytes that wait for slow readers, over all connections of a process; bounds the sum, and closes
-connections that take nothing. No sockets.
+"""Counts the bytes in the outboxes of all writers of a process; bounds the sum, and closes connections that take
+nothing. No sockets.
 
 Bytes that wait for many readers are one object, and count once: the sum is what is really in memory. In the reactor's
 loop only.
@@ -14,8 +14,8 @@ OBJECT_SIZE = 33
 """Overhead of a Python ``bytes`` object, in bytes."""
 
 
-class Waiting(Protocol):
-    """A connection that bytes wait for."""
+class Holder(Protocol):
+    """A writer in whose outbox bytes wait."""
 
     def abort(self) -> None:
         """Close now, and drop everything that waits."""
@@ -31,20 +31,20 @@ class Outboxes:
         """Bytes that wait."""
         self._limit = limit
         self._clock = clock
-        self._holders: dict[int, int] = {}  # id of a bytes object -> how many connections it waits for
-        self._waiting: dict[Waiting, float] = {}  # who took something last is last
+        self._holders: dict[int, int] = {}  # id of a bytes object -> how many writers hold it
+        self._waiting: dict[Holder, float] = {}  # who took something last is last
 
     def __len__(self) -> int:
-        """The number of connections that bytes wait for."""
+        """The number of writers in whose outboxes bytes wait."""
         return len(self._waiting)
 
     def has_room(self, size: int) -> bool:
         """Whether so many more bytes leave half of what may wait to live messages."""
         return self.size + size <= self._limit // 2
 
-    def hold(self, connection: Waiting, pieces: Iterable[bytes | memoryview]) -> None:
-        """More waits for a connection. May abort connections, also this one."""
-        self._waiting.setdefault(connection, self._clock())
+    def hold(self, writer: Holder, pieces: Iterable[bytes | memoryview]) -> None:
+        """More waits in a writer's outbox. May abort writers, also this one."""
+        self._waiting.setdefault(writer, self._clock())
         for piece in pieces:
             whole = _whole(piece)
             holders = self._holders.get(id(whole), 0)
@@ -55,7 +55,7 @@ class Outboxes:
             next(iter(self._waiting)).abort()
 
     def release(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """A connection no longer holds these."""
+        """A writer no longer holds these."""
         for piece in pieces:
             whole = _whole(piece)
             holders = self._holders[id(whole)] - 1
@@ -65,29 +65,29 @@ class Outboxes:
                 del self._holders[id(whole)]
                 self.size -= len(whole) + OBJECT_SIZE
 
-    def progressed(self, connection: Waiting) -> None:
-        """A connection has taken something, and more waits."""
-        if self._waiting.pop(connection, None) is not None:
-            self._waiting[connection] = self._clock()
+    def progressed(self, writer: Holder) -> None:
+        """A client has taken something, and more waits."""
+        if self._waiting.pop(writer, None) is not None:
+            self._waiting[writer] = self._clock()
 
-    def forget(self, connection: Waiting) -> None:
-        """Nothing waits for a connection any more. May be repeated."""
-        self._waiting.pop(connection, None)
+    def forget(self, writer: Holder) -> None:
+        """Nothing waits in the outbox any more. May be repeated."""
+        self._waiting.pop(writer, None)
 
-    def is_moving(self, connection: Waiting, seconds: float) -> bool:
+    def is_moving(self, writer: Holder, seconds: float) -> bool:
         """Whether it has taken something of what waits for it, or something new waits, in the last so many seconds."""
-        since = self._waiting.get(connection)
+        since = self._waiting.get(writer)
         return since is not None and since > self._clock() - seconds
 
     def end_stalled(self, seconds: float) -> None:
-        """Close connections that have taken nothing for that long. To be called from time to time."""
+        """Close the connections that have taken nothing for that long. To be called from time to time."""
         before = self._clock() - seconds
         while self._waiting:
-            connection, since = next(iter(self._waiting.items()))
+            writer, since = next(iter(self._waiting.items()))
             if since > before:
                 return
-            connection.abort()
-            self._waiting.pop(connection, None)
+            writer.abort()
+            self._waiting.pop(writer, None)
 
 
 def _whole(piece: bytes | memoryview) -> bytes:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from messagebus.loop.blocking_writer import BlockingWriter
-from messagebus.loop.outbound import SocketWriter
 from messagebus.loop.outboxes import Outboxes
 from messagebus.loop.reactor import Reactor
+from messagebus.loop.socket_writer import SocketWriter
 
 
-class OutboundListener:
+class WriterOwner:
     """Notes what its connection tells it."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Pair:
         mine, self.peer = socket.socketpair()
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.peer.settimeout(5)
-        self.owner = OutboundListener()
+        self.owner = WriterOwner()
         self.reactor = reactor
         self.outboxes = Outboxes(1_000_000_000, reactor.clock) if outboxes is None else outboxes
         sock = _socket.socket(fileno=mine.detach())
@@ -330,7 +330,7 @@ def test_its_deadline_is_the_owners(reactor: Reactor, pair: Pair) -> None:
 
 
 def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: Reactor) -> None:
-    connection = BlockingWriter(reactor, OutboundListener(), 1000, Outboxes(10_000, reactor.clock))
+    connection = BlockingWriter(reactor, WriterOwner(), 1000, Outboxes(10_000, reactor.clock))
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.extend(connection))
     reader.start()
@@ -343,7 +343,7 @@ def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: 
 
 
 def test_a_blocking_connection_that_is_not_read_is_slow(reactor: Reactor) -> None:
-    owner = OutboundListener()
+    owner = WriterOwner()
     connection = BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock))
     connection.put(b"x" * 900)
     assert owner.slow == 0
@@ -352,7 +352,7 @@ def test_a_blocking_connection_that_is_not_read_is_slow(reactor: Reactor) -> Non
 
 
 def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor) -> None:
-    owner = OutboundListener()
+    owner = WriterOwner()
     connection = BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock))
     iterator = iter(connection)
     for _ in range(5):
@@ -366,14 +366,14 @@ def test_what_a_blocking_connection_has_given_no_longer_counts(reactor: Reactor)
 
 
 def test_a_blocking_connection_that_the_server_closes_before_it_began_is_over(reactor: Reactor) -> None:
-    owner = OutboundListener()
+    owner = WriterOwner()
     BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock)).close()
     reactor.turn(0)
     assert owner.closed == 1
 
 
 def test_a_blocking_connection_that_the_server_closes_is_over(reactor: Reactor) -> None:
-    owner = OutboundListener()
+    owner = WriterOwner()
     connection = BlockingWriter(reactor, owner, 1000, Outboxes(10_000, reactor.clock))
     iterator = iter(connection)
     connection.put(b"x")

@@ -1,9 +1,4 @@
-"""A subscriber's outbound connection: a bounded, non-blocking write buffer. No HTTP, no channels.
-
-There are two kinds with the same interface. :class:`SocketWriter` owns a taken socket and lives in the reactor. A WSGI
-server that keeps its sockets iterates a ``BlockingWriter``, see ``blocking_writer``. All methods are called in the
-reactor's loop, unless they say otherwise.
-"""
+"""The writer of a taken socket, which lives in the reactor and never blocks. No HTTP, no channels."""
 
 from __future__ import annotations
 
@@ -14,11 +9,11 @@ import sys
 from _socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 from _socket import socket as RawSocket
 from collections.abc import Sequence
-from typing import Protocol
 
 from .outboxes import Outboxes
 from .poller import WRITABLE
 from .reactor import Reactor
+from .writer import WriterOwner
 
 READ_SIZE = 65_536
 LINGER_SECONDS = 2.0
@@ -28,46 +23,6 @@ MAX_PIECES = 256
 TCP_USER_TIMEOUT = 18  # <linux/tcp.h>; unknown elsewhere
 DEAD_PEER_SECONDS = 60
 """Seconds without an acknowledgement, heartbeats included, after which the kernel gives up a peer."""
-
-
-class OutboundListener(Protocol):
-    """The owner of a connection."""
-
-    def on_data(self, data: bytes) -> None:
-        """The peer sent something."""
-
-    def on_deadline(self) -> None:
-        """The connection's deadline has passed."""
-
-    def on_slow(self) -> None:
-        """More bytes wait for the peer than allowed; the owner should end the connection."""
-
-    def on_drained(self) -> None:
-        """Everything that was put has been sent, since the last :meth:`Outbound.put_piece`."""
-
-    def on_closed(self) -> None:
-        """The connection has ended, for whatever reason. Called once."""
-
-
-class Outbound(Protocol):
-    """The interface of both kinds."""
-
-    tick: int
-
-    def put(self, data: bytes) -> None:
-        """Send these bytes, in the order of the calls. Never blocks; everything put in one turn leaves in one write."""
-
-    def put_piece(self, parts: Sequence[bytes]) -> None:
-        """Send a piece of missed messages. It does not count against the connection's limit, and the owner is told when
-        the last byte has left, so that it can put the next one. ``parts`` are not copied, and may be shared."""
-
-    def finish(self) -> None:
-        """Close when everything that was put has been sent."""
-
-    def abort(self) -> None:
-        """Close now."""
-
-    def on_deadline(self) -> None: ...
 
 
 class SocketWriter:
@@ -94,7 +49,7 @@ class SocketWriter:
         self,
         sock: RawSocket,
         reactor: Reactor,
-        owner: OutboundListener,
+        owner: WriterOwner,
         limit: int,
         outboxes: Outboxes,
         lingers: bool = False,

@@ -1,4 +1,4 @@
-"""A connection that writes down what it is given, for subscribers without sockets."""
+"""A writer that writes down what it is given, for subscribers without sockets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Outbound:
-    """Writes down what a subscriber is sent."""
+class RecordingWriter:
+    """Keeps what a subscriber is sent, in ``sent``."""
 
     def __init__(self) -> None:
         self.tick = 0
