@@ -243,7 +243,7 @@ def test_what_is_held_keeps_no_request(transport: str) -> None:
         request = Request(environ)
         answered = answer(bus._running_node(), request, f"somebody/{transport}")
         assert isinstance(answered, Answer)
-        assert answered.held
+        assert answered.streaming
         kept = weakref.ref(request)
         del request, environ
         gc.collect()

@@ -87,7 +87,7 @@ ROOMS = {
         "commands",
         "websocket_session",
         "health",
-        "held_response",
+        "streaming_response",
         "static_files",
         "routes",
         "servable",

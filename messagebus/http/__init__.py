@@ -1,1 +1,1 @@
-"""From a WSGI request to an answer or a held response. No Flask."""
+"""From a WSGI request to an answer, complete or streaming. No Flask."""

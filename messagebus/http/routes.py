@@ -1,7 +1,7 @@
-"""Handles a request to the bus, from the WSGI environ to an answer or a held response. No Flask.
+"""Handles a request to the bus, from the WSGI environ to an answer, complete or streaming. No Flask.
 
 ``answer`` reads and checks the request, and asks the store for what it needs, in the server's thread. It makes every
-refusal. Its result is either complete, or held as soon as the server calls it.
+refusal. Its result is either complete, or takes its socket as soon as the server calls it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from .authorization import Handshake, HookContext, plain_context
 from .channels import ChannelRefused
 from .context import RequestContext
 from .health import RESOURCES
-from .held_response import Headers, HeldResponse, StartResponse, refuse_upgraded, respond_and_close
 from .publishing import PLACES, serve_publishing
 from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
+from .streaming_response import Headers, StartResponse, StreamingResponse, refuse_upgraded, respond_and_close
 
 SUBPROTOCOL = "messagebus.v1"
 STREAM = [
@@ -67,12 +67,12 @@ MOST_SENT = 256 * 1024
 
 
 class Answer(NamedTuple):
-    """A response: complete, or held."""
+    """A response: complete, or one that stays open."""
 
     status: HTTPStatus
     headers: Headers
     body: bytes = b""
-    held: HeldResponse | None = None
+    streaming: StreamingResponse | None = None
     upgraded: Close | None = None
     """The close of a WebSocket that the server has already opened."""
     closes_by: Node | None = None
@@ -81,7 +81,7 @@ class Answer(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether the server can send it by itself."""
-        return self.held is None and self.upgraded is None and self.closes_by is None
+        return self.streaming is None and self.upgraded is None and self.closes_by is None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return self.respond(environ, start_response, self.headers)
@@ -91,8 +91,8 @@ class Answer(NamedTuple):
         status = f"{self.status.value} {self.status.phrase}"
         if self.upgraded is not None:
             return refuse_upgraded(environ, start_response, self.upgraded)
-        if self.held is not None:
-            return self.held.respond(environ, start_response, status, headers)
+        if self.streaming is not None:
+            return self.streaming.respond(environ, start_response, status, headers)
         if self.closes_by is not None:
             return respond_and_close(self.closes_by, environ, start_response, status, headers, self.body)
         start_response(status, [*headers, ("Content-Length", str(len(self.body)))])
@@ -240,8 +240,8 @@ def _held(
     handshake: Handshake | None = None,
 ) -> Answer:
     headers = [*headers, *parsing.cors_headers(context.request, context.options)]
-    held = HeldResponse(context.node, plan, taken, blocking, handshake)
-    return Answer(HTTPStatus.OK, headers, held=held)
+    streaming = StreamingResponse(context.node, plan, taken, blocking, handshake)
+    return Answer(HTTPStatus.OK, headers, streaming=streaming)
 
 
 def _check_room(context: RequestContext) -> None:

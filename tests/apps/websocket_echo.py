@@ -10,7 +10,7 @@ from websockets.frames import Frame, Opcode
 
 from messagebus import MessageBus
 from messagebus.errors import MALFORMED
-from messagebus.http import held_response
+from messagebus.http import streaming_response
 from messagebus.http.websocket_session import WebSocketSubscriber
 from messagebus.options import Environ
 from messagebus.transports import WEBSOCKET
@@ -51,7 +51,7 @@ class Echo(WebSocketSubscriber):
         self.put(text_frame(text))
 
 
-held_response.WebSocketSubscriber = Echo  # type: ignore[attr-defined]
+streaming_response.WebSocketSubscriber = Echo  # type: ignore[attr-defined]
 MessageBus.configure(max_commands=1_000_000, max_frame_size=32 << 20, max_outbox=256 << 20, max_outbox_total=512 << 20)
 flask_app = Flask(__name__)
 flask_app.register_blueprint(MessageBus.blueprint)

@@ -141,7 +141,7 @@ _OF_A_BODY = frozenset(
 """Headers that describe one body (RFC 9110, section 8; RFC 9530; RFC 9112, section 6)."""
 
 
-class _HeldResponse(Response):
+class _StreamingResponse(Response):
     """A response whose end the server does not notice."""
 
     messagebus_answer: Answer
@@ -162,9 +162,9 @@ class _HeldResponse(Response):
 
 
 @cache
-def _held_class(response_class: type[Response]) -> type[_HeldResponse]:
+def _streaming_class(response_class: type[Response]) -> type[_StreamingResponse]:
     # Flask turns a response that is not of the app's own class into one, and would lose ours.
-    return type("HeldResponse", (_HeldResponse, response_class), {})
+    return type("StreamingResponse", (_StreamingResponse, response_class), {})
 
 
 def _this_app() -> Flask:
@@ -174,11 +174,11 @@ def _this_app() -> Flask:
 
 def _to_flask(answered: Answer) -> Response:
     plain = answered.is_plain
-    response_class = current_app.response_class if plain else _held_class(current_app.response_class)  # type: ignore[arg-type]
+    response_class = current_app.response_class if plain else _streaming_class(current_app.response_class)  # type: ignore[arg-type]
     response = response_class(answered.body, answered.status.value)
     response.headers.clear()
     for name, value in answered.headers:
         response.headers.add(name, value)
-    if isinstance(response, _HeldResponse):
+    if isinstance(response, _StreamingResponse):
         response.messagebus_answer = answered
     return response

@@ -24,9 +24,9 @@ from werkzeug.exceptions import Forbidden
 from werkzeug.wrappers import Request as PlainRequest
 
 from ...errors import BusClosed
-from ...http.held_response import StartResponse
 from ...http.routes import ENDPOINTS, answer
 from ...http.servable import Servable
+from ...http.streaming_response import StartResponse
 from ...hub.permissions import Access
 from ...options import Environ, Options
 

@@ -1,4 +1,7 @@
-"""Holds a response: takes its socket and gives it to the reactor, or blocks if the server keeps its sockets."""
+"""A response that stays open, whatever the transport: a long poll, a stream, an EventSource or a WebSocket.
+
+It takes its socket and gives it to the reactor, or blocks where the server keeps its sockets.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ LAST_ANSWER_SECONDS = 10.0
 """Seconds that a client may take to read an answer that ends its connection."""
 
 
-class HeldResponse(NamedTuple):
-    """A response to be held, and everything that was read for it."""
+class StreamingResponse(NamedTuple):
+    """A response that will stay open, and everything that was read for it."""
 
     node: Node
     plan: SubscriptionPlan
@@ -67,15 +70,14 @@ class HeldResponse(NamedTuple):
         assert self.blocking is not None, "a transport that needs the socket is refused before"
         subscriber = self._make_subscriber(self.blocking, b"")
         limit, outboxes = self.node.options.max_outbox, self.node.hub.outboxes
-        connection = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
-        subscriber.writer = connection
+        subscriber.writer = writer = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
         if self.blocking.preamble:
-            self.node.reactor.call_soon(connection.put, self.blocking.preamble)
+            self.node.reactor.call_soon(writer.put, self.blocking.preamble)
         self.node.reactor.call_soon(take_in, self.node, subscriber, self.plan)
         if self.blocking.one_batch:
-            return _whole(connection, start_response, status, headers)
+            return _whole(writer, start_response, status, headers)
         start_response(status, headers)
-        return connection
+        return writer
 
     def _make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
         request = self.plan.request
@@ -84,11 +86,9 @@ class HeldResponse(NamedTuple):
         return Subscriber(self.node.hub, transport, request.identity, head, request.params.sequence)
 
 
-def _whole(
-    connection: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers
-) -> Iterator[bytes]:
+def _whole(writer: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers) -> Iterator[bytes]:
     """A response of one batch, which begins when its length is known."""
-    body = b"".join(connection) or EMPTY_BATCH
+    body = b"".join(writer) or EMPTY_BATCH
     start_response(status, [*headers, ("Content-Length", str(len(body)))])
     yield body
 
