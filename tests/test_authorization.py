@@ -16,7 +16,7 @@ from messagebus.http.authorization import Handshake
 from messagebus.http.channels import ChannelRefused
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
 from messagebus.hub.subscriber import Identity
-from messagebus.integrations.flask.fast_path import in_context
+from messagebus.integrations.flask.bypass import in_context
 from messagebus.wire import Position
 
 CHANNELS = {"/mine": Position(0), "/yours": Position(0)}

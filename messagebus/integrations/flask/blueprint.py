@@ -24,7 +24,7 @@ from ...options import Environ
 from ...stores import StoreState
 from ...wire import ROOT
 from . import neighbours
-from .fast_path import FastPath, RecordPosition, can_be_shortened, in_context
+from .bypass import BypassMiddleware, RecordPosition, can_be_bypassed, in_context
 
 CLIENT_KNOWS, GRACE = 25.0, 15.0
 """The heartbeat interval that the JavaScript client assumes by default, and the margin that it adds, in seconds."""
@@ -42,10 +42,10 @@ def make_blueprint(bus: Servable) -> Blueprint:
         bus.configure_app(app.config, partial(_dumps, weakref.ref(app)))
         _register(state, bus, partial(neighbours.tell, app, serve))
         prefix = (state.url_prefix or "").rstrip("/")
-        if can_be_shortened(app) and state.subdomain is None and "<" not in prefix:
+        if can_be_bypassed(app) and state.subdomain is None and "<" not in prefix:
             name = f"{state.name_prefix}.{state.name}".lstrip(".")
             views = {f"{name}.serve": serve, f"{name}.serve_websocket": serve}
-            app.wsgi_app = FastPath(app, bus, f"{prefix}{ROOT}", views)  # type: ignore[method-assign]
+            app.wsgi_app = BypassMiddleware(app, bus, f"{prefix}{ROOT}", views)  # type: ignore[method-assign]
 
     # A channel's name begins with a slash, which may follow that of the path.
     @blueprint.route(f"{ROOT}<path:path>", methods=METHODS, provide_automatic_options=False, merge_slashes=False)

@@ -3,9 +3,9 @@
 Flask's share of a short request is larger than the bus's own: it makes contexts, opens the session, matches the URL,
 builds a response and finishes it. A bus whose settings and hooks look at no request needs none of that; but an app that
 has functions around each request may rely on seeing all of them. So a request goes past Flask only where the app is as
-Flask makes it: every way that Flask has of putting something around a request is looked at, anew for each, since
-functions may be registered at any time. A release of Flask that has not been looked through gets no fast path, for it
-may have one more. What an app may notice all the same is listed in docs/design.md.
+Flask makes it: every way that Flask has of putting something around a request is looked at again for each, since
+functions may be registered at any time. A release of Flask that has not been looked through is not bypassed, for it may
+have one more. What an app may notice all the same is listed in docs/design.md.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RecordPosition:
         g.messagebus_seen = self._bus.seen()
 
 
-class FastPath:
+class BypassMiddleware:
     """Takes the place of ``Flask.wsgi_app``. Middleware that wraps the app later stays around it."""
 
     def __init__(self, app: Flask, bus: Servable, root: str, views: Mapping[str, Callable[..., Any]]) -> None:
@@ -118,13 +118,13 @@ class FastPath:
         )
 
 
-def can_be_shortened(app: Flask) -> bool:
+def can_be_bypassed(app: Flask) -> bool:
     """Whether requests come to an app's views through nothing but Flask's own code, whatever host they are for."""
     inner = app.wsgi_app
     if not _IS_LOOKED_THROUGH or any(not _is_flasks(method) for _, method in _ORIGINALS):
         return False
     code = getattr(getattr(inner, "__func__", None), "__code__", None)
-    untouched = isinstance(inner, FastPath) or (code is not None and code.co_filename == flask.app.__file__)
+    untouched = isinstance(inner, BypassMiddleware) or (code is not None and code.co_filename == flask.app.__file__)
     return untouched and type(app) is Flask and not app.subdomain_matching and not app.url_map.host_matching
 
 

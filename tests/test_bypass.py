@@ -20,8 +20,8 @@ from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from messagebus import Bus
-from messagebus.integrations.flask import fast_path
-from messagebus.integrations.flask.fast_path import FastPath
+from messagebus.integrations.flask import bypass
+from messagebus.integrations.flask.bypass import BypassMiddleware
 
 POLL = "/message-bus/somebody/poll"
 
@@ -32,7 +32,7 @@ class Seen(list[str]):
     def watch(self, app: flask.Flask) -> None:
         owner: Any = app
         name = "wsgi_app"
-        while isinstance(getattr(owner, name), FastPath):
+        while isinstance(getattr(owner, name), BypassMiddleware):
             owner, name = getattr(owner, name), "_flask"
         inner = getattr(owner, name)
 
@@ -211,7 +211,7 @@ def test_what_only_flask_can_match_is_left_to_flask(
 ) -> None:
     made = app()
     made.register_blueprint(bus.blueprint, **options)
-    assert not isinstance(made.wsgi_app, FastPath)
+    assert not isinstance(made.wsgi_app, BypassMiddleware)
 
 
 def test_two_buses_of_an_app_are_both_reached(bus: Bus) -> None:
@@ -294,10 +294,10 @@ def test_an_app_that_limits_its_requests_limits_the_buss_as_well(bus: Bus) -> No
     assert response.status_code == 413
 
 
-def test_a_release_of_flask_that_was_not_looked_through_gets_no_fast_path(
+def test_a_release_of_flask_that_was_not_looked_through_is_not_bypassed(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_path, "_IS_LOOKED_THROUGH", False)
+    monkeypatch.setattr(bypass, "_IS_LOOKED_THROUGH", False)
     app, seen = make_app(bus)
     poll(app)
     assert seen
@@ -305,7 +305,7 @@ def test_a_release_of_flask_that_was_not_looked_through_gets_no_fast_path(
 
 def test_flask_has_no_way_around_a_request_that_was_not_looked_at() -> None:
     release = ".".join(version("flask").split(".")[:2])
-    assert release in fast_path.LOOKED_THROUGH, "look through this release, then add it"
+    assert release in bypass.LOOKED_THROUGH, "look through this release, then add it"
     known = json.loads((Path(__file__).parent / "flask_surface.json").read_text())
     app = flask.Flask("app")
     surface = {
