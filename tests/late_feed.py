@@ -93,7 +93,7 @@ class LateFeed(Listener):
     def received(self, messages: Sequence[Message]) -> None:
         self._late += messages
 
-    def lost(self, state: StoreState) -> None:
+    def resync(self, state: StoreState) -> None:
         raise AssertionError("nothing is lost here")
 
     def healthy(self, healthy: bool) -> None: ...

@@ -10,7 +10,7 @@ from messagebus.stores import Listener, StoreState, Trace
 
 
 class Recorder(Listener):
-    """Everything a feed told, in order: ``("started", state)``, ``("message", message)``, ``("lost", state)``,
+    """Everything a feed told, in order: ``("started", state)``, ``("message", message)``, ``("resync", state)``,
     ``("healthy", bool)``."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Recorder(Listener):
         for message in messages:
             self._note("message", message)
 
-    def lost(self, state: StoreState) -> None:
-        self._note("lost", state)
+    def resync(self, state: StoreState) -> None:
+        self._note("resync", state)
 
     def healthy(self, healthy: bool) -> None:
         self._note("healthy", healthy)

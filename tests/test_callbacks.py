@@ -38,7 +38,7 @@ class Bench(Listener):
     def received(self, messages: Any) -> None:
         self.callbacks.received(messages)
 
-    def lost(self, state: StoreState) -> None:
+    def resync(self, state: StoreState) -> None:
         self.callbacks.resync(True)
 
     def healthy(self, healthy: bool) -> None: ...

@@ -174,7 +174,7 @@ def test_many_that_are_ended_at_once_are_told_to_come_back_at_different_times(wo
 
 def test_after_a_lost_feed_connections_end_no_faster_than_they_can_come_back(world: World) -> None:
     writers = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(2000)]
-    world.hub.lost(StoreState(0, "another"))
+    world.hub.resync(StoreState(0, "another"))
     a_slice = int(ENDS_PER_SECOND * SLICE_SECONDS)
     for number in range(1, 11):
         assert sum(writer.finished for writer in writers) == number * a_slice
@@ -186,7 +186,7 @@ def test_after_a_lost_feed_connections_end_no_faster_than_they_can_come_back(wor
 
 def test_those_that_wait_for_their_end_are_ended_when_the_server_shuts_down(world: World) -> None:
     writers = [world.follow("/n", user=user) for user in range(1000)]
-    world.hub.lost(StoreState(0, "another"))
+    world.hub.resync(StoreState(0, "another"))
     world.hub.end_all(SHUTDOWN)
     assert all(writer.finished for writer in writers)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messagebus.errors import FEED_LOST, BackendUnavailable
+from messagebus.errors import RESYNC, BackendUnavailable
 from messagebus.hub.catch_up import CatchUp
 from messagebus.hub.history import Cursor, HistoryView, covers, query_for, view_of_page
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
@@ -188,7 +188,7 @@ def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> No
     with late_feed(kept=8, window=8) as feed:
         feed.do("ppdd")
         plan = feed.plan(Cursor(NAME, NAME, 0))
-        feed.node.hub.lost(StoreState(0, "another life"))
+        feed.node.hub.resync(StoreState(0, "another life"))
         assert feed.open(plan, lambda: plan).finished
         window = feed.node.hub.windows.enter(NAME)
         assert window.state is None, "what was read of the former life is nothing that is known of this one"
@@ -253,7 +253,7 @@ def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None
         subscriber.writer = Paper()
         called: list[Subscriber] = []
         assert hub.add(subscriber)
-        hub.when_reached(2, subscriber, lambda waiting: waiting.end(FEED_LOST))
+        hub.when_reached(2, subscriber, lambda waiting: waiting.end(RESYNC))
         hub.when_reached(1, subscriber, called.append)
         subscriber.on_deadline()
         assert called == []

@@ -40,7 +40,7 @@ def test_messages_that_the_state_already_counted_are_not_delivered_when_the_stre
     feed.read()
     assert feed.recorder.told("started") == [StoreState(5, "epoch 1")]
     assert feed.recorder.ids == [6]
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
 
 
 def test_what_was_missed_between_two_connections_is_read_from_the_backlog_and_comes_once(feed: Feed) -> None:
@@ -52,7 +52,7 @@ def test_what_was_missed_between_two_connections_is_read_from_the_backlog_and_co
     feed.store.publish()
     feed.read()
     assert feed.recorder.ids == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
 
 
 def test_a_hole_on_the_stream_is_filled_from_the_backlog(feed: Feed) -> None:
@@ -73,7 +73,7 @@ def test_a_hole_that_the_backlog_has_as_well_is_said_to_be_lost_and_nothing_behi
     feed.store.publish()
     feed.read()
     assert feed.recorder.ids == [1, 2, 7]
-    assert feed.recorder.told("lost") == [StoreState(6, "epoch 1")]
+    assert feed.recorder.told("resync") == [StoreState(6, "epoch 1")]
 
 
 def test_an_unreadable_message_uses_its_id_and_is_left_out(feed: Feed) -> None:
@@ -85,7 +85,7 @@ def test_an_unreadable_message_uses_its_id_and_is_left_out(feed: Feed) -> None:
     feed.store.kept[4] = Unreadable(5)
     feed.connect()
     assert feed.recorder.ids == [1, 3, 4, 6]
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
 
 
 def test_a_store_that_fails_while_a_hole_is_filled_is_asked_again_on_the_next_connection(feed: Feed) -> None:
@@ -98,7 +98,7 @@ def test_a_store_that_fails_while_a_hole_is_filled_is_asked_again_on_the_next_co
     feed.store.available = True
     feed.connect()
     assert feed.recorder.ids == [1, 2, 3, 4]
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
 
 
 def test_a_shut_gate_lets_nothing_through() -> None:
@@ -107,7 +107,7 @@ def test_a_shut_gate_lets_nothing_through() -> None:
     gate.healthy(True)
     gate.shut()
     gate.received([message(1)])
-    gate.lost(StoreState(1, None))
+    gate.resync(StoreState(1, None))
     assert recorder.events == [("healthy", True)]
 
 
@@ -163,11 +163,11 @@ def test_whatever_happens_every_message_comes_once_and_in_order_or_is_said_to_be
         elif step == "go back" and store.global_id > count:
             feed.connect()
             feed.read()
-            lives = len(feed.recorder.told("lost"))
+            lives = len(feed.recorder.told("resync"))
             store.go_back(count)
             store.publish(count + 1)
             feed.connect()
-            assert len(feed.recorder.told("lost")) == lives + 1
+            assert len(feed.recorder.told("resync")) == lives + 1
     store.publish()
     feed.connect()
     feed.read()
@@ -183,5 +183,5 @@ def test_whatever_happens_every_message_comes_once_and_in_order_or_is_said_to_be
             position = value.global_id
     assert position == store.global_id, "the end is missing"
     if store.life == 1 and len(store.kept) == store.global_id:
-        assert feed.recorder.told("lost") == []
+        assert feed.recorder.told("resync") == []
         assert feed.recorder.ids == list(range(4, store.global_id + 1))

@@ -24,7 +24,7 @@ def test_an_id_that_goes_backwards_is_a_reset_and_the_message_still_comes(feed: 
     feed.store.publish(2)
     feed.read()
     assert feed.recorder.ids == [1, 2, 1, 2]
-    assert feed.recorder.told("lost") == [StoreState(0, "epoch 2")]
+    assert feed.recorder.told("resync") == [StoreState(0, "epoch 2")]
 
 
 def test_a_reset_store_whose_first_message_has_the_id_that_was_seen_last_is_noticed(feed: Feed) -> None:
@@ -34,7 +34,7 @@ def test_a_reset_store_whose_first_message_has_the_id_that_was_seen_last_is_noti
         feed.read()
         feed.store.reset()
     assert feed.recorder.ids == [1, 1]
-    assert len(feed.recorder.told("lost")) == 1
+    assert len(feed.recorder.told("resync")) == 1
 
 
 def test_a_reset_before_the_first_message_of_a_connection_is_not_taken_for_a_duplicate(feed: Feed) -> None:
@@ -44,7 +44,7 @@ def test_a_reset_before_the_first_message_of_a_connection_is_not_taken_for_a_dup
     feed.store.publish()
     feed.read()
     assert feed.recorder.ids == [1]
-    assert feed.recorder.told("lost") == [StoreState(0, "epoch 2")]
+    assert feed.recorder.told("resync") == [StoreState(0, "epoch 2")]
 
 
 def test_a_reset_between_two_connections_is_noticed_by_the_smaller_id(feed: Feed) -> None:
@@ -54,7 +54,7 @@ def test_a_reset_between_two_connections_is_noticed_by_the_smaller_id(feed: Feed
     feed.connect()
     feed.store.publish()
     feed.read()
-    assert feed.recorder.told("lost") == [StoreState(0, "epoch 2")]
+    assert feed.recorder.told("resync") == [StoreState(0, "epoch 2")]
     assert feed.recorder.ids == [1]
 
 
@@ -66,7 +66,7 @@ def test_a_reset_between_two_connections_is_noticed_by_the_epoch_where_the_id_ha
     feed.store.reset()
     feed.store.publish(5)
     feed.connect()
-    assert feed.recorder.told("lost") == [StoreState(5, "epoch 2")]
+    assert feed.recorder.told("resync") == [StoreState(5, "epoch 2")]
     assert feed.recorder.ids == []
 
 
@@ -77,7 +77,7 @@ def test_an_epoch_that_appears_later_is_no_reset(feed: Feed) -> None:
     feed.store.publish()
     feed.read()
     feed.connect()
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
 
 
 @pytest.mark.parametrize("published", [0, 3, 4, 10])
@@ -90,7 +90,7 @@ def test_a_store_that_went_back_between_two_connections_is_given_another_epoch_b
     feed.store.go_back(3)
     feed.store.publish(published)
     feed.connect()
-    assert feed.recorder.told("lost") == [StoreState(17 + published, "renewed 1")]
+    assert feed.recorder.told("resync") == [StoreState(17 + published, "renewed 1")]
     feed.connect()
     feed.store.publish()
     feed.read()
@@ -110,7 +110,7 @@ def test_who_comes_second_to_a_store_that_went_back_leaves_it_the_epoch_that_it_
     feed.store.publish(2)
     for each in (feed, second):
         each.connect()
-        assert each.recorder.told("lost") == [StoreState(6, "renewed 1")]
+        assert each.recorder.told("resync") == [StoreState(6, "renewed 1")]
     assert feed.store.renewed == ["epoch 1"]
 
 
@@ -121,7 +121,7 @@ def test_ids_that_go_back_on_the_stream_give_the_store_another_epoch(feed: Feed)
     feed.store.go_back(2)
     feed.store.publish(1)
     feed.read()
-    assert feed.recorder.told("lost") == [StoreState(3, "renewed 1")]
+    assert feed.recorder.told("resync") == [StoreState(3, "renewed 1")]
     assert feed.recorder.ids == [1, 2, 3, 4, 5, 4]
 
 
@@ -134,11 +134,11 @@ def test_a_store_that_cannot_be_given_another_epoch_yet_is_tried_again_before_an
     feed.store.available = False
     with pytest.raises(BackendUnavailable):
         feed.read()
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
     feed.store.available = True
     feed.store.publish(5)
     feed.connect()
-    assert feed.recorder.told("lost") == [StoreState(9, "renewed 1")]
+    assert feed.recorder.told("resync") == [StoreState(9, "renewed 1")]
 
 
 def test_an_older_copy_with_an_epoch_that_was_over_is_not_taken_for_that_life(feed: Feed) -> None:
@@ -150,7 +150,7 @@ def test_an_older_copy_with_an_epoch_that_was_over_is_not_taken_for_that_life(fe
     feed.store.publish(5)
     feed.store.epoch = "epoch 1"
     feed.connect()
-    assert [state.epoch for state in feed.recorder.told("lost") if isinstance(state, StoreState)] == [
+    assert [state.epoch for state in feed.recorder.told("resync") if isinstance(state, StoreState)] == [
         "renewed 1",
         "renewed 2",
     ]
@@ -164,7 +164,7 @@ def test_an_announcement_that_the_epoch_is_another_one_is_heard_among_messages(f
     feed.store.publish(2)
     feed.read(3)
     feed.read()
-    assert feed.recorder.told("lost") == [StoreState(4, "renewed 1")]
+    assert feed.recorder.told("resync") == [StoreState(4, "renewed 1")]
     assert feed.recorder.ids == [1, 2]
 
 
@@ -173,10 +173,10 @@ def test_without_an_announcement_a_busy_feed_learns_of_the_epoch_when_it_asks(fe
     feed.store.publish(2)
     feed.read()
     feed.sequencer.check_epoch()
-    assert feed.recorder.told("lost") == []
+    assert feed.recorder.told("resync") == []
     feed.store.renew_epoch("epoch 1")
     feed.sequencer.check_epoch()
-    assert feed.recorder.told("lost") == [StoreState(2, "renewed 1")]
+    assert feed.recorder.told("resync") == [StoreState(2, "renewed 1")]
 
 
 @pytest.mark.parametrize("went_back", [False, True])
@@ -192,4 +192,4 @@ def test_where_messages_are_lost_a_channel_whose_ids_began_again_is_found_by_its
     if went_back:
         feed.store.kept[0] = Message(10, 7, "/b", b"1")
     feed.connect()
-    assert feed.recorder.told("lost") == [StoreState(10, "renewed 1" if went_back else "epoch 1")]
+    assert feed.recorder.told("resync") == [StoreState(10, "renewed 1" if went_back else "epoch 1")]

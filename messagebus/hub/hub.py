@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from ..errors import FEED_LOST, REPLACED, SHUTDOWN, SLOW, Close
+from ..errors import REPLACED, RESYNC, SHUTDOWN, SLOW, Close
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
 from ..message import Message
@@ -280,7 +280,7 @@ class Hub:
                 if all(global_id <= self.global_id for global_id, _ in waiting):
                     self._stop_waiting(subscriber)
 
-    def lost(self, state: StoreState) -> None:
+    def resync(self, state: StoreState) -> None:
         """What the process remembers no longer fits the store: forget it, and let all clients come back with their
         positions."""
         logger.warning(
@@ -293,7 +293,7 @@ class Hub:
         everybody = self.membership.all()
         for subscriber in everybody:
             self._end_delivery(subscriber)  # what comes from now on is not what they can go on with
-        self.endings.end_by_and_by(everybody, FEED_LOST)
+        self.endings.end_by_and_by(everybody, RESYNC)
 
     def on_deadline(self) -> None:
         """Sweep: drop windows that nobody has asked for in a while, and connections that take nothing."""

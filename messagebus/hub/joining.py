@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import FEED_LOST, BackendUnavailable, BusClosed
+from ..errors import RESYNC, BackendUnavailable, BusClosed
 from .hub import Hub
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .subscriber import Phase, Subscriber
@@ -58,7 +58,7 @@ class Join:
         if not ahead and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages):
             self._joined()
         elif ahead or self._plans == MAX_PLANS:
-            hub.endings.end(self._subscriber, FEED_LOST, AGAIN_MS)
+            hub.endings.end(self._subscriber, RESYNC, AGAIN_MS)
         else:
             self._plans += 1
             hub.reactor.spawn(self._plan_anew)
@@ -72,7 +72,7 @@ class Join:
         except BaseException as error:  # gevent's timeouts are no Exception
             if not isinstance(error, (BackendUnavailable, BusClosed)):
                 logger.exception("cannot read what a subscriber is due")
-            hub.reactor.call_soon(hub.endings.end, self._subscriber, FEED_LOST, STORE_AWAY_MS)
+            hub.reactor.call_soon(hub.endings.end, self._subscriber, RESYNC, STORE_AWAY_MS)
 
     def _start_anew(self, plan: SubscriptionPlan) -> None:
         if self._subscriber in self._node.hub.membership:

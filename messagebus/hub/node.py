@@ -157,10 +157,10 @@ class Node(Listener):
             self._loop_has_room.clear()
         self._feed_waits = False
 
-    def lost(self, state: StoreState) -> None:
+    def resync(self, state: StoreState) -> None:
         reset = state.global_id < self.seen_id or state.epoch != self.hub.epoch
         self.seen_id = state.global_id
-        self.reactor.call_soon(self.hub.lost, state)
+        self.reactor.call_soon(self.hub.resync, state)
         self.callbacks.resync(reset)
 
     def healthy(self, healthy: bool) -> None:
@@ -175,7 +175,7 @@ class Node(Listener):
 
     def renew_epoch(self) -> None:
         """Give the store another epoch, because a channel's ids started again. The feed notices that, and calls
-        ``lost``. From any thread; does not wait."""
+        ``resync``. From any thread; does not wait."""
         if not self._renewing:
             self._renewing = self._owes_epoch = True
             self.reactor.spawn(self._renew_epoch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from ..errors import FEED_LOST, BackendUnavailable, BusClosed
+from ..errors import RESYNC, BackendUnavailable, BusClosed
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
 from ..message import LARGE, Message
@@ -137,7 +137,7 @@ class Pacer:
         assert catch_up is not None
         catch_up.readings += 1
         if catch_up.readings > READINGS:
-            self._ending.end(subscriber, FEED_LOST, AWAY_MS)
+            self._ending.end(subscriber, RESYNC, AWAY_MS)
             return
 
         def read() -> None:
@@ -146,7 +146,7 @@ class Pacer:
             except BaseException as error:  # gevent's timeouts are no Exception
                 if not isinstance(error, (BackendUnavailable, BusClosed)):
                     logger.exception("cannot read what a subscriber has missed")
-                self._reactor.call_soon(self._ending.end, subscriber, FEED_LOST, AWAY_MS)
+                self._reactor.call_soon(self._ending.end, subscriber, RESYNC, AWAY_MS)
             else:
                 self._reactor.call_soon(self.proceed, subscriber)
 

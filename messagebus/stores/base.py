@@ -129,7 +129,7 @@ class Listener(ABC):
         (Messages of other programs that cannot be decoded are logged and skipped.)"""
 
     @abstractmethod
-    def lost(self, state: StoreState) -> None:
+    def resync(self, state: StoreState) -> None:
         """Messages were lost for good, or the store has another epoch: everything known about it is outdated.
 
         The feed continues after ``state.global_id``. ``state.epoch`` tells whether the epoch has changed."""
@@ -138,11 +138,11 @@ class Listener(ABC):
     def healthy(self, healthy: bool) -> None:
         """The feed's connection went down or cannot be made (``False``), or is up again and has caught up (``True``).
 
-        Not called if all is well from the beginning. ``True`` comes after the ``started``, ``received`` or ``lost`` of
-        the catching up."""
+        Not called if all is well from the beginning. ``True`` comes after the ``started``, ``received`` or ``resync``
+        of the catching up."""
 
     def newest(self) -> Sequence[Trace]:
-        """The newest known message of each followed channel. Before the feed calls ``lost`` it compares them with the
+        """The newest known message of each followed channel. Before the feed calls ``resync`` it compares them with the
         store, to find out whether a channel's ids started again. Called from the feed's thread."""
         return ()
 
@@ -213,7 +213,7 @@ class Store(ABC):
 
     @abstractmethod
     def renew_epoch(self, epoch: str | None) -> StoreState:
-        """Give the store another epoch, unless the epoch is no longer this one; all feeds call ``lost``. Returns the
+        """Give the store another epoch, unless the epoch is no longer this one; all feeds call ``resync``. Returns the
         state, with the epoch in force.
 
         Called when a process notices that the store has gone back: an older copy of its data, or ids that were given
@@ -226,7 +226,7 @@ class Store(ABC):
 
         Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. A feed reads what it missed
         from the global backlog. If that no longer holds all of it, or the store was reset or has gone back, it calls
-        ``lost``. A store that has gone back gets another epoch before.
+        ``resync``. A store that has gone back gets another epoch before.
         """
 
     def unheard(self) -> int:

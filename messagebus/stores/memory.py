@@ -258,7 +258,7 @@ class MemoryStore(Store):
                 self._epoch = None
                 state = self._named_state()
                 for feed in self._feeds:
-                    feed.listener.lost(state)
+                    feed.listener.resync(state)
             return self._named_state()
 
     def listen(self, listener: Listener) -> MemoryFeed:
@@ -289,7 +289,7 @@ class MemoryStore(Store):
             self._check_open()
             self._forget()
             for feed in self._feeds:
-                feed.listener.lost(self._named_state())
+                feed.listener.resync(self._named_state())
 
     def close(self) -> None:
         with self._lock:

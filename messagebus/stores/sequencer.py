@@ -79,7 +79,7 @@ class Source(Protocol):
 
 
 class Sequencer:
-    """Gives the listener every message once and in order, or calls ``lost``. For one thread, the feed's.
+    """Gives the listener every message once and in order, or calls ``resync``. For one thread, the feed's.
 
     For each connection: ``prepare``, subscribe, ``resume``, then ``received`` with whatever comes."""
 
@@ -183,7 +183,7 @@ class Sequencer:
         self._lose(StoreState(global_id - 1, state.epoch))
 
     def _recover(self, through: int) -> None:
-        """Deliver what follows the last delivered id, up to ``through`` at least; or call ``lost``."""
+        """Deliver what follows the last delivered id, up to ``through`` at least; or call ``resync``."""
         run: list[Entry] = []
         for entry in self._source.entries(self._delivered):
             if entry.global_id != self._delivered + len(run) + 1:
@@ -215,7 +215,7 @@ class Sequencer:
 
     def _lose(self, state: StoreState) -> None:
         self._go_on_after(state)
-        self._listener.lost(state)
+        self._listener.resync(state)
 
     def _go_on_after(self, state: StoreState) -> None:
         # This process delivers none of these, but clients that come here from now on have seen them.
@@ -252,8 +252,8 @@ class Gate(Listener):
     def received(self, messages: Sequence[Message]) -> None:
         self._call(self._listener.received, messages)
 
-    def lost(self, state: StoreState) -> None:
-        self._call(self._listener.lost, state)
+    def resync(self, state: StoreState) -> None:
+        self._call(self._listener.resync, state)
 
     def healthy(self, healthy: bool) -> None:
         self._call(self._listener.healthy, healthy)

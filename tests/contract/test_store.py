@@ -323,7 +323,7 @@ def test_expired_backlogs_are_gone_while_ids_epoch_and_feeds_go_on(store: Store)
     assert store.backlog(NAMES[0]).first_id == 3
     assert [message.data for message in store.global_backlog()] == [3]
     eventually(lambda: len(recorder.messages) == 2 * len(NAMES) + 1)
-    assert recorder.told("lost") == []
+    assert recorder.told("resync") == []
 
 
 def test_the_global_backlog_is_limited_and_read_from_a_position(harness: StoreUnderTest) -> None:
@@ -405,7 +405,7 @@ def test_ids_never_begin_again_however_long_a_channel_was_quiet(harness: StoreUn
         assert store.backlog("/a").first_id == ids.message_id
     assert publish(store, "/new").message_id == 1
     eventually(lambda: len(recorder.messages) == 16)
-    assert recorder.told("lost") == []
+    assert recorder.told("resync") == []
     # Pointers of before lead to no other message.
     for message in store.global_backlog():
         assert message.name != "/a" or message.data in (7, 8)
@@ -465,7 +465,7 @@ def test_a_feed_notices_that_the_store_was_reset_and_goes_on(store: Store) -> No
     store.reset()
     publish(store, "/a", 3)
     publish(store, "/a", 4)
-    eventually(lambda: recorder.told("lost") and len(recorder.messages) == 5)
+    eventually(lambda: recorder.told("resync") and len(recorder.messages) == 5)
     assert recorder.data == [0, 1, 2, 3, 4]
     assert recorder.ids == [1, 2, 3, 1, 2]
 
@@ -481,11 +481,11 @@ def test_an_epoch_is_renewed_by_the_first_who_asks_and_every_feed_is_told(harnes
     assert state.epoch not in (None, before)
     assert state == store.state() == other.renew_epoch(before) == StoreState(1, state.epoch)
     for recorder in recorders:
-        eventually(lambda recorder=recorder: recorder.told("lost") == [state])  # type: ignore[misc]
+        eventually(lambda recorder=recorder: recorder.told("resync") == [state])  # type: ignore[misc]
     publish(store, "/a", 2)
     for recorder in recorders:
         eventually(lambda recorder=recorder: recorder.data == [1, 2])  # type: ignore[misc]
-        assert recorder.told("lost") == [state]
+        assert recorder.told("resync") == [state]
 
 
 # --- feeds ---
@@ -520,7 +520,7 @@ def test_a_feed_that_loses_its_connection_while_messages_are_published_misses_no
         publish(store, f"/{number % 3}", number)
     eventually(lambda: len(recorder.messages) >= 400)
     assert recorder.data == list(range(400))
-    assert recorder.told("lost") == []
+    assert recorder.told("resync") == []
     if harness.on_network:
         eventually(lambda: recorder.events[-1] == ("healthy", True) or recorder.told("healthy")[-1] is True)
         assert False in recorder.told("healthy")

@@ -219,7 +219,7 @@ def test_messages_around_and_over_the_limit_of_notify_arrive(
         store.publish("/a", encode_envelope(f'"{text}"'.encode()), **LIMITS)
     eventually(lambda: len(recorder.messages) == 6)
     assert recorder.data == [0, text, 1, text, 2, text]
-    assert recorder.told("healthy") == recorder.told("lost") == []
+    assert recorder.told("healthy") == recorder.told("resync") == []
 
 
 def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, open_postgres: OpenPostgres) -> None:
@@ -239,7 +239,7 @@ def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
     large, small = encode_envelope(b'"' + b"x" * 10_000 + b'"'), encode_envelope(b"1")
     # One transaction: the first is gone when the feed hears of it.
     store.publish_many([Publication("/a", envelope, 1, 1000) for envelope in (large, small)])
-    eventually(lambda: recorder.told("lost") == [StoreState(2, store.state().epoch)])
+    eventually(lambda: recorder.told("resync") == [StoreState(2, store.state().epoch)])
     publish(store, "/a", 2)
     eventually(lambda: recorder.data == [2])
     assert recorder.told("healthy") == []
@@ -257,7 +257,7 @@ def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
             publish(store, "/a", number)
     eventually(lambda: len(recorder.messages) == 60)
     assert recorder.data == list(range(60))
-    assert recorder.told("lost") == []
+    assert recorder.told("resync") == []
     eventually(lambda: recorder.told("healthy")[-1:] == [True])
 
 

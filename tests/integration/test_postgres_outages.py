@@ -67,7 +67,7 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
     for publisher, count in enumerate(published):
         mine = [message.data for message in recorder.messages if message.channel == f"/{publisher}"]
         assert mine == list(range(count))
-    assert recorder.told("lost") == []
+    assert recorder.told("resync") == []
     eventually(lambda: recorder.told("healthy") == [False, True])
     assert PASSWORD not in caplog.text
     feed_log = [record.levelname for record in caplog.records if "feed from" in record.message]

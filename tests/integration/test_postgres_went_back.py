@@ -46,14 +46,14 @@ def test_a_server_put_back_from_an_older_copy_is_given_another_epoch_wherever_it
     server.end()
     server.start()
     for recorder in recorders:
-        eventually(lambda recorder=recorder: recorder.told("lost"))  # type: ignore[misc]
-    [state] = recorders[0].told("lost")
-    assert recorders[1].told("lost") == [state] == [store.state()]
+        eventually(lambda recorder=recorder: recorder.told("resync"))  # type: ignore[misc]
+    [state] = recorders[0].told("resync")
+    assert recorders[1].told("resync") == [state] == [store.state()]
     assert store.state().epoch != epoch
     publish(store, "/0", 7)
     for recorder in recorders:
         eventually(lambda recorder=recorder: recorder.data[-1] == 7)  # type: ignore[misc]
-        assert recorder.told("lost") == [state]
+        assert recorder.told("resync") == [state]
 
 
 def test_dropped_tables_are_made_again_and_every_feed_notices(
@@ -71,7 +71,7 @@ def test_dropped_tables_are_made_again_and_every_feed_notices(
         )
     assert [publish(store, "/a", number) for number in (5, 6)] == [Ids(1, 1), Ids(2, 2)]
     eventually(lambda: recorder.data == list(range(7)))
-    [state] = recorder.told("lost")
+    [state] = recorder.told("resync")
     assert isinstance(state, StoreState)
     assert state.epoch == store.state().epoch != epoch
 
@@ -91,7 +91,7 @@ def test_deleted_rows_are_made_again_from_the_messages(
     [page] = store.backlogs([BacklogQuery("/a", 0)], 1 << 20)
     assert [message.data for message in page.messages] == list(range(6))
     if table == "state":
-        eventually(lambda: recorder.told("lost") == [store.state()])
+        eventually(lambda: recorder.told("resync") == [store.state()])
     else:
         eventually(lambda: recorder.data == list(range(6)))
-        assert recorder.told("lost") == []
+        assert recorder.told("resync") == []

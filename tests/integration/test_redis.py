@@ -202,7 +202,7 @@ def test_what_cannot_be_decoded_is_logged_and_left_out(
         eventually(lambda: recorder.told("healthy") == [False, True])
     publish(store, "/a", 6)
     eventually(lambda: recorder.data == [1, 3, 6])
-    assert recorder.told("lost") == []
+    assert recorder.told("resync") == []
     assert all(record.levelno <= logging.WARNING for record in caplog.records)
     assert "not an envelope" in caplog.text
 

@@ -53,7 +53,7 @@ def test_redis_killed_and_back_with_its_data_no_message_is_missed_and_the_queued
         assert queued(queue, 25) == Ids(26, 26)
         eventually(lambda: len(recorder.messages) == 26)
         assert recorder.data == list(range(26))
-        assert recorder.told("lost") == []
+        assert recorder.told("resync") == []
         eventually(lambda: recorder.told("healthy") == [False, True])
         assert [message.data for message in other.backlog("/a").messages] == list(range(26))
         feed_log = [record.levelname for record in caplog.records if "feed from" in record.message]
@@ -74,7 +74,7 @@ def test_redis_killed_and_back_without_its_data_is_noticed_as_a_reset(
     mortal_redis.kill()
     mortal_redis.start()
     eventually(lambda: recorder.told("healthy") == [False, True])
-    assert recorder.told("lost") == [StoreState(0, store.state().epoch)]
+    assert recorder.told("resync") == [StoreState(0, store.state().epoch)]
     assert publish(store, "/a", 7) == Ids(1, 1)
     eventually(lambda: recorder.data == [0, 1, 2, 7])
 
@@ -169,7 +169,7 @@ def test_what_the_global_backlog_no_longer_has_is_said_to_be_lost(redis_url: str
         pipeline.zadd("__mb_global_backlog_n", {"9|/a": 9})
         pipeline.execute()
     eventually(lambda: recorder.told("healthy") == [False, True])
-    assert recorder.told("lost") == [StoreState(9, store.state().epoch)]
+    assert recorder.told("resync") == [StoreState(9, store.state().epoch)]
     publish(store, "/a", 2)
     eventually(lambda: recorder.data == [1, 2])
 

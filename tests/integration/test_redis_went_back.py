@@ -59,7 +59,7 @@ def test_a_channel_whose_counter_was_lost_goes_on_behind_its_newest_message(scen
     assert scene.store.backlogs([BacklogQuery("/a", -1)], 1000)[0].last_id == 20
     assert [publish(scene.store, "/a", number).message_id for number in (20, 21)] == [21, 22]
     eventually(lambda: scene.recorder.data == list(range(22)))
-    assert scene.recorder.told("lost") == []
+    assert scene.recorder.told("resync") == []
     assert [message.data for message in scene.store.backlog("/a").messages] == list(range(22))
 
 
@@ -93,7 +93,7 @@ def test_an_epoch_that_was_lost_is_replaced_by_the_next_publish_and_every_feed_i
     epoch = scene.store.state().epoch
     assert epoch not in (None, scene.epoch)
     for recorder in scene.recorders:
-        eventually(lambda recorder=recorder: recorder.told("lost") == [StoreState(21, epoch)])  # type: ignore[misc]
+        eventually(lambda recorder=recorder: recorder.told("resync") == [StoreState(21, epoch)])  # type: ignore[misc]
 
 
 def test_another_program_that_begins_a_channelʼs_ids_again_while_messages_are_lost_makes_another_epoch(
@@ -107,7 +107,7 @@ def test_another_program_that_begins_a_channelʼs_ids_again_while_messages_are_l
         publish_as_another_program(scene.client, "/a", "/a", ENVELOPE)
     scene.client.zremrangebyrank("__mb_global_backlog_n", 0, 20)
     for recorder in scene.recorders:
-        eventually(lambda recorder=recorder: recorder.told("lost"))  # type: ignore[misc]
+        eventually(lambda recorder=recorder: recorder.told("resync"))  # type: ignore[misc]
     assert scene.store.state().epoch != scene.epoch
 
 
@@ -133,14 +133,14 @@ def test_redis_that_comes_back_from_an_older_snapshot_is_given_another_epoch_whe
         publish(publisher, f"/{number % 2}", 100 + number)
     mortal_redis.show()
     for recorder in recorders:
-        eventually(lambda recorder=recorder: recorder.told("lost"))  # type: ignore[misc]
-    [state] = recorders[0].told("lost")
-    assert recorders[1].told("lost") == [state] == [store.state()]
+        eventually(lambda recorder=recorder: recorder.told("resync"))  # type: ignore[misc]
+    [state] = recorders[0].told("resync")
+    assert recorders[1].told("resync") == [state] == [store.state()]
     assert store.state().epoch != epoch
     publish(store, "/0", 7)
     for recorder in recorders:
         eventually(lambda recorder=recorder: recorder.data[-1] == 7)  # type: ignore[misc]
-        assert recorder.told("lost") == [state]
+        assert recorder.told("resync") == [state]
 
 
 # --- Python functions ---

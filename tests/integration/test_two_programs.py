@@ -63,7 +63,7 @@ def test_two_programs_publish_at_the_same_time_and_both_hear_everything_without_
                 assert [message.data[1] for message in heard if message.data[0] == kind] == list(range(COUNT))
                 assert [message.message_id for message in heard if message.data[0] == kind] == ids[kind]
             assert [m.data for m in store.backlog(CHANNEL).messages] == [m.data for m in heard]
-            assert recorder.told("lost") == []
+            assert recorder.told("resync") == []
 
             # So does the other, in the form it knows.
             received = [m["data"] for m in iter(lambda: other.get_message(timeout=1), None) if m["type"] == "message"]
