@@ -186,7 +186,7 @@ class DistributedCache(MutableMapping[str, Any]):
         # Another message has the id of an own change: the store was reset before that change arrived.
         replaced = own is not None and own != message.global_id
         if replaced or message.message_id != self._position + 1:
-            self._reload()  # messages are missing, or the store began anew
+            self._reload()  # messages are missing, or the store was reset
             return
         with self._lock:
             if own is None and self._understands(message):  # one's own is applied

@@ -129,8 +129,8 @@ class LateFeed(Listener):
     def plan(self, *wants: Cursor) -> SubscriptionPlan:
         return self.node.plan(request_for(*wants))
 
-    def open(self, plan: SubscriptionPlan, plan_anew: Callable[[], SubscriptionPlan] | None = None) -> Paper:
-        """A subscriber that is let in with what was read for it; ``plan_anew``: what it gets where that no longer
+    def open(self, plan: SubscriptionPlan, plan_again: Callable[[], SubscriptionPlan] | None = None) -> Paper:
+        """A subscriber that is let in with what was read for it; ``plan_again``: what it gets where that no longer
         suffices."""
         paper = Paper()
         subscriber = Subscriber(self.node.hub, Plain(), Identity("c"), b"", None)
@@ -138,7 +138,7 @@ class LateFeed(Listener):
         paper.on_drained = lambda: self.node.reactor.call_soon(subscriber.on_drained)
         # In the loop, after whatever the reading has handed over to it.
         self.node.reactor.call_soon(
-            take_in, StubPlanner(self.node.hub, plan_anew) if plan_anew else self.node, subscriber, plan
+            take_in, StubPlanner(self.node.hub, plan_again) if plan_again else self.node, subscriber, plan
         )
         self.settle()
         return paper

@@ -82,7 +82,7 @@ def test_an_event_that_is_cut_off_is_none() -> None:
 def test_a_large_batch_in_small_pieces_is_searched_once() -> None:
     parser, events = StreamParser(), EventParser()
     piece = b"x" * 4096
-    for _ in range(2000):  # 8 MB: searched anew with each piece it would take a minute
+    for _ in range(2000):  # 8 MB: searched again with each piece it would take a minute
         parser.feed(piece)
         events.feed(b"data:" + piece if not events._buffer else piece)
     assert len(parser.feed(b"\r\n|\r\n")[0]) == len(events.feed(b"\n\n")[0]) == 2000 * 4096

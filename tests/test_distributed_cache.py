@@ -122,7 +122,7 @@ def test_an_own_change_that_a_new_beginning_of_the_store_swallowed_is_gone() -> 
 
         bus.publish("/hold", 1)
         assert held.wait(5)
-        cache["old"] = 1  # nothing of it is heard before the store begins anew
+        cache["old"] = 1  # nothing of it is heard before the store is reset
         bus.reset()
         DistributedCache("frogs", bus=bus)["new"] = 2
         release.set()

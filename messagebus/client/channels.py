@@ -32,7 +32,7 @@ class Follower:
 
 
 class FollowedChannel:
-    """A channel from when it is followed until it is left; one that is followed anew is another object."""
+    """A channel from when it is followed until it is left; one that is followed again is another object."""
 
     __slots__ = ("ask_at", "followers", "position", "waiting")
 
@@ -71,7 +71,7 @@ class Channels:
         """Counts the movements of positions."""
         self._channels: dict[str, FollowedChannel] = {}
         self._left: dict[str, FollowedChannel] = {}
-        """Channels that were left a moment ago. One that is followed anew before the connection has been told goes on
+        """Channels that were left a moment ago. One that is followed again before the connection has been told goes on
         where it was."""
         self._lock = threading.Lock()
 
@@ -261,7 +261,7 @@ class Channels:
         return deliveries
 
     def _followed(self, name: str, asked: Following) -> FollowedChannel | None:
-        # Not if it was left and followed anew since the connection began: that is for the next.
+        # Not if it was left and followed again since the connection began: that is for the next.
         channel = self._channels.get(name)
         return channel if channel is not None and asked.get(name) is channel else None
 

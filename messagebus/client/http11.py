@@ -115,7 +115,7 @@ class HttpConnection:
                 await self._open(*repeat, deadline)
 
     def close(self) -> None:
-        """It connects anew with the next request."""
+        """Close the connection; the next request makes another one."""
         stream, self._stream = self._stream, None
         if stream is not None:
             self._received += stream.received

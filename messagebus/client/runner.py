@@ -382,7 +382,7 @@ class Runner:
         if not wanted or not current.link.speaks:
             self._selector.replace(current.attempt)
             return False
-        # Those that were left and are followed anew as well: they are other subscriptions.
+        # Those that were left and are followed again as well: they are other subscriptions.
         removed += [name for name in added if asked.get(name)]
         for name in removed:
             current.asked.pop(name, None)

@@ -113,7 +113,7 @@ def restart(
 ) -> None:
     """End the server, and start it with these arguments, or without any with those that it had.
 
-    For a moment nobody listens. kill -HUP, sent to the server, has the app loaded anew without that.
+    For a moment nobody listens. kill -HUP, sent to the server, reloads the app without that.
     """
     running = find(pid_file)
     directory = os.getcwd()

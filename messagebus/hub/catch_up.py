@@ -64,7 +64,7 @@ class CatchUp:
         """How many times in a row missing messages were read."""
 
     def add(self, want: Cursor, view: HistoryView) -> None:
-        """Begin on a channel, or anew on one, where ``view`` says."""
+        """Begin on a channel, or begin again on one, where ``view`` says."""
         begin = start(view, want, self._reader)
         self._places[want.name] = _Place(want.channel, want.name, begin)
         self._gaps.pop(want.channel, None)

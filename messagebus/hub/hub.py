@@ -146,7 +146,7 @@ class Hub:
 
     def catch_up_on(self, subscriber: Subscriber, wants: Iterable[Cursor], readings: Mapping[str, HistoryView]) -> bool:
         """Have a subscriber catch up on channels, so that it becomes live on them; :meth:`Pacer.proceed` begins. Where
-        it follows one already, it begins anew there. ``False``, and nothing is changed, where what was read has grown
+        it follows one already, it begins again there. ``False``, and nothing is changed, where what was read has grown
         too old to tell."""
         found = []
         for want in wants:

@@ -61,20 +61,20 @@ class Join:
             hub.endings.end(self._subscriber, RESYNC, AGAIN_MS)
         else:
             self._plans += 1
-            hub.reactor.spawn(self._plan_anew)
+            hub.reactor.spawn(self._plan_again)
 
-    def _plan_anew(self) -> None:
+    def _plan_again(self) -> None:
         hub = self._node.hub
         if self._subscriber not in hub.membership:
             return  # it has gone while others were read for
         try:
-            hub.reactor.call_soon(self._start_anew, self._node.plan(self._plan.request))
+            hub.reactor.call_soon(self._start_again, self._node.plan(self._plan.request))
         except BaseException as error:  # gevent's timeouts are no Exception
             if not isinstance(error, (BackendUnavailable, BusClosed)):
                 logger.exception("cannot read what a subscriber is due")
             hub.reactor.call_soon(hub.endings.end, self._subscriber, RESYNC, STORE_AWAY_MS)
 
-    def _start_anew(self, plan: SubscriptionPlan) -> None:
+    def _start_again(self, plan: SubscriptionPlan) -> None:
         if self._subscriber in self._node.hub.membership:
             self._plan = plan
             self.start()

@@ -264,7 +264,7 @@ class Node(Listener):
             self._learn_epoch()
         cursors = request.cursors(self.hub.epoch)
         if self._is_behind(cursors):
-            # Another process is ahead of this one, or the store has begun anew.
+            # Another process is ahead of this one, or the store was reset.
             newest = self.store.state().global_id
             cursors = [c._replace(stale=True) if c.after is not None and c.after > newest else c for c in cursors]
         if self.options.http_publishing:

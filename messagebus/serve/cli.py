@@ -139,7 +139,7 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="Form of all logs: lines for people, or a JSON object in each line.",
 )
-@click.option("--reload", is_flag=True, help="Start the workers anew when a file of the app changes; for development.")
+@click.option("--reload", is_flag=True, help="Restart the workers when a file of the app changes; for development.")
 @click.option("--allow-anonymous-publish", is_flag=True, help="Without APP: anybody may publish over HTTP.")
 @click.option(
     "--allowed-host",
@@ -160,7 +160,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
     Signals to the first process:
       TERM, INT   end in order; a second one ends at once
       QUIT        end at once
-      HUP         start new workers, which load the app anew, then end the old ones
+      HUP         start new workers, which load the app again, then end the old ones
       USR2        start a successor from new files beside this one; end this one with TERM
       TTIN, TTOU  one worker more, one less
     """

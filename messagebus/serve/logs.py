@@ -59,7 +59,7 @@ class AccessLog:
     body, seconds."""
 
     def __init__(self, path: str | None, form: str) -> None:
-        """``path``: a file, opened anew where it was moved away; ``None``: the standard error. ``form``: ``text`` or
+        """``path``: a file, opened again where it was moved away; ``None``: the standard error. ``form``: ``text`` or
         ``json``."""
         self._logger = logging.getLogger("messagebus.serve.access")
         self._logger.propagate = False

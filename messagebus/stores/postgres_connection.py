@@ -1,7 +1,7 @@
 """Connections to PostgreSQL: how they are made, how they wait, and a bounded pool of them.
 
 psycopg decides how to wait for the server when it is imported, and where that was before
-``gevent.monkey.patch_all()`` every wait would stop all greenlets. So the connections here decide each time anew.
+``gevent.monkey.patch_all()`` every wait would stop all greenlets. So the connections here decide each time.
 """
 
 from __future__ import annotations

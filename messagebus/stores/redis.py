@@ -213,7 +213,7 @@ class RedisStore(Store):
         keys = [name.encode() for name in names]
         with self._errors():
             values = self._client().mget([BACKLOG_ID + key for key in keys])
-            # A counter may have been lost while messages are kept; the next publish makes it anew from these.
+            # A counter may have been lost while messages are kept; the next publish makes it again from these.
             lost = [number for number, value in enumerate(values) if value is None]
             if lost:
                 with self._client().pipeline(transaction=False) as pipeline:

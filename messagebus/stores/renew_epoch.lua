@@ -1,4 +1,4 @@
--- Names the store's life anew where it still has the old name, and tells the feeds.
+-- Gives the store's life another name where it still has the old one, and tells the feeds.
 --
 -- KEYS: 1 epoch, 2 global id, 3 known channels
 -- ARGV: 1 the old epoch, empty: none, 2 the new one, 3 pub/sub channel,

@@ -150,7 +150,7 @@ class Sequencer:
                 if global_id < 0:
                     self.resume()
                     continue
-                self._begin_anew(global_id)
+                self._went_back(global_id)
             self._seen = global_id
             following = self._delivered + len(run) + 1
             if global_id > following:
@@ -173,14 +173,14 @@ class Sequencer:
         """The store has another epoch."""
         if state.epoch in self._past:  # as it was in one that is over
             state = self._source.renew_epoch(state.epoch)
-        self._lose(state)
+        self._resync(state)
 
-    def _begin_anew(self, global_id: int) -> None:
+    def _went_back(self, global_id: int) -> None:
         """Ids went back on the stream; this is the first message of the new epoch."""
         state = self._source.named_state()
         if not self._is_other_life(state) or state.epoch in self._past:
             state = self._source.renew_epoch(state.epoch)
-        self._lose(StoreState(global_id - 1, state.epoch))
+        self._resync(StoreState(global_id - 1, state.epoch))
 
     def _recover(self, through: int) -> None:
         """Deliver what follows the last delivered id, up to ``through`` at least; or call ``resync``."""
@@ -199,7 +199,7 @@ class Sequencer:
         ):
             state = self._source.renew_epoch(state.epoch)
         # Never before what the stream has shown, even if the store is reset right now: the stream will show that, too.
-        self._lose(StoreState(max(state.global_id, through), state.epoch))
+        self._resync(StoreState(max(state.global_id, through), state.epoch))
 
     def _deliver(self, run: Sequence[Entry]) -> None:
         if not run:
@@ -213,7 +213,7 @@ class Sequencer:
             self._recent.append(newest if len(newest.raw) <= SMALL else Trace.of(newest))
             self._listener.received(messages)
 
-    def _lose(self, state: StoreState) -> None:
+    def _resync(self, state: StoreState) -> None:
         self._go_on_after(state)
         self._listener.resync(state)
 

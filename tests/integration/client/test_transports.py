@@ -99,7 +99,7 @@ def test_channels_come_and_go_while_it_runs(
         publish(server, channel, 2)
         publish(server, f"{channel}/b", 2)
         eventually(lambda: len(other) == 2)
-        client.subscribe(channel, got.append, -2)  # anew, from the message it has missed
+        client.subscribe(channel, got.append, -2)  # again, from the message it has missed
         eventually(lambda: len(got) == 2)
     assert [one.message_id for one in got] == [1, 2]
 
