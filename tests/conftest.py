@@ -38,6 +38,10 @@ def _threads_of_a_bus() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("messagebus-")}
 
 
+def pytest_collection_finish() -> None:
+    assert not _threads_of_a_bus(), "a module of the tests imports an app whose bus runs: start it as a server"
+
+
 @pytest.fixture(autouse=True)
 def _no_bus_runs_on() -> Iterator[None]:
     """The test that leaves a bus running is the one that fails, and not a later one that meets its threads."""

@@ -9,11 +9,12 @@ from typing import Protocol
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.apps.judge import NODE_MODULES
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, Server
 
 from .listener import APP, CLIENTS, MODES, Listener
+
+NODE_MODULES = ROOT / "node_modules"
 
 
 @pytest.fixture(scope="session")
