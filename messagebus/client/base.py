@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, overload
 
 from .channels import Channels
-from .runner import Counters, Endpoint, Hooks, Runner
+from .connector import Counters, Endpoint
+from .delivery import Hooks
+from .runner import Runner
 from .settings import Settings, check_client_id, check_grants, check_headers, parse_url
 from .transport_selector import TransportSelector
 from .types import (

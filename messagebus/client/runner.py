@@ -8,71 +8,30 @@ from __future__ import annotations
 
 import json
 import logging
-import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import STATUS_CHANNEL
 from ..wire import RECONNECT_KEY
-from .channels import REFUSALS_KEY, REFUSED_CHANNEL, Channels, Delivery, Following, encode_query
+from .channels import REFUSED_CHANNEL, Channels, Delivery, Following
 from .commands import Call, Commands
-from .http11 import HttpConnection, LinkEnded
-from .links import ERRORS, EventSourceLink, PollLink, TransportLink, WebSocketLink
-from .settings import Address, Settings
+from .connector import Connector, Counters, Endpoint
+from .delivery import Deliverer, Hooks
+from .http11 import LinkEnded
+from .links import ERRORS, TransportLink
+from .settings import Settings
 from .transport_selector import Attempt, TransportSelector, needs_a_person
-from .types import Failure, Gap, OnGap, OnRefused, PublishError, Refusal
+from .types import Failure, PublishError, Refusal
 from .waiting import Stopped, Waiter
 
 logger = logging.getLogger("messagebus.client")
 
-QUERY_LIMIT = 3000
-"""Characters; servers refuse request lines from 4 KB on."""
 CHANGE_DELAY = 0.05
 """Seconds that changes of channels are gathered for: many subscribes in a row make one request, and no more commands
 than a server takes."""
 MAX_EARLY = 1000
 """Batches that may wait while a callback publishes."""
-OWN_HEADERS = {"User-Agent": "messagebus-python", "X-SILENCE-LOGGER": "true"}
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """The server's address, and the client's credentials."""
-
-    address: Address
-    client_id: str
-    headers: Callable[[], Awaitable[dict[str, str]]]
-    """Asked before each connection."""
-    grants: Callable[[], Awaitable[tuple[str, ...]]]
-    """Asked before each connection."""
-    context: ssl.SSLContext | None
-
-    @property
-    def base(self) -> str:
-        return f"{self.address.path}{self.client_id}/"
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """Functions of the program; each is looked up when it is called."""
-
-    on_gap: Callable[[], OnGap | None]
-    on_refused: Callable[[], OnRefused | None]
-    call: Callable[[Callable[[Any], object], Any], Awaitable[None]]
-    """Calls one of them, or a callback, with what it is told."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the client was made."""
-
-    requests: int = 0
-    messages: int = 0
-    bytes: int = 0
-    sequence: int = 0
-    """``__seq`` of the last poll: it must not fall while the client keeps its id."""
 
 
 @dataclass(slots=True)
@@ -107,17 +66,15 @@ class Runner:
         hooks: Hooks,
         waiter: Waiter,
     ) -> None:
-        self._endpoint = endpoint
         self._settings = settings
         self._selector = selector
         self._channels = channels
         self._counters = counters
-        self._hooks = hooks
         self._waiter = waiter
         self._clock = self._waiter.clock
-        self._http = self._new_http()
-        self._headers: dict[str, str] = {}
-        self._grants: tuple[str, ...] = ()
+        self._connector = Connector(endpoint, channels, counters, waiter)
+        self._deliverer = Deliverer(channels, counters, hooks)
+        self._http = self._connector.new_http()
         self._open: Open | None = None
         self._changed = False
         self._retry = False
@@ -176,9 +133,6 @@ class Runner:
             self._http.close()
             self._waiter.close()
             self._selector.stop()
-
-    def _new_http(self) -> HttpConnection:
-        return HttpConnection(self._waiter, self._endpoint.address, self._endpoint.context)
 
     async def _wait_for_turn(self) -> None:
         """Until the next attempt is due, and there is something to follow."""
@@ -239,30 +193,21 @@ class Runner:
             # itself.
             refused = needs_a_person(failure) and attempt.transport not in ("websocket", "eventsource")
             level = logging.WARNING if refused else logging.INFO
-            logger.log(level, "%s to %s: %s", attempt.transport, self._endpoint.address.authority, failure.message)
+            logger.log(
+                level, "%s to %s: %s", attempt.transport, self._connector.endpoint.address.authority, failure.message
+            )
         self._selector.ended(attempt, failure)
 
     async def _connect(self, attempt: Attempt) -> Open:
-        await self._ask_who()
+        await self._connector.renew_credentials()
         asked = self._channels.followed(self._clock())
-        positions = {name: channel.position for name, channel in asked.items() if channel}
-        query = encode_query(positions, self._channels.epoch, self._grants)
-        self._selector.query_fits = len(query) <= QUERY_LIMIT
-        link = self._make(attempt, asked, self._http)
+        self._selector.query_fits = self._connector.fits_query(asked)
+        link = self._connector.link(attempt, asked, self._http)
         current = self._open = Open(link, attempt, asked)
         self._early.clear()
         self._broken = None
-        self._counters.requests += 1
         await link.open(attempt.since + attempt.timeout)
         return current
-
-    async def _ask_who(self) -> None:
-        """Ask the program for headers and grants."""
-        try:
-            self._headers, self._grants = await self._endpoint.headers(), await self._endpoint.grants()
-        except Exception as error:
-            logger.exception("the program's headers or grants function failed")
-            raise LinkEnded(Failure(f"headers or grants: {type(error).__name__}: {error}")) from None
 
     def _close(self) -> None:
         current, self._open = self._open, None
@@ -307,29 +252,12 @@ class Runner:
         returned."""
         attempt = self._selector.better_attempt()
         asked = self._channels.followed(self._clock())
-        http = self._new_http()
-        link: TransportLink | None = None
         try:
-            await self._ask_who()
-            self._counters.requests += 1
-            link = self._make(attempt, asked, http)
-            deadline = attempt.since + attempt.timeout
-            await link.open(deadline)
-            while (text := await link.read(deadline)) is None:
-                if self._clock() >= deadline:
-                    raise LinkEnded(Failure("nothing came for too long"))
+            link, http, text = await self._connector.open_beside(attempt, asked)
         except (LinkEnded, *ERRORS) as error:
             failure = error.failure if isinstance(error, LinkEnded) else None
             self._selector.kept(failure or Failure(f"{type(error).__name__}: {error}"))
-            if link is not None:
-                link.close()
-            http.close()
             return None
-        except BaseException:
-            if link is not None:
-                link.close()
-            http.close()
-            raise
         self._close()
         self._http.close()
         self._http = http
@@ -343,31 +271,6 @@ class Runner:
         if attempt.opened or link.begun:  # bytes get through, if slowly
             return link.heard + self._settings.heartbeat_timeout
         return attempt.since + attempt.timeout
-
-    def _make(self, attempt: Attempt, asked: Following, http: HttpConnection) -> TransportLink:
-        endpoint, name = self._endpoint, attempt.transport
-        positions = {one: channel.position for one, channel in asked.items() if channel}
-        epoch, grants = self._channels.epoch, self._grants
-        given = {header.lower() for header in self._headers}
-        own = {header: value for header, value in OWN_HEADERS.items() if header.lower() not in given}
-        headers = {**self._headers, **own}
-        knows = {REFUSALS_KEY: "t"}
-        if name == "websocket":
-            if len(encode_query(positions, epoch, grants, **knows)) > QUERY_LIMIT:
-                asked.clear()  # they follow in commands when it is open
-                positions, grants = {}, ()
-            query = encode_query(positions, epoch, grants, **knows)
-            return WebSocketLink(self._waiter, endpoint.address, endpoint.context, endpoint.base, headers, query)
-        if name == "eventsource":
-            return EventSourceLink(http, endpoint.base, headers, encode_query(positions, epoch, grants, **knows))
-        stream = name == "streaming"
-        if epoch is None and (stream or attempt.plain):
-            # Asks for it. Not on a poll that is held for one batch: a server that knows nothing of epochs takes the key
-            # for a channel with news, and would answer each at once.
-            epoch = ""
-        self._counters.sequence += 1
-        form = encode_query(positions, epoch, grants, __seq=self._counters.sequence, **knows)
-        return PollLink(http, endpoint.base, headers, form, plain=attempt.plain, stream=stream)
 
     # --- channels and publishes, on an open connection ---
 
@@ -391,9 +294,9 @@ class Runner:
             await current.link.send({"unsubscribe": removed})
         new: Following = {name: wanted[name] for name in added if name in wanted}
         if new:
-            await self._ask_who()  # grants may have been renewed since the connection began
+            await self._connector.renew_credentials()  # grants may have been renewed since the connection began
             current.awaited.update(new)
-            grants = {"grants": list(self._grants)} if self._grants else {}
+            grants = {"grants": list(self._connector.grants)} if self._connector.grants else {}
             positions = {name: channel.position for name, channel in new.items() if channel}
             await self._commands.send(current.link, Call({"subscribe": positions, **grants}, new))
         return True
@@ -474,25 +377,6 @@ class Runner:
             self._changed = True
 
     async def _tell(self, deliveries: list[Delivery]) -> None:
-        for channel, value in deliveries:
-            if isinstance(value, Gap):
-                await self._guard(self._hooks.on_gap(), value, "on_gap")
-            elif isinstance(value, Refusal):
-                logger.warning("the server refused %s: %s", value.channel, value.message)
-                self._ask_at = self._channels.next_ask(self._clock())
-                await self._guard(self._hooks.on_refused(), value, "on_refused")
-            else:
-                self._counters.messages += 1
-                for follower in channel.followers:
-                    # One that came before may have removed it.
-                    if follower.seen < value.message_id and follower in channel.followers:
-                        await self._guard(follower.callback, value, f"a callback of {value.channel}")
-                # Only now: what is given back as a position has been dealt with.
-                self._channels.move(channel, value.message_id)
-
-    async def _guard(self, function: Callable[[Any], object] | None, value: Any, what: str) -> None:
-        try:
-            if function is not None:
-                await self._hooks.call(function, value)
-        except Exception:
-            logger.exception("%s failed", what)
+        if any(isinstance(value, Refusal) for _, value in deliveries):
+            self._ask_at = self._channels.next_ask(self._clock())
+        await self._deliverer.deliver(deliveries)
