@@ -37,6 +37,12 @@ def group_members(group: int) -> list[int]:
     return [pid for pid in _pids() if (stat := _stat(pid)) and stat[2] == str(group) and stat[0] not in "ZX"]
 
 
+def cpu_used(pid: int) -> float:
+    """Seconds of processor time."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def thread_count(pid: int) -> int:
     return len(list((PROC / str(pid) / "task").iterdir()))
 

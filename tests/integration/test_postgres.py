@@ -1,4 +1,4 @@
-"""What only PostgreSQL has: URLs, NOTIFY and its limit, transactions, and how it waits under gevent."""
+"""What only PostgreSQL has: URLs, schemas, tables, transactions and roles."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ from messagebus.stores.postgres import PostgresStore
 from tests.eventually import eventually
 from tests.postgres_server import PASSWORD, PostgresServer
 from tests.recorder import Recorder
-from tests.store_helpers import LIMITS, check_all, listen, publish
+from tests.store_helpers import check_all, listen, publish
 
 from .conftest import OpenPostgres
 
 pytestmark = pytest.mark.postgres
-
-
-# --- where it is ---
 
 
 def test_a_unix_socket(postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres) -> None:
@@ -101,9 +98,6 @@ def test_without_psycopg_the_error_says_what_to_install() -> None:
             raise SystemExit("no error")
     """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-
-
-# --- tables and transactions ---
 
 
 def test_processes_that_all_come_first_make_the_tables_together(postgres_url: str, open_postgres: OpenPostgres) -> None:
@@ -204,90 +198,6 @@ def test_channels_that_nobody_publishes_to_any_more_are_swept_away(
     assert store.backlog("/0") == ([], 1, 2)
 
 
-# --- the feed ---
-
-
-@pytest.mark.parametrize("size", [7_880, 7_890, 7_900, 7_910, 7_920, 8_000, 1_000_000])
-def test_messages_around_and_over_the_limit_of_notify_arrive(
-    postgres_url: str, open_postgres: OpenPostgres, size: int
-) -> None:
-    store = open_postgres(postgres_url)
-    recorder = listen(store)
-    text = "é" + "x" * size
-    for number in range(3):
-        publish(store, "/a", number)
-        store.publish("/a", encode_envelope(f'"{text}"'.encode()), **LIMITS)
-    eventually(lambda: len(recorder.messages) == 6)
-    assert recorder.data == [0, text, 1, text, 2, text]
-    assert recorder.told("healthy") == recorder.told("resync") == []
-
-
-def test_every_size_on_either_side_of_the_limit_is_announced(postgres_url: str, open_postgres: OpenPostgres) -> None:
-    store = open_postgres(postgres_url)
-    recorder = listen(store)
-    sizes = range(7_900, 8_010)
-    store.publish_many([Publication("/a", encode_envelope(b'"' + b"x" * size + b'"'), 1000, 1000) for size in sizes])
-    eventually(lambda: len(recorder.messages) == len(sizes))
-    assert [len(str(data)) for data in recorder.data] == list(sizes)
-
-
-def test_a_large_message_that_its_channel_no_longer_keeps_is_said_to_be_lost(
-    postgres_url: str, open_postgres: OpenPostgres
-) -> None:
-    store = open_postgres(postgres_url)
-    recorder = listen(store)
-    large, small = encode_envelope(b'"' + b"x" * 10_000 + b'"'), encode_envelope(b"1")
-    # One transaction: the first is gone when the feed hears of it.
-    store.publish_many([Publication("/a", envelope, 1, 1000) for envelope in (large, small)])
-    eventually(lambda: recorder.told("resync") == [StoreState(2, store.state().epoch)])
-    publish(store, "/a", 2)
-    eventually(lambda: recorder.data == [2])
-    assert recorder.told("healthy") == []
-
-
-def test_a_listener_that_the_server_ends_comes_back_and_misses_nothing(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
-) -> None:
-    store = open_postgres(postgres_url)
-    recorder = listen(store)
-    with postgres_server.client() as client:
-        for number in range(60):
-            if number % 20 == 10:
-                client.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-            publish(store, "/a", number)
-    eventually(lambda: len(recorder.messages) == 60)
-    assert recorder.data == list(range(60))
-    assert recorder.told("resync") == []
-    eventually(lambda: recorder.told("healthy")[-1:] == [True])
-
-
-def test_connections_that_the_server_ended_while_idle_are_not_used_again(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
-) -> None:
-    store = open_postgres(postgres_url)
-    publish(store, "/a", 1)
-    with postgres_server.client() as client:
-        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'messagebus'"
-        assert client.execute(ended).fetchall() == [(True,)]
-    assert publish(store, "/a", 2) == Ids(2, 2)
-
-
-def test_a_quiet_feed_stays_up_by_asking_now_and_then(
-    postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("messagebus.stores.postgres_feed.QUIET", 0.02)
-    store = open_postgres(postgres_url)
-    recorder = listen(store)
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT 1' AND application_name = 'messagebus'"
-    with postgres_server.client() as client:
-        eventually(lambda: client.execute(asked).fetchone() == (1,))
-    for number in range(20):
-        publish(store, "/a", number)
-    eventually(lambda: len(recorder.messages) == 20)
-    assert recorder.data == list(range(20))
-    assert recorder.told("healthy") == []
-
-
 def test_many_threads_share_a_bounded_number_of_connections(
     postgres_url: str, postgres_server: PostgresServer, open_postgres: OpenPostgres
 ) -> None:
@@ -299,119 +209,6 @@ def test_many_threads_share_a_bounded_number_of_connections(
         count = client.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'messagebus'").fetchone()
     assert count is not None
     assert 1 <= count[0] <= 8
-
-
-# --- gevent ---
-
-TICKER = """if True:
-    EARLY
-    from gevent import monkey
-    monkey.patch_all()
-    import gevent, json, sys, time
-    from messagebus.stores import open_store
-    from messagebus.message import encode_envelope
-    from messagebus.options import Options
-    from tests.eventually import eventually
-    from tests.recorder import Recorder
-
-    longest = 0.0
-    def tick():
-        global longest
-        while True:
-            began = time.monotonic()
-            gevent.sleep(0.01)
-            longest = max(longest, time.monotonic() - began)
-
-    store = open_store(Options(url=sys.argv[1], store_timeout=30.0))
-    ticker = gevent.spawn(tick)
-    recorder = Recorder()
-    store.listen(recorder)
-    eventually(lambda: recorder.told("started"))
-    def work():
-        for number in range(10):
-            store.publish("/a", encode_envelope(b"%d" % number), max_backlog_size=1000, max_backlog_age=1000)
-    gevent.joinall([gevent.spawn(work) for _ in range(20)], raise_error=True)
-    eventually(lambda: len(recorder.messages) == 200)
-    # Somebody holds the lock that every publish needs.
-    print("lock", flush=True)
-    sys.stdin.readline()
-    waiting = gevent.spawn(work)
-    gevent.sleep(1.0)
-    assert not waiting.ready()
-    assert len(store.backlog("/a").messages) == 200
-    print("release", flush=True)
-    waiting.get(timeout=30)
-    eventually(lambda: len(recorder.messages) == 210)
-    assert recorder.ids == list(range(1, 211))
-    assert longest < 0.5, f"the hub was blocked for {longest} s"
-    store.close()
-"""
-
-
-@pytest.mark.parametrize("early", ["", "import psycopg"], ids=["patched-first", "psycopg-imported-first"])
-def test_neither_the_feed_nor_a_publish_that_waits_blocks_geventʼs_hub(
-    postgres_url: str, postgres_server: PostgresServer, early: str
-) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", TICKER.replace("EARLY", early), postgres_url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process, postgres_server.client() as client:
-        assert process.stdout.readline() == "lock\n"
-        with client.transaction():
-            client.execute("SELECT FROM messagebus_state FOR UPDATE")
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "release\n"
-        assert process.wait(60) == 0
-
-
-def test_a_child_forked_under_gevent_lets_go_of_the_parentʼs_connections(postgres_url: str) -> None:
-    program = """if True:
-        from gevent import monkey
-        monkey.patch_all()
-        import gevent, os, sys
-        from messagebus.stores import open_store
-        from messagebus.message import encode_envelope
-        from messagebus.options import Options
-        from tests.eventually import eventually
-        from tests.recorder import Recorder
-
-        def publish(data):
-            store.publish("/a", encode_envelope(b"%d" % data), max_backlog_size=1000, max_backlog_age=1000)
-
-        store = open_store(Options(url=sys.argv[1]))
-        recorder = Recorder()
-        store.listen(recorder)
-        eventually(lambda: recorder.told("started"))
-        publish(1)
-        eventually(lambda: recorder.data == [1])
-        child = os.fork()
-        if not child:
-            store.after_fork()
-            heard = Recorder()
-            store.listen(heard)
-            eventually(lambda: heard.told("started"))
-            publish(2)
-            eventually(lambda: heard.data == [2])
-            assert recorder.data == [1]
-            store.close()
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert status == 0, status
-        publish(3)
-        eventually(lambda: recorder.data == [1, 2, 3])
-        assert recorder.told("healthy") == []
-        store.close()
-    """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, postgres_url], check=True, timeout=60)
-
-
-# --- refusals ---
 
 
 def test_a_role_that_may_not_write_is_refused_stores_nothing_and_goes_on_after_the_grant(

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -21,27 +20,16 @@ from ..clients import Client, Ended, EventSource, LongPolling, Streaming, WebSoc
 from ..crowd import Crowd, message_ids
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
-from ..ports import free_port
 from ..redis_server import RedisServer
+from ..serve_helpers import alone, fail_to_serve
 from ..servers import ROOT, Server
 
-CLIENT = "/message-bus/static/messagebus.js"
 STOP_SECONDS = 4.0
-
-
-def alone(serve_app: ServeApp, *args: str, **options: object) -> Server:
-    """It serves nothing but the bus."""
-    return serve_app("serve", "", args=args, ready=CLIENT, **options)
 
 
 def publish(server: Server, channel: str, text: str) -> tuple[int, dict[str, object]]:
     with request(server.url, "POST", f"/message-bus/publish?channel={quote(channel)}", text.encode()) as response:
         return response.status, json.load(response)
-
-
-def fail_to_serve(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "messagebus", "serve", "--bind", f"127.0.0.1:{free_port()}", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
 
 
 def test_one_line_says_where_it_listens(serve_app: ServeApp) -> None:

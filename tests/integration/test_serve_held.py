@@ -172,3 +172,22 @@ def test_requests_are_logged_where_asked_and_only_there(server: Server) -> None:
     else:
         get(server, "/hello")
         assert len(server.output().splitlines()) == 1, "where it listens, and nothing more"
+
+
+def test_frames_behind_a_handshake_are_read(server: Server) -> None:
+    """A client may send them in the packet of its request, whole or in part."""
+    handshake = (
+        b"GET /message-bus/x/ws?%2Fa=0 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    command = b'{"ping":7,"id":7}'
+    frame = bytes([0x81, 0x80 | len(command), 0, 0, 0, 0]) + command
+    for cut in (0, 3, len(frame)):
+        with server.connect() as connection:
+            connection.sendall(handshake + frame[:cut])
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += connection.recv(4096)
+            connection.sendall(frame[cut:])
+            while b'"id":7' not in received:
+                received += connection.recv(4096)

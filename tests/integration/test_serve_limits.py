@@ -15,9 +15,9 @@ from messagebus import Bus
 from ..clients import EventSource, WebSocket
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
+from ..processes import cpu_used
 from ..raw_http import exchange, head
 from ..servers import Server
-from .test_serve_processes import cpu_used
 
 APP = "tests.apps.slow:app"
 GET = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
