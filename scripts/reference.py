@@ -58,7 +58,8 @@ def _option_rows() -> Iterator[tuple[str, str, str, str]]:
 def command_help() -> str:
     """What ``--help`` says, of the command and of each of its commands."""
     parts = []
-    for name, each in [("", command), *sorted(command.commands.items())]:
+    for name in ["", *sorted(command.commands)]:
+        each = command.load(name) if name else command
         path = f"messagebus {name}".strip()
         context = click.Context(each, info_name=path, terminal_width=100, max_content_width=100)
         parts.append(f"### {path}\n\n```text\n{each.get_help(context)}\n```\n")

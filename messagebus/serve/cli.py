@@ -1,4 +1,4 @@
-"""The ``messagebus`` command."""
+"""The command ``messagebus serve``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .. import InvalidOption, Options, __version__
+from .. import InvalidOption, Options
 from . import logs
 from .config import ConfigError, read_config
 from .limits import Limits, allow_many_files
@@ -21,12 +21,6 @@ from .settings import Settings
 
 DEFAULT_BIND = "127.0.0.1:8000"
 _LIMITS = Limits()
-
-
-@click.group()
-@click.version_option(__version__, prog_name="messagebus")
-def main() -> None:
-    """A durable message bus between Python processes and web pages."""
 
 
 def _limit(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
@@ -59,7 +53,7 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
         raise click.BadParameter(str(error)) from None
 
 
-@main.command(context_settings={"max_content_width": 100})
+@click.command(context_settings={"max_content_width": 100})
 @click.argument("application", metavar="[APP]", required=False)
 @click.option(
     "--bind",

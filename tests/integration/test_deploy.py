@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from click import Command
 
-from messagebus.command.cli import main
 from messagebus.command.doctor.probe import Place
 from messagebus.command.doctor.way import check_way
+from messagebus.serve.cli import serve
 
 from ..fixtures_servers import ServeApp
 from ..nginx_server import Nginx
@@ -26,7 +25,6 @@ from ..ports import free_port
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CAN_VERIFY = shutil.which("systemd-analyze") is not None
-SERVE: Command = main.commands["serve"]
 
 
 def seconds_to_stop(arguments: list[str]) -> float:
@@ -35,7 +33,7 @@ def seconds_to_stop(arguments: list[str]) -> float:
 
 def check_serve(arguments: list[str]) -> None:
     """That ``messagebus serve`` takes these."""
-    SERVE.make_context("serve", list(arguments), resilient_parsing=False).close()
+    serve.make_context("serve", list(arguments), resilient_parsing=False).close()
 
 
 # --- nginx ---

@@ -1,0 +1,91 @@
+"""What commands print: colours and tables for people, a line of JSON for each thing where another program reads.
+
+click, which Flask brings, has the colours and the bar; the rest are columns of one width."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ..message import Message
+from ..transports.plain import text_of
+
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
+"""Characters that turn the direction of what follows, or begin a line."""
+
+
+def for_people() -> bool:
+    """Whether the output goes to a terminal."""
+    return sys.stdout.isatty()
+
+
+def write_json(value: Any) -> None:
+    """One line."""
+    write_line(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")).encode(errors="replace"))
+
+
+def write_line(line: bytes, *, flush: bool = True) -> None:
+    """UTF-8, whatever the locale is."""
+    stream = sys.stdout.buffer
+    stream.write(line + b"\n")
+    if flush:
+        stream.flush()
+
+
+def write_message(message: Message, form: str, *, flush: bool = True) -> None:
+    """``form``: ``json``; ``raw``, its data alone; ``text``, for people."""
+    if form == "json":
+        write_line(message.json.replace(b"\r", b" ").replace(b"\n", b" "), flush=flush)
+        return
+    text = text_of(message.raw)
+    if form == "raw":
+        # As a stream of the format raw, which has a line for each message.
+        line = text.replace("\r", "\\r").replace("\n", "\\n") or '""'
+        write_line((printable(line) if for_people() else line).encode(errors="replace"), flush=flush)
+        return
+    channel = click.style(printable(message.channel), fg="cyan")
+    number = click.style(str(message.message_id), dim=True)
+    click.echo(f"{channel} {number}  {printable(text)}")
+
+
+@contextmanager
+def progress(label: str, length: int, shows: bool) -> Iterator[Callable[[int], object]]:
+    """Gives a function that is told how many more of ``length`` are done. ``shows``: whether somebody looks on."""
+    if not shows or not sys.stderr.isatty():
+        yield lambda more: None
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def write_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns, numbers to the right."""
+    rows = list(rows)
+    cells = [["-" if each is None else printable(str(each)) for each in row] for row in rows]
+    numbers = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(head))]
+    widths = [max(len(name), *(len(row[column]) for row in cells), 0) for column, name in enumerate(head)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            each.rjust(width) if number else each.ljust(width)
+            for each, width, number in zip(row, widths, numbers, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
+
+    click.secho(line(head), bold=True)
+    for row in cells:
+        click.echo(line(row))
+
+
+def printable(text: str) -> str:
+    """A text of a stranger for a terminal: what could move the cursor, or the text itself, becomes an escape."""
+    return "".join(
+        each.encode("unicode_escape").decode() if each in _TURNS or unicodedata.category(each) in ("Cc", "Cs") else each
+        for each in text
+    )

@@ -1,0 +1,55 @@
+"""Where a command works: at a store, or at a server that has the bus. Both can do the same for a command."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..message import Message
+
+
+class Published(NamedTuple):
+    """What is known after a publish of one or several messages on a channel."""
+
+    channel: str
+    message_id: int | None
+    """Of the last one; ``None``: the server keeps it until its store is back."""
+    global_id: int | None
+    subscribers: int | None = None
+    """At the server's process that was asked; ``None`` where nobody knows."""
+
+
+class Backlog(NamedTuple):
+    """What is kept of a channel."""
+
+    newest: int
+    """The channel's last message id."""
+    messages: Iterator[Message]
+    """As far as that one; read as they are asked for."""
+
+
+class Place(ABC):
+    """A store or a server. For one thread; only :meth:`publish` may be called in another at the same time.
+
+    Every method may raise ``CannotDo`` or ``BackendUnavailable`` (nobody answers), ``Failed`` (it is not allowed), and
+    the bus's own errors for what is wrong with an argument."""
+
+    @abstractmethod
+    def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
+        """Publish JSON values in their order, at least one. ``options``: of ``Bus.publish``.
+
+        If it is repeated after an error with the same ``idempotency_key``, nothing is published twice."""
+
+    @abstractmethod
+    def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:
+        """The messages of channels as they come, without end. ``last_id``: ``n`` after message n of each channel; -1
+        from now on; ``-k`` the last k-1 before."""
+
+    @abstractmethod
+    def backlog(self, channel: str, last_id: int) -> Backlog:
+        """The messages that are kept of a channel. ``last_id``: ``n`` after message n; ``-k`` the last k-1."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all connections. May be repeated."""

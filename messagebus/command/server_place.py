@@ -1,0 +1,184 @@
+"""A server that has the bus, as commands use it: over HTTP, and for what comes live as any other client."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from ..client import Client, Gap, Refusal, StateInfo
+from ..client.types import ConnectionState
+from ..message import Message, check_channel, encode_data, encode_json
+from .ending import CannotDo, Failed
+from .places import Backlog, Place, Published
+from .server_requests import FAILURES, Refused, Requests, Unreachable
+
+LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
+MOST_AT_ONCE = 1000
+"""Messages of one request."""
+ATTEMPTS = 5
+"""Of one request that a server takes no time for, or whose answer is lost."""
+LONGEST_PAUSE = 10.0
+"""Seconds."""
+ANY_SIZE = 1 << 62
+
+
+class ServerPlace(Place):
+    def __init__(self, url: str, key: str | None) -> None:
+        self._url = url
+        self._requests = Requests(url, key)
+        self._client: Client | None = None
+
+    # --- publishing ---
+
+    def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
+        path = f"publish?channel={quote(check_channel(channel), safe='')}{_query(options)}"
+        key = options.get("idempotency_key") or secrets.token_hex(16)
+        if len(data) == 1:
+            body = encode_data(data[0], ANY_SIZE)
+            try:
+                return _published(channel, self._post(path, body, "application/json", key))
+            except Refused as refusal:
+                raise refusal.as_ending() from None
+        return self._publish_many(channel, path, [encode_data(each, ANY_SIZE) for each in data], key)
+
+    def _publish_many(self, channel: str, path: str, lines: list[bytes], key: str) -> Published:
+        if len(lines) > MOST_AT_ONCE:
+            for begin in range(0, len(lines), MOST_AT_ONCE):
+                last = self._publish_many(channel, path, lines[begin : begin + MOST_AT_ONCE], f"{key}-{begin}")
+            return last
+        try:
+            return _published(channel, self._post(path, b"\n".join(lines), "application/x-ndjson", key))
+        except Refused as refusal:
+            # The limit is on a request's body, and only the server knows it.
+            if refusal.status != 413 or len(lines) == 1:
+                raise refusal.as_ending() from None
+        middle = len(lines) // 2
+        self._publish_many(channel, path, lines[:middle], f"{key}a")
+        return self._publish_many(channel, path, lines[middle:], f"{key}b")
+
+    def _post(self, path: str, body: bytes, kind: str, key: str) -> Any:
+        """Raises Refused, or Unreachable once it has been tried some times: nothing is stored twice."""
+        headers = {"Content-Type": kind, "Idempotency-Key": key}
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._requests.ask("POST", path, body, headers)
+            except Refused as refusal:
+                if refusal.retry_after is None or refusal.status == 503 or attempt == ATTEMPTS:
+                    raise
+                time.sleep(min(refusal.retry_after, LONGEST_PAUSE))
+            except Unreachable:
+                if attempt > 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    # --- reading ---
+
+    def backlog(self, channel: str, last_id: int) -> Backlog:
+        check_channel(channel)
+        client_id = secrets.token_hex(16)
+        newest, _ = self._poll(client_id, channel, -1, 1)
+        return Backlog(newest, self._batches(client_id, channel, last_id, newest))
+
+    def _batches(self, client_id: str, channel: str, position: int, newest: int) -> Iterator[Message]:
+        sequence = 2
+        while position < newest:
+            reached, messages = self._poll(client_id, channel, position, sequence)
+            for message in messages:
+                if message.message_id > newest:
+                    return
+                yield message
+            if reached <= position:
+                return
+            position, sequence = reached, sequence + 1
+
+    def _poll(self, client_id: str, channel: str, position: int, sequence: int) -> tuple[int, list[Message]]:
+        """A poll that is answered at once: the position that it leads to, and messages."""
+        body = encode_json({channel: position, "__seq": sequence})
+        try:
+            batch = self._requests.ask("POST", f"{client_id}/poll?dlp=t", body, {"Content-Type": "application/json"})
+        except Refused as refusal:
+            raise refusal.as_ending() from None
+        messages, status = [], position
+        try:
+            for each in batch:
+                if each["channel"] == channel:
+                    messages.append(_message(each["channel"], each["data"], each["message_id"], each["global_id"]))
+                elif each["channel"] == "/__status":
+                    status = int(each["data"].get(channel, status))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise CannotDo("the server's answer is no batch of messages") from None
+        return max([status, *(message.message_id for message in messages)]), messages
+
+    def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:
+        ended: list[CannotDo | Failed] = []
+
+        def fail(error: CannotDo | Failed) -> None:
+            ended.append(error)
+            client.stop()
+
+        def state_changes(state: ConnectionState, info: StateInfo) -> None:
+            # Without a delay another transport is tried at once. Where it has been connected, the client comes back by
+            # itself, unless it is not wanted any more.
+            if info.message is not None and info.delay is not None and (state == "connecting" or not info.retry):
+                fail((Failed if info.status in FAILURES else CannotDo)(f"{self._requests.place}: {info.message}"))
+            elif state == "reconnecting" and info.message is not None:
+                click.echo(f"the connection broke, and is made anew: {info.message}", err=True)
+
+        def is_refused(refusal: Refusal) -> None:
+            if not refusal.retry:
+                fail(Failed(f"{refusal.channel}: {refusal.message} ({refusal.code})"))
+
+        client = self._client = Client(
+            self._url,
+            headers=self._requests.headers,
+            on_state_change=state_changes,
+            on_refused=is_refused,
+            on_gap=_tell_gap,
+        )
+        logging.getLogger("messagebus.client").setLevel(logging.ERROR)  # its warnings are told here
+        with client.listen(*channels, last_id=last_id) as listening:
+            for message in listening:
+                yield _message(message.channel, message.data, message.message_id, message.global_id)
+        if ended:
+            raise ended[0]
+
+    def close(self) -> None:
+        self._requests.close()
+        if self._client is not None:
+            self._client.stop()
+
+
+def _tell_gap(gap: Gap) -> None:
+    if gap.after is None:
+        click.echo(f"{gap.channel}: the store was reset; its messages begin with {gap.before}", err=True)
+    else:
+        click.echo(f"{gap.channel}: messages {gap.after + 1} to {gap.before - 1} are not kept any more", err=True)
+
+
+def _query(options: dict[str, Any]) -> str:
+    parts = []
+    for name, value in options.items():
+        if name in LISTS and value is not None:
+            # An id that is a text but looks like a number goes in quotes.
+            ids = [each if name.endswith("client_ids") else encode_json(each).decode() for each in value]
+            value = ",".join(ids)
+        if value is not None and name != "idempotency_key":
+            parts.append(f"&{name}={quote(str(value), safe='')}")
+    return "".join(parts)
+
+
+def _published(channel: str, answer: Any) -> Published:
+    report = answer["channels"][-1] if isinstance(answer, dict) and answer.get("channels") else answer
+    if not isinstance(report, dict) or "message_id" not in report:
+        raise CannotDo("the server's answer is no report of a publish")
+    return Published(channel, report["message_id"], report.get("global_id"), report.get("subscribers"))
+
+
+def _message(channel: str, data: Any, message_id: int, global_id: int) -> Message:
+    return Message(global_id, message_id, channel, encode_data(data, ANY_SIZE))

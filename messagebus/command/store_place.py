@@ -1,0 +1,78 @@
+"""A store, as commands use it: by the same bus that apps have."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..bus import Bus
+from ..message import Message, check_channel
+from ..stores import BacklogQuery, Store, open_store
+from .places import Backlog, Place, Published
+
+WAITING = 1000
+"""Messages that wait to be printed; what is beyond is left in the store."""
+PAGE = 1 << 20
+"""Bytes that are read at once."""
+
+
+class StorePlace(Place):
+    """The settings of the environment hold (``MESSAGEBUS_…``), as for an app."""
+
+    def __init__(self, url: str) -> None:
+        self._bus = Bus(url=url)
+        self._reader: Store | None = None
+        self._waiting: queue.Queue[Message] = queue.Queue(WAITING)
+        self._closed = False
+
+    @property
+    def _store(self) -> Store:
+        if self._reader is None:
+            self._reader = open_store(self._bus.options)
+        return self._reader
+
+    def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
+        given = {"queue_in_memory": False, **options}
+        if len(data) == 1:
+            ids = self._bus.publish_ids(channel, data[0], **given)
+            return Published(channel, *(ids or (None, None)))
+        return Published(channel, self._bus.publish_many([(channel, each) for each in data], **given)[-1], None)
+
+    def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:
+        for channel in channels:
+            check_channel(channel)
+        self._store.state()  # it answers: later the bus itself comes back to it, however long that takes
+        for channel in channels:
+            self._bus.subscribe(channel, self._put, last_id)
+        while True:
+            yield self._waiting.get()
+
+    def _put(self, message: Message) -> None:
+        if not self._closed:
+            self._waiting.put(message)
+
+    def backlog(self, channel: str, last_id: int) -> Backlog:
+        newest = self._store.last_ids([check_channel(channel)])[0]
+        after = max(newest + 1 + last_id, 0) if last_id < 0 else last_id
+        return Backlog(newest, self._pages(channel, after, newest))
+
+    def _pages(self, channel: str, after: int, newest: int) -> Iterator[Message]:
+        while after < newest:
+            (page,) = self._store.backlogs([BacklogQuery(channel, after)], PAGE)
+            for message in page.messages:
+                if message.message_id > newest:
+                    return
+                yield message
+            if page.through <= after:
+                return
+            after = page.through
+
+    def close(self) -> None:
+        self._closed = True
+        with contextlib.suppress(queue.Empty):
+            self._waiting.get_nowait()  # the callback may be waiting for room
+        self._bus.close()
+        if self._reader is not None:
+            self._reader.close()

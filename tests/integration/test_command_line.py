@@ -1,0 +1,186 @@
+"""``messagebus publish``, ``subscribe`` and ``backlog``, at stores and at a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..fixtures_servers import ServeApp
+from ..ports import free_port
+from ..serve_helpers import alone
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "a-key-that-is-long-enough"
+
+
+class Shell:
+    """Runs the command as a shell would, with a URL in its environment."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MESSAGEBUS", "REDIS"))
+        }
+        self.environment = {**environment, "PYTHONPATH": str(ROOT), "MESSAGEBUS_URL": url}
+        if key is not None:
+            self.environment["MESSAGEBUS_KEY"] = key
+        self.is_server = url.startswith("http")
+
+    def run(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "messagebus", *arguments],
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            check=False,
+        )
+
+    def lines(self, *arguments: str, input: str | None = None) -> list[Any]:
+        """What it prints, one JSON value a line."""
+        done = self.run(*arguments, input=input)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def data(self, *arguments: str) -> list[Any]:
+        return [message["data"] for message in self.lines(*arguments)]
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "messagebus", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )
+
+
+@pytest.fixture(params=["sqlite", "server", pytest.param("redis", marks=pytest.mark.redis)])
+def shell(request: pytest.FixtureRequest, tmp_path: Path, serve_app: ServeApp) -> Iterator[Shell]:
+    sqlite = f"sqlite:///{tmp_path}/bus.db"
+    if request.param == "redis":
+        yield Shell(request.getfixturevalue("redis_url"))
+    elif request.param == "sqlite":
+        yield Shell(sqlite)
+    else:
+        server = alone(serve_app, "--url", sqlite, env={"MESSAGEBUS_PUBLISHER_KEYS": KEY})
+        yield Shell(server.url, KEY)
+
+
+def test_what_is_published_is_in_the_backlog(shell: Shell) -> None:
+    (published,) = shell.lines("publish", "/chat", "hello")
+    assert (published["channel"], published["message_id"]) == ("/chat", 1)
+    shell.lines("publish", "/chat", "--json", '{"text": "hällo"}')
+    shell.lines("publish", "/chat", input="from a pipe\n")
+    (summary,) = shell.lines("publish", "/chat", "--lines", input="7\n\nlast")
+    assert summary == {"channel": "/chat", "published": 3, "message_id": 6}
+    shell.lines("publish", "/chat", "--lines", "--json", input="[8]\n\n9\n")
+    kept = ["hello", {"text": "hällo"}, "from a pipe", "7", "", "last", [8], 9]
+    assert shell.data("backlog", "/chat") == kept
+    assert shell.data("backlog", "/chat", "--last", "2") == kept[-2:]
+    assert shell.data("backlog", "/chat", "--from", "4") == kept[3:]
+    assert shell.run("backlog", "/chat", "--format", "raw", "--last", "4").stdout == '""\nlast\n[8]\n9\n'
+    assert shell.data("subscribe", "/chat", "--from", "7", "--count", "2") == kept[-2:]
+
+
+def test_a_subscriber_gets_what_comes_and_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
+    shell.lines("publish", "/chat", "before")
+    shell.lines("publish", "/other", "before")
+    process = shell.start("subscribe", "/chat", "/other", "--last", "1")
+    assert process.stdout is not None
+    first = [json.loads(process.stdout.readline()) for _ in range(2)]
+    assert sorted(message["channel"] for message in first) == ["/chat", "/other"]
+    shell.lines("publish", "/chat", "now")
+    assert json.loads(process.stdout.readline())["data"] == "now"
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=30)
+    assert (process.returncode, rest, errors) == (-signal.SIGINT, b"", b"")
+
+
+def test_a_reader_who_goes_early_is_no_error(shell: Shell) -> None:
+    lines = "\n".join(f'"{number:080}"' for number in range(2000))  # more than a pipe holds
+    shell.lines("publish", "/n", "--lines", "--json", "--max-backlog-size", "2000", input=lines)
+    with shell.start("backlog", "/n", "--export") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["message_id"] == 1
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == -signal.SIGPIPE
+
+
+def test_an_export_says_whom_a_message_is_for_where_it_is_from_a_store(shell: Shell) -> None:
+    shell.lines("publish", "/chat", "secret", "--user-id", "7", "--user-id", '"7"', "--group-id", "staff")
+    shell.lines("publish", "/chat", "not for c1", "--exclude-client-id", "c1")
+    found = shell.lines("backlog", "/chat", "--export")
+    if shell.is_server:
+        assert [message["data"] for message in found] == ["not for c1"]
+    else:
+        assert (found[0]["user_ids"], found[0]["group_ids"]) == ([7, "7"], ["staff"])
+        assert found[1]["exclude_client_ids"] == ["c1"]
+
+
+def test_a_line_that_is_wrong_is_named_and_so_is_what_was_published(shell: Shell) -> None:
+    done = shell.run("publish", "/chat", "--lines", "--json", input="1\n{\n3\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: line 2 is not JSON")
+    assert "0 messages were published" in done.stderr
+    assert shell.data("backlog", "/chat") == []
+
+
+def test_what_is_gone_is_said(shell: Shell) -> None:
+    for text in ("a", "b", "c"):
+        shell.lines("publish", "/chat", text, "--max-backlog-size", "1")
+    done = shell.run("backlog", "/chat", "--from", "1")
+    assert [json.loads(line)["data"] for line in done.stdout.splitlines()] == ["c"]
+    assert "messages 1 to 2 are not kept any more" in done.stderr
+
+
+# --- what only a server can do ---
+
+
+def test_a_wrong_key_fails_and_a_missing_bus_is_said(serve_app: ServeApp) -> None:
+    server = alone(serve_app, env={"MESSAGEBUS_PUBLISHER_KEYS": KEY})
+    done = Shell(server.url, "another-key-that-is-long").run("publish", "/chat", "hello")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "401 unauthorized" in done.stderr
+    assert "another-key" not in done.stderr
+    for arguments in (("publish", "/chat", "x"), ("backlog", "/chat"), ("subscribe", "/chat")):
+        done = Shell(f"{server.url}/not/here").run(*arguments)
+        assert done.returncode == 2, arguments
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "redis", "postgresql"])
+def test_nobody_there_is_code_2(scheme: str) -> None:
+    shell = Shell(f"{scheme}://127.0.0.1:{free_port()}")
+    for arguments in (("publish", "/chat", "x"), ("backlog", "/chat"), ("subscribe", "/chat")):
+        done = shell.run(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_subscriber_comes_back_when_its_server_does(serve_app: ServeApp, tmp_path: Path) -> None:
+    arguments = ("--url", f"sqlite:///{tmp_path}/bus.db", "--allow-anonymous-publish")
+    server = alone(serve_app, *arguments)
+    shell = Shell(server.url)
+    shell.lines("publish", "/chat", "1")
+    process = shell.start("subscribe", "/chat", "--from", "1", "--count", "2")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["data"] == "1"
+    server.stop()
+    Shell(f"sqlite:///{tmp_path}/bus.db").lines("publish", "/chat", "2")
+    server.start()
+    rest, errors = process.communicate(timeout=60)
+    assert json.loads(rest)["data"] == "2"
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
