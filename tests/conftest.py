@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.eventually import eventually
+from tests.threads import alive, started_threads
 
 # The same examples in every run, so that a run that fails fails again; others each time with
 # --hypothesis-profile=default. No deadline for one example: a busy machine is no fault.
@@ -34,22 +35,24 @@ def pytest_unconfigure() -> None:
     logging.getLogger("messagebus").setLevel(logging.CRITICAL)
 
 
-def _threads_of_a_bus() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("messagebus-")}
+def _of_a_bus(threads: list[threading.Thread]) -> list[threading.Thread]:
+    return [thread for thread in threads if thread.name.startswith("messagebus-")]
 
 
 def pytest_collection_finish() -> None:
-    assert not _threads_of_a_bus(), "a module of the tests imports an app whose bus runs: start it as a server"
+    running = _of_a_bus(threading.enumerate())
+    assert not running, "a module of the tests imports an app whose bus runs: start it as a server"
 
 
 @pytest.fixture(autouse=True)
-def _no_bus_runs_on() -> Iterator[None]:
-    """The test that leaves a bus running is the one that fails, and not a later one that meets its threads."""
-    before = _threads_of_a_bus()
-    yield
+def threads_of_test() -> Iterator[list[threading.Thread]]:
+    """The threads that the test has started. The test that leaves a bus running is the one that fails, and not a later
+    one that meets its threads."""
+    with started_threads() as started:
+        yield started
 
     def ended() -> bool:
-        left = sorted(thread.name for thread in _threads_of_a_bus() - before)
+        left = sorted(thread.name for thread in _of_a_bus(alive(started)))
         assert not left, f"threads of a bus run on: {', '.join(left)}"
         return True
 

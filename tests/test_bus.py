@@ -25,6 +25,7 @@ from messagebus import (
 
 from .eventually import eventually
 from .redis_server import RedisServer
+from .threads import alive, started_threads
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -211,7 +212,7 @@ def test_a_blocking_subscription_calls_in_its_own_thread_until_unsubscribed(bus:
     thread.start()
     eventually(lambda: len(heard) == 1)
     bus.publish("/chat", "last")
-    thread.join(10)
+    thread.join(30)
     assert heard == [("first", thread), ("last", thread)]
 
 
@@ -220,7 +221,7 @@ def test_a_blocking_subscription_ends_when_the_bus_is_closed(bus: Bus) -> None:
     thread.start()
     eventually(lambda: bus._callbacks is not None and bus._callbacks.all())
     bus.close()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -253,12 +254,12 @@ def test_a_closed_bus_says_so_until_it_is_configured(bus: Bus) -> None:
 
 
 def test_closing_ends_every_thread_of_the_bus() -> None:
-    before = set(threading.enumerate())
-    bus = Bus(url="memory://")
-    bus.subscribe("/chat", lambda message: None)
-    assert len(set(threading.enumerate()) - before) == 2
-    bus.close()
-    eventually(lambda: set(threading.enumerate()) <= before)
+    with started_threads() as threads:
+        bus = Bus(url="memory://")
+        bus.subscribe("/chat", lambda message: None)
+        assert len(alive(threads)) == 2
+        bus.close()
+    eventually(lambda: not alive(threads))
 
 
 def test_a_store_that_is_gone_is_a_typed_error_that_does_not_tell_the_password(mortal_redis: RedisServer) -> None:

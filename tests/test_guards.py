@@ -7,7 +7,6 @@ import contextlib
 import gc
 import socket
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -44,6 +43,7 @@ from .fixtures_servers import ServeApp
 from .planning import StubPlanner, request_for
 from .recording_writer import RecordingWriter
 from .redis_server import RedisServer
+from .threads import started_threads
 
 CHANNEL = "/chat"
 SUBSCRIBERS = 100
@@ -343,19 +343,16 @@ def test_a_crowd_that_is_further_behind_than_anybody_was_costs_a_few_readings(
 def test_a_process_that_only_publishes_and_reads_starts_no_thread_and_hears_nothing(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    before = set(threading.enumerate())
     bus = Bus(url=redis_url)
-    try:
+    with contextlib.closing(bus), started_threads() as threads:
         bus.publish(CHANNEL, 1)
         bus.publish_many([(CHANNEL, 2), (CHANNEL, 3)])
         assert bus.last_id(CHANNEL) == len(bus.backlog(CHANNEL)) == bus.newest_global_id() == 3
         with redis_server.client() as client:
-            assert set(threading.enumerate()) == before
+            assert threads == []
             assert client.pubsub_channels() == []
             bus.subscribe(CHANNEL, lambda message: None)
             eventually(lambda: client.pubsub_channels() != [])  # it would have been seen
-    finally:
-        bus.close()
 
 
 @pytest.mark.redis

@@ -14,6 +14,7 @@ import pytest
 from messagebus.loop.poller import READABLE, WRITABLE, Poller, SelectorPoller, Waker
 from messagebus.loop.reactor import TICK, Reactor
 from tests.eventually import eventually
+from tests.threads import alive, started_threads
 
 
 class Clock:
@@ -266,14 +267,14 @@ def test_nobody_is_woken_through_a_number_that_may_be_another_files_by_now() -> 
 
 
 def test_the_loop_ends_when_it_is_stopped_and_has_done_what_was_handed_over() -> None:
-    before = set(threading.enumerate())
     reactor = Reactor()
     done: list[int] = []
-    reactor.start()
+    with started_threads() as threads:
+        reactor.start()
     reactor.call_soon(done.append, 1)
     reactor.call_soon(lambda: reactor.call_soon(done.append, 2))
     reactor.stop()
-    eventually(lambda: set(threading.enumerate()) <= before)
+    eventually(lambda: not alive(threads))
     assert done == [1, 2]
 
 
@@ -282,6 +283,6 @@ def test_spawned_work_is_done_elsewhere_at_the_same_time() -> None:
     reactor.start()
     meeting = threading.Barrier(3)
     for _ in range(2):
-        reactor.spawn(lambda: meeting.wait(5))
-    meeting.wait(5)
+        reactor.spawn(lambda: meeting.wait(30))
+    meeting.wait(30)
     reactor.stop()

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -19,6 +18,7 @@ from tests.browser.bad_network import BadNetwork
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.servers import ROOT, Server
+from tests.threads import alive, started_threads
 
 from .conftest import APP, TRANSPORTS, follows, publish
 
@@ -50,13 +50,11 @@ def test_a_loop_ends_when_the_client_is_stopped(server: Server, channel: str) ->
     publish(server, channel, *range(100))
     client = Client(server.url)
     seen = 0
-    started = time.monotonic()
     for _ in client.listen(channel, last_id=0, max_waiting=10):
         seen += 1
         if seen == 5:
             client.stop()
     assert 5 <= seen <= 16
-    assert time.monotonic() - started < 3.0
 
 
 def test_a_loop_over_a_client_that_runs_leaves_it_running(
@@ -138,7 +136,7 @@ def test_a_publish_whose_connection_breaks_is_told_so(server: Server, channel: s
         thread.start()
         eventually(lambda: client._runner and client._runner._commands._unanswered)
         network.cut()
-        thread.join(10.0)
+        thread.join(30)
         assert [error.code for error in errors] == ["disconnected"]
 
 
@@ -170,22 +168,21 @@ def test_a_callback_publishes_and_what_comes_meanwhile_is_delivered_afterwards(s
 def test_a_client_leaves_neither_thread_nor_descriptor(server: Server, channel: str) -> None:
     publish(server, channel, 1)
     gc.collect()
-    threads, descriptors = threading.active_count(), len(processes.open_fds(os.getpid()))
-    for transport in TRANSPORTS:
-        got: list[ClientMessage] = []
-        client = Client(server.url, transports=(transport,))
-        client.subscribe(channel, got.append, 0)
-        client.start()
-        eventually(lambda: got)  # noqa: B023
-        assert threading.active_count() == threads + 1
-        started = time.monotonic()
-        client.stop()
-        assert time.monotonic() - started < 1.0
-        assert threading.active_count() == threads
-    for _ in Client(server.url).listen(channel, last_id=0):
-        break
-    assert threading.active_count() == threads
-    assert len(processes.open_fds(os.getpid())) == descriptors
+    descriptors = len(processes.open_fds(os.getpid()))
+    with started_threads() as threads:
+        for number, transport in enumerate(TRANSPORTS, 1):
+            got: list[ClientMessage] = []
+            client = Client(server.url, transports=(transport,))
+            client.subscribe(channel, got.append, 0)
+            client.start()
+            eventually(lambda: got)  # noqa: B023
+            assert len(threads) == number
+            client.stop()
+            assert not alive(threads)
+        for _ in Client(server.url).listen(channel, last_id=0):
+            break
+        assert not alive(threads)
+    eventually(lambda: len(processes.open_fds(os.getpid())) <= descriptors)
 
 
 @pytest.mark.parametrize("patched", [True, False], ids=["greenlets", "threads"])
@@ -200,7 +197,7 @@ seen = []
 for transport in {TRANSPORTS}:
     with messagebus.Client("{server.url}", transports=(transport,), callback_interval=0.05) as client:
         client.subscribe("{channel}", seen.append, 0)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not seen and time.monotonic() < deadline:
             time.sleep(0.01)
         client.subscribe("{channel}/b", seen.append, 0)
