@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, BrowserType, ConsoleMessage, Page, WebError, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    BrowserType,
+    ConsoleMessage,
+    Page,
+    WebError,
+    expect,
+    sync_playwright,
+)
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -27,6 +36,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE_MS = 30_000
+"""For anything to come about on a page. A busy machine is no fault."""
 
 
 class PageErrors:
@@ -74,6 +85,7 @@ def launch(chromium: BrowserType, home: Path, **options: Any) -> Browser:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser, one for all tests."""
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright, launch(playwright.chromium, tmp_path_factory.mktemp("chromium")) as chromium:
         yield chromium
 
@@ -88,7 +100,7 @@ def page_errors() -> PageErrors:
 def context(browser: Browser, page_errors: PageErrors) -> Iterator[BrowserContext]:
     """A fresh profile, for several pages of one test; fails the test at its end where one had an unexpected error."""
     fresh = browser.new_context()
-    fresh.set_default_timeout(15_000)
+    fresh.set_default_timeout(PATIENCE_MS)
     page_errors.watch(fresh)
     yield fresh
     fresh.close()

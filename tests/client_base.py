@@ -60,7 +60,7 @@ class Client(ABC):
         epoch: str | None = None,
         last_event_id: int | None = None,
         receive_buffer: int | None = None,
-        timeout: float = 8.0,
+        timeout: float = 30.0,
         takes_refusals: bool = False,
         grants: Iterable[str] = (),
     ) -> None:
@@ -128,7 +128,7 @@ class Client(ABC):
         self._take(batch)
         return batch
 
-    def messages(self, count: int, timeout: float = 8.0, resume: bool = False) -> list[Message]:
+    def messages(self, count: int, timeout: float = 30.0, resume: bool = False) -> list[Message]:
         """The next messages of the channels. ``resume``: come back where the server ends the connection."""
         deadline = time.monotonic() + timeout
         while len(self._unread) < count:
@@ -226,7 +226,7 @@ def request(
     url: str, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
 ) -> Iterator[http.client.HTTPResponse]:
     """A plain request on a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20.0)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30.0)
     with contextlib.closing(connection):
         connection.request(method, path, body, {"Connection": "close", **(headers or {})})
         # The response has the socket, too, and keeps it open until it is closed itself.

@@ -68,7 +68,7 @@ class Crowd:
     ) -> None:
         self.close()
 
-    def read_until(self, done: Callable[[bytearray], bool], timeout: float = 20.0) -> None:
+    def read_until(self, done: Callable[[bytearray], bool], timeout: float = 30.0) -> None:
         """Read until what each has received satisfies ``done``."""
         deadline = time.monotonic() + timeout
         waiting = {number for number, received in enumerate(self.received) if not done(received)}

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout: float = 10.0, interval: float = 0.01, message: str = "") -> T:
+def eventually(condition: Callable[[], T], timeout: float = 30.0, interval: float = 0.01, message: str = "") -> T:
     """The condition's first true value; asked every ``interval`` seconds, for ``timeout`` seconds at most.
 
     An ``AssertionError`` of the condition counts as not yet, and is what the test fails with in the end.

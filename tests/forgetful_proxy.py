@@ -32,7 +32,7 @@ class ForgetfulProxy:
     ) -> None:
         self._open = False
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(30)
         self._listener.close()
 
     def forget(self) -> None:

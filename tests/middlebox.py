@@ -42,7 +42,7 @@ class Middlebox:
         self._open = False
         self._listener.close()
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(30)
 
     def _spawn(self, target: object, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ class Nginx:
         websocket: bool = True,
         extra: str = "",
         port: int | None = None,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
     ) -> None:
         self.port = port or free_port()
         self.prefix = prefix
@@ -121,7 +121,7 @@ class Nginx:
         self.kill()
         raise RuntimeError(f"nginx does not listen:\n{self.output()}")
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = 30.0) -> None:
         """End it at once, with whatever it was passing on; nothing happens where it does not run."""
         if self._process is not None:
             self._process.terminate()

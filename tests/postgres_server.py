@@ -82,7 +82,7 @@ class PostgresServer:
 
     def client(self) -> psycopg.Connection[Any]:
         """A plain connection, as any other program has, in autocommit mode. Close it, or use it in ``with``."""
-        return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+        return psycopg.connect(self.url, autocommit=True, connect_timeout=30)
 
     def empty(self) -> None:
         """Drop whatever is in the database."""
@@ -116,7 +116,7 @@ class PostgresServer:
             except psycopg.OperationalError:
                 return False
 
-        eventually(answers, timeout=30, message="PostgreSQL does not answer")
+        eventually(answers, message="PostgreSQL does not answer")
         return self
 
     def end(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -130,7 +130,7 @@ class PostgresServer:
         """As the kernel would: at once, without a word to the clients or the disk. Its children see it and follow."""
         self.end(signal.SIGKILL)
         # The next one refuses to start while they have its memory.
-        eventually(lambda: not self.pids(), timeout=30, message="its children live on")
+        eventually(lambda: not self.pids(), message="its children live on")
 
     def pids(self) -> list[int]:
         """The processes of the server, one for each connection among them: those that work in its directory."""

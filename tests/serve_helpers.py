@@ -12,6 +12,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
+from .eventually import eventually
 from .fixtures_servers import ServeApp
 from .ports import free_port
 from .servers import ROOT, Server
@@ -46,6 +47,8 @@ def write(directory: Path, **modules: str) -> None:
         (directory / f"{name}.py").write_text(textwrap.dedent(text))
 
 
+IDLE_SOCKETS = 2
+"""Of a worker. It listens on one, and gevent on its copy."""
 CLIENT = "/message-bus/static/messagebus.js"
 
 
@@ -58,7 +61,7 @@ def fail_to_serve(*args: str, cwd: Path = ROOT, env: dict[str, str] | None = Non
     """The command, which is expected to end by itself."""
     command = [sys.executable, "-m", "messagebus", "serve", "--bind", f"127.0.0.1:{free_port()}", *args]
     environ = {**os.environ, "PYTHONPATH": f"{cwd}{os.pathsep}{ROOT}", **(env or {})}
-    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=60)
 
 
 def in_background(call: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -82,6 +85,23 @@ def get(server: Server, path: str, timeout: float = 5.0) -> bytes | None:
         return server.get(path, timeout=timeout)[1]
     except (OSError, HTTPException):
         return None
+
+
+def begin(server: Server, path: str) -> tuple[threading.Thread, list[object]]:
+    """Ask for one of the slow views in the background; returns when it has begun."""
+    seen = server.output().count("begun: ")
+    background = in_background(lambda: server.get(path, timeout=90))
+    eventually(lambda: server.output().count("begun: ") > seen)
+    return background
+
+
+def refuses(server: Server) -> bool:
+    """Whether it takes no new connections."""
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def hammer(server: Server, stop: threading.Event) -> list[object]:

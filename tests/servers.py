@@ -76,7 +76,7 @@ class Server:
         port: int | None = None,
         ready: str = "/hello",
         cwd: Path = ROOT,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
     ) -> None:
         if kind not in SERVERS:
             raise ValueError(f"{kind!r} is none of {', '.join(SERVERS)}")
@@ -118,7 +118,7 @@ class Server:
         """``HOST:PORT`` or ``unix:PATH``, as servers and proxies write it."""
         return f"unix:{self.unix}" if self.unix else f"{self.host}:{self.port}"
 
-    def connect(self, timeout: float = 10.0) -> socket.socket:
+    def connect(self, timeout: float = 30.0) -> socket.socket:
         """A plain connection to it; the caller closes it."""
         if self.unix is None:
             return socket.create_connection((self.host, self.port), timeout)
@@ -131,7 +131,7 @@ class Server:
             raise
         return connection
 
-    def get(self, path: str, timeout: float = 10.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout: float = 30.0) -> tuple[int, bytes]:
         """Status and body of a plain GET on a connection of its own."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         connection.sock = self.connect(timeout)
@@ -187,7 +187,7 @@ class Server:
             time.sleep(0.02)
         raise RuntimeError(f"{self.kind} did not answer in {self.timeout:g} s ({seen!r}):\n{self.output()}")
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def stop(self, timeout: float = 30.0) -> int:
         """Ask it to end (SIGTERM to its first process, as a supervisor does), and return how it ended.
 
         Raises:

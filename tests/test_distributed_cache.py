@@ -121,7 +121,7 @@ def test_an_own_change_that_a_new_beginning_of_the_store_swallowed_is_gone() -> 
             release.wait(5)
 
         bus.publish("/hold", 1)
-        assert held.wait(5)
+        assert held.wait(30)
         cache["old"] = 1  # nothing of it is heard before the store is reset
         bus.reset()
         DistributedCache("frogs", bus=bus)["new"] = 2
@@ -219,7 +219,7 @@ def test_a_store_that_is_away_when_messages_were_missed_is_asked_again_by_the_ne
         patch.setattr(second._bus, "backlog", gone)
         second._position = 0  # as if it had missed some
         first["b"] = 2
-        assert asked.wait(5)
+        assert asked.wait(30)
         assert second == {"a": 1}, "it keeps what it has"
     eventually(lambda: second == {"a": 1, "b": 2})
     assert "Traceback" not in caplog.text

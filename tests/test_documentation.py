@@ -101,7 +101,7 @@ def test_a_block_of_python_runs_where_it_is_complete_and_parses_otherwise(text: 
     file.write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        [sys.executable, file], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, file], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 0, result.stderr
 
@@ -110,7 +110,7 @@ def test_a_block_of_python_runs_where_it_is_complete_and_parses_otherwise(text: 
 def test_a_block_of_javascript_parses(text: str, tmp_path: Path) -> None:
     file = tmp_path / "block.mjs"
     file.write_text(text)
-    result = subprocess.run(["node", "--check", file], capture_output=True, text=True, timeout=30)
+    result = subprocess.run(["node", "--check", file], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
 
 
@@ -119,7 +119,7 @@ def test_a_block_of_jsx_parses(text: str) -> None:
     program = "import { transformSync } from 'esbuild'; import { readFileSync } from 'node:fs';"
     program += "transformSync(readFileSync(0, 'utf8'), { loader: 'jsx' });"
     node = ["node", "--input-type=module", "--eval", program]
-    result = subprocess.run(node, input=text, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(node, input=text, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
 
 
@@ -130,7 +130,7 @@ def test_a_block_for_nginx_is_accepted_by_it(text: str, tmp_path: Path) -> None:
     text = text.replace("listen 80;", "listen 127.0.0.1:8099;")
     configuration.write_text(f"pid {pid};\nerror_log {log};\nevents {{}}\nhttp {{\naccess_log off;\n{text}}}\n")
     nginx = ["nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(configuration)]
-    result = subprocess.run(nginx, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(nginx, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
 
 
@@ -222,7 +222,7 @@ def test_the_clients_settings_are_documented_with_their_defaults() -> None:
         "console.log(JSON.stringify(createMessageBus()));"
     )
     node = ["node", "--input-type=module", "--eval", program]
-    defaults = json.loads(subprocess.run(node, capture_output=True, text=True, timeout=30, check=True).stdout)
+    defaults = json.loads(subprocess.run(node, capture_output=True, text=True, timeout=60, check=True).stdout)
     documented = {row[0].strip("`"): row[1].strip("`") for row in rows(JAVASCRIPT) if len(row) == 3}
     in_words = {"transports": "all five", "clientId": "random"}
     for name in names:

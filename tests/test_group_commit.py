@@ -50,7 +50,7 @@ def run_together(disk: Disk, jobs: Sequence[int]) -> dict[int, object]:
         eventually(lambda count=count: len(commits._queue) == count)  # type: ignore[misc]
     disk.gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     return outcomes
 
 

@@ -233,7 +233,7 @@ for use in (lambda: Flask("app").register_blueprint(bus.blueprint), lambda: bus.
 
 def test_eventlet_is_refused_when_an_app_registers_the_bus_and_when_it_is_first_used() -> None:
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", UNDER_EVENTLET], capture_output=True, text=True, timeout=30
+        [sys.executable, "-W", "ignore", "-c", UNDER_EVENTLET], capture_output=True, text=True, timeout=60
     )
     assert result.stdout.count("messagebus does not run on eventlet") == 3, result.stdout + result.stderr
     assert "-k gevent" in result.stdout

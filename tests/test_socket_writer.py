@@ -59,7 +59,7 @@ class Pair:
     def __init__(self, reactor: Reactor, limit: int, outboxes: Outboxes | None = None) -> None:
         mine, self.peer = socket.socketpair()
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        self.peer.settimeout(5)
+        self.peer.settimeout(30)
         self.owner = WriterOwner()
         self.reactor = reactor
         self.outboxes = Outboxes(1_000_000_000, reactor.clock) if outboxes is None else outboxes
@@ -338,7 +338,7 @@ def test_a_blocking_connection_yields_what_is_put_until_it_is_finished(reactor: 
         connection.put(b"%d" % number)
     connection.finish()
     connection.put(b"too late")
-    reader.join(5)
+    reader.join(30)
     assert received == [b"0", b"1", b"2", b"3", b"4"]
 
 

@@ -31,6 +31,12 @@ def hello() -> str:
     return "hello"
 
 
+@app.get("/subscribers")
+def subscribers() -> str:
+    """How many it holds, in this process."""
+    return str(len(MessageBus._running_node().hub.membership))
+
+
 @app.get("/pid")
 def pid() -> str:
     return str(os.getpid())

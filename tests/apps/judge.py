@@ -23,6 +23,12 @@ def hello() -> str:
     return "hello"
 
 
+@app.get("/subscribers")
+def subscribers() -> str:
+    """How many it holds, in this process."""
+    return str(len(MessageBus._running_node().hub.membership))
+
+
 @app.get("/judge/<client>")
 def judge(client: str) -> str:
     return render_template("judge.html", scripts=SCRIPTS[client])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 from flask import abort
 from werkzeug.wrappers import Request
@@ -13,7 +13,7 @@ from .contract import app
 
 __all__ = ["app"]
 
-SLOW_SECONDS = 2.0
+hurry = threading.Event()
 
 MessageBus.configure(protected_channels=("/private-*",), secret_key="a secret for tests", max_channels=5)
 
@@ -40,5 +40,11 @@ def away(request: Request, channel: str) -> bool:
 
 @MessageBus.authorize("/slow-*")
 def slow(request: Request, channel: str) -> bool:
-    time.sleep(SLOW_SECONDS)
-    return True
+    """Slow until it is told to hurry."""
+    return hurry.wait(60)
+
+
+@app.post("/hurry")
+def end_slowness() -> str:
+    hurry.set()
+    return "it hurries"

@@ -1,4 +1,4 @@
-"""An app whose views take their time, each in its own way."""
+"""An app whose views take their time, each in its own way. They print that they have begun."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import time
+from pathlib import Path
 
 from flask import Flask, request
 
@@ -25,20 +26,42 @@ def pid() -> str:
     return str(os.getpid())
 
 
-@app.get("/sleep/<float:seconds>")
-def sleep(seconds: float) -> str:
-    time.sleep(seconds)
+def begin() -> None:
+    print(f"begun: {request.path}", flush=True)
+
+
+def wait_for_file() -> None:
+    while not Path(request.args["until"]).exists():
+        time.sleep(0.02)
+
+
+@app.get("/sleep")
+def sleep() -> str:
+    """For as long as it is let: an hour."""
+    begin()
+    time.sleep(3600)
     return "slept"
 
 
-@app.get("/publish-after/<float:seconds>")
-def publish_after(seconds: float) -> str:
-    time.sleep(seconds)
+@app.get("/wait")
+def wait() -> str:
+    """Until there is a file."""
+    begin()
+    wait_for_file()
+    return "waited"
+
+
+@app.get("/publish-late")
+def publish_late() -> str:
+    """When there is a file."""
+    begin()
+    wait_for_file()
     return str(MessageBus.publish("/a", "late"))
 
 
 @app.get("/spin")
 def spin() -> str:
+    begin()
     while True:
         pass
 
@@ -46,6 +69,7 @@ def spin() -> str:
 @app.get("/block")
 def block() -> str:
     """A call that is not Python, and lets nobody else run."""
+    begin()
     return hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30).hex()
 
 

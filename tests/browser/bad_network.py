@@ -82,7 +82,7 @@ class BadNetwork:
         self._listener.shutdown(socket.SHUT_RDWR)
         self.cut()
         for thread in self._threads:
-            thread.join(10.0)
+            thread.join(30)
 
     # --- what may go wrong ---
 

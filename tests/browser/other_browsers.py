@@ -183,7 +183,7 @@ def _running(arguments: list[str], output: Any, environ: dict[str, str]) -> Iter
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
         try:
-            process.wait(10.0)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait()

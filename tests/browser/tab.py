@@ -76,7 +76,7 @@ class Tab:
     def evaluate(self, expression: str, argument: object = None) -> Any:
         return self.page.evaluate(expression, argument)
 
-    def wait_until(self, function: str, argument: object = None, timeout: float = 15.0) -> None:
+    def wait_until(self, function: str, argument: object = None, timeout: float = 30.0) -> None:
         """Until the JS function of the argument is true."""
         try:
             # By time, not by frames: pages in the background draw none.
@@ -96,11 +96,11 @@ class Tab:
     def data(self, channel: str | None = None) -> list[Any]:
         return [message["data"] for message in self.messages(channel)]
 
-    def wait_for_count(self, count: int, timeout: float = 15.0) -> None:
+    def wait_for_count(self, count: int, timeout: float = 30.0) -> None:
         """Until that many messages have arrived since the page was loaded."""
         self.wait_until("count => received.length >= count", count, timeout)
 
-    def expect(self, data: Sequence[object], timeout: float = 15.0) -> None:
+    def expect(self, data: Sequence[object], timeout: float = 30.0) -> None:
         """These messages arrive, and have arrived since the page was loaded: no other, none twice, in this order."""
         try:
             self.wait_for_count(len(data), timeout)
@@ -128,5 +128,5 @@ class Tab:
         told: list[str] = self.evaluate("states.map(({ state }) => state)")
         return [state for state, _ in itertools.groupby(told)]
 
-    def wait_for_state(self, state: str, timeout: float = 15.0) -> None:
+    def wait_for_state(self, state: str, timeout: float = 30.0) -> None:
         self.wait_until("state => MessageBus.state === state", state, timeout)

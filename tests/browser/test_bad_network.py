@@ -147,7 +147,7 @@ def test_a_laptop_sleeps_while_its_connections_silently_vanish(
     network_without_keep_alive.come_back()
     assert len(tab.data()) == 10
     tab.page.clock.fast_forward(20_000)  # too short for any timeout of the client's
-    tab.wait_for_count(300, timeout=5)
+    tab.wait_for_count(300)
     publish(flask_server, channel, range(300, 310))
     tab.expect(range(310))
     assert tab.transport == transport

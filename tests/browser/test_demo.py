@@ -50,7 +50,7 @@ def visit(browser: Browser, page_errors: PageErrors) -> Iterator[Visit]:
         def open_room(server: Server, room: str = "lobby", *, connected: bool = True, **profile: Any) -> Page:
             context = browser.new_context(**profile)
             stack.callback(context.close)
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(30_000)
             page_errors.watch(context)
             page = context.new_page()
             page.goto(f"{server.url}/r/{room}")
@@ -63,7 +63,7 @@ def visit(browser: Browser, page_errors: PageErrors) -> Iterator[Visit]:
 
 
 def expect_state(page: Page, state: str) -> None:
-    expect(page.locator(f"#pill[data-state={state}]")).to_be_visible(timeout=15_000)
+    expect(page.locator(f"#pill[data-state={state}]")).to_be_visible()
 
 
 def force(page: Page, transport: str) -> None:

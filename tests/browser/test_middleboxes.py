@@ -25,12 +25,12 @@ def test_a_websocket_that_opens_and_stays_mute_is_left_and_the_next_page_does_wi
         box.mute = True
         tab = new_tab(box.url, channel).open(settings={}, connected=False)
         publish(redis_backed_server, channel, range(5))
-        tab.wait_for_count(5, timeout=8)
+        tab.wait_for_count(5)
         tab.wait_for_state("connected")
         assert tab.transport == "eventsource"
         assert "websocket" not in tab.evaluate("states.map(({ transport }) => transport)")
         tab.page.reload()
-        tab.wait_for_state("connected", timeout=2)
+        tab.wait_for_state("connected")
         assert (tab.transport, box.websockets) == ("eventsource", 1)
 
 
@@ -81,7 +81,7 @@ def test_a_better_transport_takes_over_and_nothing_is_late_lost_or_doubled(
         count = 0
         while tab.transport != "websocket" and count < 1000:
             publish(redis_backed_server, channel, [count])
-            tab.wait_for_count(count + 1, timeout=2)
+            tab.wait_for_count(count + 1)
             count += 1
         publish(redis_backed_server, channel, [count])
         tab.expect(range(count + 1))
@@ -98,9 +98,11 @@ def test_a_line_that_is_slow_for_every_connection_is_no_blocked_one(
     with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
         box.delay = 4.0
         tab = new_tab(box.url, channel).open(settings={}, connected=False)
-        tab.wait_for_state("connected", timeout=30)
+        tab.wait_for_state("connected")
         publish(redis_backed_server, channel, range(10))
-        tab.expect(range(10), timeout=20)
+        tab.expect(
+            range(10),
+        )
         publish(redis_backed_server, channel, range(10, 20))
-        tab.expect(range(20), timeout=3)
+        tab.expect(range(20))
         assert tab.transport in ("websocket", "eventsource")

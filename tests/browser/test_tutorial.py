@@ -32,7 +32,7 @@ def test_the_bell_rings_for_what_another_process_announces(
 
     def flask(*arguments: str) -> None:
         command = [sys.executable, "-m", "flask", "--app", "bell", *arguments]
-        subprocess.run(command, cwd=BELL, env=server.env, check=True, timeout=30)
+        subprocess.run(command, cwd=BELL, env=server.env, check=True, timeout=60)
 
     flask("init-db")
     page.goto(server.url)

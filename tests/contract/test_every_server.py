@@ -80,9 +80,7 @@ def test_an_offer_to_upgrade_costs_neither_the_body_nor_the_next_request(
         length,
         body=chunked(body) if in_chunks else body,
     )
-    began = time.monotonic()
     first, *rest = exchange(server, post + AFTERWARDS)
-    assert time.monotonic() - began < 3
     assert first.status == 200
     if path == "/echo":
         assert first.body == body

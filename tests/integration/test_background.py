@@ -63,7 +63,7 @@ def test_it_serves_when_start_returns_and_has_ended_when_stop_does(pid_file: Pat
     assert not pid_file.exists()
     with pytest.raises(OSError, match="refused"):
         hello(port)
-    eventually(lambda: not processes.group_members(pid), timeout=15)
+    eventually(lambda: not processes.group_members(pid))
 
 
 def test_a_second_start_is_refused_and_the_first_one_stays(pid_file: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_server_is_restarted_while_publishers_and_feed_go_on(
             mortal_postgres.end(how)
         eventually(lambda: len(queue) > 20 and recorder.told("healthy") == [False])
         mortal_postgres.start()
-        eventually(lambda: not len(queue), timeout=30)
+        eventually(lambda: not len(queue))
     finally:
         end.set()
         for thread in threads:
@@ -214,7 +214,7 @@ def test_publishes_behind_a_lock_are_ended_at_the_server_and_stored_once(mortal_
             times = publish_while(bus, 2.0)
             assert connections(other) <= 8
         assert max(times) < 0.7
-        eventually(lambda: not len(bus._publisher_now().queue), timeout=20)
+        eventually(lambda: not len(bus._publisher_now().queue))
         assert sorted(message.data for message in bus.backlog("/a")) == list(range(12))
         for first in range(0, 12, 3):
             mine = [message.data for message in bus.backlog("/a") if first <= message.data < first + 3]
@@ -241,7 +241,7 @@ def test_publishes_that_wait_for_a_standby_that_is_gone_are_ended_and_stored_onc
         assert connections(client) <= 9
         assert max(times) < 0.7
         set_standby("")
-        eventually(lambda: not len(bus._publisher_now().queue), timeout=20)
+        eventually(lambda: not len(bus._publisher_now().queue))
         assert sorted(message.data for message in bus.backlog("/a")) == list(range(12))
         eventually(lambda: waiting_statements(client) == 0)
     bus.close()

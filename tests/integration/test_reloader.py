@@ -108,7 +108,7 @@ def test_the_reloaders_parent_calls_nothing_and_hears_nothing(
                         return served_by(server)() != before
                     return False
 
-                eventually(is_reloaded, timeout=20.0)
+                eventually(is_reloaded)
         server.stop()
         eventually(lambda: redis.pubsub_numsub("_message_bus_0")[0][1] == 0)
 
@@ -129,7 +129,7 @@ def test_the_parent_of_a_script_that_serves_itself_leaves_the_calls_to_its_child
                 return served_by(server)()
             return None
 
-        pid = eventually(answers, timeout=20.0)
+        pid = eventually(answers)
         assert pid != str(process.pid)
         assert publish_and_see(bus, directory, "script") == {pid}
     finally:
@@ -162,7 +162,7 @@ def test_a_command_calls_what_the_app_has_subscribed_only_when_it_starts_the_bus
             bus.publish("/jobs", 1)
             eventually(lambda: heard == [1])
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     if command == "idle":
         assert calls(directory) == []
 

@@ -13,12 +13,11 @@ from ..clients import FORM
 from ..crowd import TRANSPORTS, subscription
 from ..eventually import eventually
 from ..raw_http import AFTERWARDS, exchange, head
+from ..serve_helpers import IDLE_SOCKETS
 from ..servers import Server
 
 APP = "tests.apps.echo:app"
 COUNT = 5
-IDLE_SOCKETS = 2
-"""It listens on one, and gevent on its copy."""
 POLLS = 100
 
 

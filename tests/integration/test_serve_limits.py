@@ -7,6 +7,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from ..eventually import eventually
 from ..fixtures_servers import ServeApp
 from ..processes import cpu_used
 from ..raw_http import exchange, head
+from ..serve_helpers import IDLE_SOCKETS
 from ..servers import Server
 
 APP = "tests.apps.slow:app"
@@ -54,9 +56,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 def test_who_does_not_finish_is_told_and_ended(hasty: Server, name: str) -> None:
     with hasty.connect() as connection:
         connection.sendall(UNFINISHED[name])
-        started = time.monotonic()
         answered = read_to_end(connection)
-    assert 0.9 < time.monotonic() - started < 15
     if name == "nothing":
         assert answered == b""
     elif name == "an idle connection":
@@ -67,15 +67,13 @@ def test_who_does_not_finish_is_told_and_ended(hasty: Server, name: str) -> None
 
 
 def test_a_head_that_trickles_has_no_more_time_than_any_other(hasty: Server) -> None:
-    with hasty.connect() as connection:
-        started = time.monotonic()
-        with contextlib.suppress(OSError):
-            for byte in UNFINISHED["half a head"] * 10:
-                connection.sendall(bytes([byte]))
-                time.sleep(0.05)
-                if time.monotonic() - started > 12:
-                    break
-        assert time.monotonic() - started < 10
+    def trickle() -> None:
+        for byte in UNFINISHED["half a head"] * 20:  # half a minute
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+    with hasty.connect() as connection, pytest.raises(OSError, match=r"reset|Broken pipe"):
+        trickle()
 
 
 def test_a_body_that_comes_steadily_has_the_time_that_it_takes(hasty: Server) -> None:
@@ -91,7 +89,7 @@ def test_a_body_that_comes_steadily_has_the_time_that_it_takes(hasty: Server) ->
 def test_an_answer_that_nobody_reads_is_given_up(serve_app: ServeApp) -> None:
     server = serve_app("serve", "tests.apps.echo:app", args=("--send-timeout", "1"))
     (pid,) = server.worker_pids()
-    eventually(lambda: server.open_sockets() <= 2)
+    eventually(lambda: server.open_sockets() <= IDLE_SOCKETS)
     before = set(server.open_fds(pid).values())
     with server.connect() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -100,7 +98,7 @@ def test_an_answer_that_nobody_reads_is_given_up(serve_app: ServeApp) -> None:
         (held,) = set(server.open_fds(pid).values()) - before
         for _ in range(20):
             connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: held not in server.open_fds(pid).values(), timeout=15)
+        eventually(lambda: held not in server.open_fds(pid).values())
 
 
 def test_who_is_refused_while_sending_reads_why(serve_app: ServeApp) -> None:
@@ -108,11 +106,9 @@ def test_who_is_refused_while_sending_reads_why(serve_app: ServeApp) -> None:
     server = serve_app("serve", APP, args=("--body-size", "1000"))
     for framing, body in (("Content-Length: 1000000", bytes(1_000_000)), ("Transfer-Encoding: chunked", b"f4240\r\n")):
         request = head("POST /length HTTP/1.1", "Host: x", framing, body=body + bytes(1_000_000))
-        started = time.monotonic()
         (answered,) = exchange(server, request)
         assert answered.status == 413
         assert b"1000 bytes at most" in answered.body
-        assert time.monotonic() - started < 15
 
 
 def test_nobody_is_asked_to_send_what_would_be_refused(serve_app: ServeApp) -> None:
@@ -124,27 +120,34 @@ def test_nobody_is_asked_to_send_what_would_be_refused(serve_app: ServeApp) -> N
 def test_beyond_the_limit_the_connection_that_was_idle_for_longest_makes_room(serve_app: ServeApp) -> None:
     server = serve_app("serve", APP, args=("--connections", "5"))
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(server.connect()) for _ in range(5)]
-        for connection in silent:
+        silent: list[socket.socket] = []
+        eventually(lambda: server.open_sockets() == IDLE_SOCKETS)
+        for _ in range(5):
+            silent.append(stack.enter_context(server.connect()))
+            # Accepted one after the other, with another time for each.
+            eventually(lambda: server.open_sockets() == IDLE_SOCKETS + len(silent))
             time.sleep(0.05)
-            connection.settimeout(5)
         assert server.get("/hello") == (200, b"hello")
         assert silent[0].recv(100) == b""
         silent[4].sendall(GET)
         assert silent[4].recv(4096).endswith(b"hello")
 
 
-def test_where_all_its_connections_are_at_work_the_next_one_is_told_to_come_back(serve_app: ServeApp) -> None:
+def test_where_all_its_connections_are_at_work_the_next_one_is_told_to_come_back(
+    serve_app: ServeApp, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
     server = serve_app("serve", APP, args=("--connections", "3"))
     with contextlib.ExitStack() as stack:
         busy = [stack.enter_context(server.connect()) for _ in range(3)]
         for connection in busy:
-            connection.sendall(b"GET /sleep/1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.3)
+            connection.sendall(f"GET /wait?until={release} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        eventually(lambda: server.output().count("begun: /wait") == len(busy))
         (answered,) = exchange(server, GET)
         assert (answered.status, answered.header("retry-after")) == (503, "2")
+        release.touch()
         for connection in busy:
-            assert connection.recv(4096).endswith(b"slept")
+            assert connection.recv(4096).endswith(b"waited")
     eventually(lambda: server.get("/hello")[0] == 200)
     assert "there are 3 connections" in server.output()
 
@@ -153,8 +156,9 @@ def test_an_address_has_no_more_connections_than_it_may(serve_app: ServeApp) -> 
     server = serve_app("serve", APP, args=("--connections-per-address", "4"))
     with contextlib.ExitStack() as stack:
         for _ in range(4):
-            stack.enter_context(server.connect()).sendall(GET)
-        time.sleep(0.2)
+            connection = stack.enter_context(server.connect())
+            connection.sendall(GET)
+            assert connection.recv(4096).endswith(b"hello")
         assert [answered.status for answered in exchange(server, GET)] == [503]
         other = stack.enter_context(socket.socket())
         other.bind(("127.0.0.2", 0))

@@ -28,19 +28,17 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced_and_the_log_shows_where
     server = serve_app("serve", APP, args=("--timeout", "2"))
     (stuck,) = server.worker_pids()
     in_background(lambda: server.get(path, timeout=60))
-    eventually(lambda: (get(server, "/pid", 1.0) or b"").decode() not in ("", str(stuck)), timeout=30)
+    eventually(lambda: (get(server, "/pid", 1.0) or b"").decode() not in ("", str(stuck)))
     output = server.output()
     assert f"WORKER TIMEOUT (pid:{stuck})" in output
     assert f"in {path[1:]}\n" in output
 
 
 def test_an_app_that_is_not_loaded_in_time_ends_the_start(tmp_path: Path) -> None:
-    tmp_path.joinpath("endless.py").write_text("import time\ntime.sleep(60)\n")
-    started = time.monotonic()
+    tmp_path.joinpath("endless.py").write_text("import time\ntime.sleep(600)\n")
     result = fail_to_serve("endless:app", "--start-timeout", "1", cwd=tmp_path)
     assert result.returncode == 2
     assert "was not loaded within 1 s" in result.stderr
-    assert time.monotonic() - started < 8
 
 
 def test_workers_end_in_order_when_their_master_was_killed(serve_app: ServeApp, redis_url: str) -> None:
@@ -57,7 +55,7 @@ def test_workers_end_in_order_when_their_master_was_killed(serve_app: ServeApp, 
             assert successor.get("/hello") == (200, b"hello")
         for sock in sockets:
             assert sock.closed() == 1001
-    eventually(lambda: not any(map(processes.running, workers)), timeout=5)
+    eventually(lambda: not any(map(processes.running, workers)))
 
 
 def test_a_worker_that_dies_is_replaced_once_a_second(serve_app: ServeApp) -> None:
@@ -80,13 +78,13 @@ def test_children_that_are_not_its_workers_are_left_alone(tmp_path: Path) -> Non
     script = f"sleep 8 & sleep 9 & {serve} --store-wait 0"
     process = subprocess.Popen(["sh", "-c", script], cwd=ROOT, start_new_session=True)
     try:
-        eventually(lambda: len(processes.children(process.pid)) == 4, timeout=10)
-        eventually(lambda: len(processes.children(process.pid)) == 2, timeout=15)
+        eventually(lambda: len(processes.children(process.pid)) == 4)
+        eventually(lambda: len(processes.children(process.pid)) == 2)
         time.sleep(1.5)
         assert len(processes.children(process.pid)) == 2
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
 
 
 def test_it_reaps_orphans_as_the_first_process_of_a_pid_namespace(redis_url: str) -> None:
@@ -96,7 +94,7 @@ def test_it_reaps_orphans_as_the_first_process_of_a_pid_namespace(redis_url: str
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     server = Server("serve", APP, port=port)
     try:
-        eventually(lambda: get(server, "/hello") == b"hello", timeout=30)
+        eventually(lambda: get(server, "/hello") == b"hello")
         (first,) = processes.children(process.pid)
         eventually(lambda: len(processes.children(first)) == 2)
         for _ in range(5):
@@ -105,7 +103,7 @@ def test_it_reaps_orphans_as_the_first_process_of_a_pid_namespace(redis_url: str
         time.sleep(1.5)
         assert _all_children(first) == 2
         os.kill(first, signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
     finally:
         process.kill()
         server.close()

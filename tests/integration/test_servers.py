@@ -127,7 +127,7 @@ def test_a_bus_that_was_used_before_the_fork_works_in_every_worker(
         seen.update(heard())
         return set(seen) == workers and all(heard == ["by every worker"] for heard in seen.values())
 
-    eventually(all_have_heard, timeout=15, message="a worker's callback was not called")
+    eventually(all_have_heard, message="a worker's callback was not called")
     assert "Traceback" not in server.output()
 
 
@@ -156,7 +156,7 @@ def test_the_bus_goes_on_after_the_reloader_has_restarted_the_app(serve_app: Ser
     (tmp_path / "watchdog.py").write_text("raise ImportError")
     server = serve_app("flask", "reloaded:app", args=("--debug",), cwd=tmp_path)
     for version in ("1", "2"):
-        eventually(lambda version=version: _get(server, "/version") == version.encode(), timeout=20)  # type: ignore[misc]
+        eventually(lambda version=version: _get(server, "/version") == version.encode())  # type: ignore[misc]
         for transport in TRANSPORTS:
             channel = f"/{transport.transport}/{version}"
             with transport.connect(server.url, {channel: -1}) as client:

@@ -88,7 +88,7 @@ def test_publishers_that_are_killed_at_any_moment_leave_no_hole_and_lose_nothing
                 assert int(global_id) not in acknowledged, "an id was given twice"
                 acknowledged[int(global_id)] = channel, int(message_id)
     last = publish(store, "/end", 0).global_id
-    eventually(lambda: recorder.messages and recorder.messages[-1].global_id == last, timeout=20)
+    eventually(lambda: recorder.messages and recorder.messages[-1].global_id == last)
     assert [message.global_id for message in recorder.messages] == list(range(1, last + 1))
     assert recorder.told("resync") == []
     heard = {message.global_id: (message.name, message.message_id) for message in recorder.messages}
@@ -156,7 +156,7 @@ def test_a_file_that_went_back_to_an_older_copy_gets_another_epoch(path: Path, s
     for ending in ("-wal", "-shm"):
         os.unlink(f"{path}{ending}")
     os.replace(f"{path}.old", path)
-    eventually(lambda: recorder.told("resync"), timeout=15)
+    eventually(lambda: recorder.told("resync"))
     assert store.state().epoch != before
     publish(store, "/a", 3)
     eventually(lambda: recorder.data[-1] == 3)

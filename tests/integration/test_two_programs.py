@@ -29,7 +29,7 @@ def publish_from_processes(url: str, kinds: list[str]) -> dict[str, list[int]]:
         processes[kind] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         with redis.Redis.from_url(url) as client:
-            eventually(lambda: client.info("clients")["blocked_clients"] == len(kinds), timeout=20)
+            eventually(lambda: client.info("clients")["blocked_clients"] == len(kinds))
             client.rpush("go", *kinds)
         outputs = {kind: process.communicate(timeout=30)[0] for kind, process in processes.items()}
     finally:

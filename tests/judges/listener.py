@@ -90,7 +90,7 @@ class Listener:
             found.setdefault(message["channel"], []).append(message["data"])
         return found
 
-    def expect(self, data: Sequence[object], timeout: float = 20.0) -> None:
+    def expect(self, data: Sequence[object], timeout: float = 30.0) -> None:
         """These messages have arrived since the page was loaded: no other, none twice, in this order."""
         try:
             self.wait_until("count => received.length >= count", len(data), timeout)
@@ -102,7 +102,7 @@ class Listener:
         """Until the client would go on from there."""
         self.wait_until("([channel, expected]) => position(channel) === expected", [channel, position])
 
-    def wait_until(self, function: str, argument: object = None, timeout: float = 20.0) -> None:
+    def wait_until(self, function: str, argument: object = None, timeout: float = 30.0) -> None:
         """Until the JS function of the argument is true."""
         try:
             self.page.wait_for_function(function, arg=argument, polling=20, timeout=timeout * 1000)

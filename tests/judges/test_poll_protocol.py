@@ -79,7 +79,7 @@ class Answer:
 
     def is_over(self) -> bool:
         """Whether the server closes the connection now."""
-        self._socket.settimeout(5)
+        self._socket.settimeout(30)
         try:
             return self._file.read(1) == b""
         except TimeoutError:

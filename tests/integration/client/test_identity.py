@@ -163,7 +163,7 @@ def test_a_poll_that_the_server_ended_early_is_asked_again_when_it_said(got: lis
         eventually(lambda: len(server.requests) >= 3)
         assert client.positions == {"/chat": 5}
     assert times[1] - times[0] >= 0.3
-    assert times[2] - times[0] < 5.0
+    assert times[2] - times[0] < 20, "two of its own intervals are 30 s"
 
 
 # --- several at once ---

@@ -51,7 +51,7 @@ def test_a_websocket_that_dies_moments_after_it_has_opened_is_left_after_a_few(
                 sent += 1
             return client.stats.transport == "eventsource"
 
-        eventually(is_left, timeout=20.0, interval=0.03)
+        eventually(is_left, interval=0.03)
         assert box.websockets <= 4
         publish(server, channel, sent)
         eventually(lambda: len(got) == sent + 1)
