@@ -31,11 +31,13 @@ class OptionValues(TypedDict, total=False):
     chunked_encoding_enabled: bool
     heartbeat_interval: float
     max_active_clients: int
+    max_clients_per_address: int
     max_outbox: int
     max_outbox_total: int
     max_catch_up_batch: int
     write_timeout: float
     templates: Mapping[str, str] | None
+    trusted_proxies: int
     max_channels: int
     max_request_body: int
     max_frame_size: int

@@ -99,6 +99,10 @@ class Options:
     """Subscribers held by one process. Beyond that polls are answered at once, and EventSource and WebSocket get 503.
     The process's limit of open files lowers it. On a server that keeps its sockets, set it below the number of
     threads."""
+    max_clients_per_address: int = _option(Number(0), 1000)
+    """Of them from one address (of IPv6: from one /64 network); more are refused with 429. Addresses of private
+    networks do not count, as a proxy may be behind them, unless ``trusted_proxies`` is set. 0: no limit. Raise it where
+    many people share an address."""
     max_outbox: int = _option(Number(1), 4 * 1024 * 1024)
     """Bytes (4 MiB) that may wait for a slow reader, beyond the batch that it is catching up with. Beyond that the
     connection is closed, and the client resumes from its position. Raise it for large messages."""
@@ -116,6 +120,10 @@ class Options:
     example ``{"short": '{"id":~id~,"text":"~text~"}'}``. In the environment: a JSON object."""
 
     # --- what a request may hold ---
+    trusted_proxies: int = _option(Number(0, 100), 0)
+    """Proxies in front, each of which adds its client's address to ``X-Forwarded-For``: so many from its end, the
+    header has the client's address, for the limits by address. 0: the connection's address, and the header counts for
+    nothing. With more than there are, clients choose their address. 0 is right below ``ProxyFix``, too."""
     max_channels: int = _option(Number(1), 200)
     """Channels of one subscriber; the ones beyond are refused. As many grants are read."""
     max_request_body: int = _option(Number(1), 256 * 1024)
@@ -154,7 +162,8 @@ class Options:
     max_publishes_per_key: int = _option(Number(1), 1000)
     """Messages per second that one key may publish over HTTP to this process, on average; more are refused with 429."""
     max_publishes_per_client: int = _option(Number(1), 1000)
-    """The same for one address that shows no key. Behind a proxy the app has to be told the clients' addresses."""
+    """The same for one address that shows no key, and for its clients' publishes over WebSocket. Behind a proxy, set
+    ``trusted_proxies``."""
 
     # --- what a process remembers ---
     window_size: int = _option(Number(1), 1000)

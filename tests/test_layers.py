@@ -22,6 +22,7 @@ LAYERS = [
     "backoff",
     "forks",
     "serving",
+    "limit_counts",
     "codecs",
     "message",
     "templates",
@@ -55,6 +56,7 @@ ROOMS = {
         "history",
         "catch_up",
         "subscriber",
+        "addresses",
         "subscribe_request",
         "targets",
         "membership",
@@ -74,6 +76,7 @@ ROOMS = {
     "http": [
         "channels",
         "refusals",
+        "addresses",
         "origins",
         "keys",
         "parsing",

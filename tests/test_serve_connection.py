@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messagebus.http.hijack import HAND_OVER
+from messagebus.limit_counts import SERVER
 from messagebus.serve.connection import Connection
 from messagebus.serve.limits import Limits
 
@@ -300,3 +301,16 @@ def test_a_size_of_0_leaves_the_body_to_the_application() -> None:
     assert by_ours([request], Limits(body_size=8)).sent.startswith(b"HTTP/1.1 413 ")
     chunks = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 9 + b"0\r\n\r\n"
     assert by_ours([chunks[:60], chunks[60:]], Limits(body_size=8)).sent.startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_is_refused_for_a_limit_is_counted_by_its_name() -> None:
+    def counted(request: bytes, limits: Limits) -> list[str]:
+        before = SERVER.as_dict()
+        by_ours([request], limits)
+        return [limit for limit, times in SERVER.as_dict().items() if times > before.get(limit, 0)]
+
+    small = Limits(head_size=1024, body_size=10)
+    assert counted(b"GET / HTTP/1.1\r\nA: %b\r\n\r\n" % (b"a" * 2000), small) == ["head_size"]
+    assert counted(b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 9000), LIMITS) == ["head_size"]
+    assert counted(b"POST / HTTP/1.1\r\nContent-Length: 11\r\n\r\n", small) == ["body_size"]
+    assert counted(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", small) == []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from messagebus.limit_counts import LimitCounts
 from messagebus.loop.blocking_writer import BlockingWriter
 from messagebus.loop.outboxes import Outboxes
 from messagebus.loop.reactor import Reactor
@@ -232,13 +233,15 @@ def test_what_waits_for_many_is_counted_once(reactor: Reactor) -> None:
 
 
 def test_past_the_bound_of_all_those_that_have_taken_nothing_for_the_longest_are_closed(reactor: Reactor) -> None:
-    outboxes = Outboxes(3_000_000, reactor.clock)
+    refused = LimitCounts()
+    outboxes = Outboxes(3_000_000, reactor.clock, refused)
     pairs = [waiting(reactor, outboxes, bytes([number]) * 900_000) for number in range(3)]
     pairs[0].read(300_000)  # it takes something, so that it is not the first to go
     more = waiting(reactor, outboxes, b"m" * 900_000)
     assert [pair.connection.closed for pair in pairs] == [False, True, False]
     assert not more.connection.closed
     assert outboxes.size < 3_000_000
+    assert refused.as_dict() == {"max_outbox_total": 1}
     for pair in (*pairs, more):
         pair.connection.abort()
         pair.peer.close()
@@ -247,7 +250,8 @@ def test_past_the_bound_of_all_those_that_have_taken_nothing_for_the_longest_are
 
 def test_who_takes_nothing_for_too_long_is_closed_and_who_takes_a_little_is_not(reactor: Reactor) -> None:
     now = 0.0
-    outboxes = Outboxes(100_000_000, lambda: now)
+    refused = LimitCounts()
+    outboxes = Outboxes(100_000_000, lambda: now, refused)
     slow, stalled = waiting(reactor, outboxes, b"s" * 900_000), waiting(reactor, outboxes, b"t" * 900_000)
     for _ in range(4):
         now += 10.0
@@ -255,6 +259,7 @@ def test_who_takes_nothing_for_too_long_is_closed_and_who_takes_a_little_is_not(
         outboxes.end_stalled(30.0)
     assert stalled.connection.closed
     assert not slow.connection.closed
+    assert refused.as_dict() == {"write_timeout": 1}
     for pair in (slow, stalled):
         pair.connection.abort()
         pair.peer.close()

@@ -13,6 +13,7 @@ from messagebus.http.frame_reader import FrameReader
 from messagebus.http.websocket_session import WebSocketSubscriber
 from messagebus.hub.history import Cursor
 from messagebus.hub.joining import take_in
+from messagebus.hub.subscriber import Phase
 from messagebus.transports import WEBSOCKET
 
 from .late_feed import NAME, LateFeed, Paper, late_feed
@@ -109,3 +110,29 @@ def test_many_commands_that_wait_are_carried_out_in_order(talk: Talk) -> None:
     talk.feed.settle()
     assert [answer["id"] for answer in talk.frames.answers] == list(range(40))
     assert len(talk.subscriber.channels) == 40
+
+
+@pytest.mark.parametrize(
+    ("limit", "frames", "code"),
+    [
+        ("max_frame_size", [Frame(Opcode.TEXT, b" " * (256 * 1024 + 1))], 1009),
+        ("max_frame_size", [Frame(Opcode.TEXT, b"[", fin=False), Frame(Opcode.CONT, b" " * 256 * 1024)], 1009),
+        ("max_commands", [Frame(Opcode.PONG, b"")] * 10_000, 1008),
+    ],
+)
+def test_what_ends_a_connection_at_a_limit_is_counted(talk: Talk, limit: str, frames: list[Frame], code: int) -> None:
+    talk.subscriber.on_data(b"".join(frame.serialize(mask=True) for frame in frames))
+    assert talk.frames.codes == [code]
+    assert talk.feed.node.hub.refused.as_dict() == {limit: 1}
+
+
+def test_a_reader_that_is_too_slow_is_counted(talk: Talk) -> None:
+    talk.subscriber.on_slow()
+    assert talk.subscriber.state is Phase.CLOSING
+    assert talk.feed.node.hub.refused.as_dict() == {"max_outbox": 1}
+
+
+def test_channels_beyond_those_of_one_client_are_counted(talk: Talk) -> None:
+    talk.say(id=1, subscribe={f"/{number}": 0 for number in range(201)})
+    assert talk.frames.answers[0]["error"]["code"] == "too_many_channels"
+    assert talk.feed.node.hub.refused.as_dict() == {"max_channels": 1}

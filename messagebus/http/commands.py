@@ -13,15 +13,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
-from ..errors import BackendUnavailable, InvalidData, PublishRefused
+from ..errors import BackendUnavailable, InvalidData, MessageTooLarge, PublishRefused
+from ..hub.addresses import source_of
 from ..hub.joining import Join
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Subscriber
 from ..message import check_channel, store_name
 from ..option_kinds import matches
+from .addresses import is_clients
 from .authorization import Handshake
 from .channels import CODES, ChannelRefused, Refusals, read_positions
+from .refusals import count_refused, limit_of
 
 logger = logging.getLogger("messagebus.http")
 
@@ -33,9 +36,11 @@ _CODES: dict[type[Exception], str] = {**CODES, BackendUnavailable: "unavailable"
 class CommandError(Exception):
     """A command is refused; ``code`` is for programs."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, limit: str | None = None) -> None:
+        """``limit``: the option that it has met, if it is one, to be counted."""
         super().__init__(message)
         self.code = code
+        self.limit = limit
 
     @classmethod
     def of(cls, error: BaseException) -> CommandError:
@@ -47,12 +52,13 @@ class CommandError(Exception):
             logger.error("the store refused what a client publishes (%s): %s", error.reason, error)
             return CommandError("internal", "the store refused the message")
         if isinstance(error, ChannelRefused):
-            return CommandError(error.refusal.code, str(error))
+            return CommandError(error.refusal.code, str(error), limit_of(error.refusal))
         if isinstance(error, HTTPException) and error.code is not None and error.code < 500:  # abort() of a hook
             return CommandError("forbidden", error.description or error.name)
         for kind in type(error).__mro__:
             if kind in _CODES:
-                return CommandError(_CODES[kind], str(error))
+                limit = "max_message_size" if isinstance(error, MessageTooLarge) else None
+                return CommandError(_CODES[kind], str(error), limit)
         logger.error("a command failed", exc_info=error)
         return CommandError("internal", type(error).__name__)
 
@@ -116,6 +122,7 @@ class Subscribe(Command):
         grants = command.get("grants", [])
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise CommandError("bad_request", "grants: expected a list of tokens")
+        count_refused(caller.node.hub.refused, refusals.found)
         self._caller = caller
         self._subscriber = caller.subscriber
         # A connected client knows the epoch, so a position beyond the last id is invalid.
@@ -178,15 +185,23 @@ class Publish(Command):
         channel = check_channel(value["channel"])
         if not any(matches(pattern, channel) for pattern in caller.node.options.client_publish):
             raise CommandError("forbidden", f"clients may not publish to {channel}")
-        self._node = caller.node
-        self._channel, self._site_id = channel, caller.site_id
+        self._caller = caller
+        self._channel = channel
         self._data = value["data"]
 
     def perform_at_once(self) -> dict[str, Any] | None:
-        return None if self._node.store.shared else self.perform()
+        return None if self._caller.node.store.shared else self.perform()
 
     def perform(self) -> dict[str, Any]:
-        ids = self._node.publish(self._channel, self._data, site_id=self._site_id)
+        node, client_id = self._caller.node, self._caller.identity.client_id
+        address = "" if self._caller.subscriber is None else self._caller.subscriber.address
+        name, limit = "max_publishes_per_client", node.options.max_publishes_per_client
+        # Where a proxy may be behind the address, all its clients would share what one of them may.
+        publisher = f"address {source_of(address)}" if is_clients(node.options, address) else f"client {client_id}"
+        wait = node.publish_limits.take(publisher, 1, limit)
+        if wait:
+            raise CommandError("too_many_publishes", f"{name} allows {limit} messages a second; wait {wait} s", name)
+        ids = node.publish(self._channel, self._data, site_id=self._caller.site_id)
         return {"message_id": ids and ids.message_id}
 
 

@@ -9,8 +9,9 @@ from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..message import Message
 from . import parsing
+from .addresses import client_address
 from .authorization import Handshake, HookContext, asks_anybody, authorize
-from .refusals import unavailable
+from .refusals import count_refused, unavailable
 
 
 class RequestContext:
@@ -28,7 +29,9 @@ class RequestContext:
         if self.node.access.off:
             raise unavailable("the bus is off")
         identity, site_id = parsing.identify(self.request, self.client_id, self.options)
-        return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params))
+        count_refused(self.node.hub.refused, params.refused)
+        address = client_address(self.request.environ, self.options.trusted_proxies)
+        return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params, address))
 
     def plan(self, subscribe: SubscribeRequest) -> SubscriptionPlan:
         """Read what is needed to know what is due."""

@@ -234,7 +234,11 @@ def _read_params(pairs: Mapping[str, object], options: Options, takes_refusals: 
 
 def _too_many(options: Options) -> HTTPRefusal:
     return HTTPRefusal(
-        HTTPStatus.BAD_REQUEST, "too_many_channels", f"max_channels allows {options.max_channels} channels", "channels"
+        HTTPStatus.BAD_REQUEST,
+        "too_many_channels",
+        f"max_channels allows {options.max_channels} channels",
+        "channels",
+        limit="max_channels",
     )
 
 
@@ -292,5 +296,6 @@ def _too_large(limit: int, option: str) -> HTTPRefusal:
         "too_large",
         f"{option} allows {limit} bytes",
         "body",
+        limit=option,
         Connection="close",
     )

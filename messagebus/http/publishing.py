@@ -17,12 +17,14 @@ from ..errors import (
     MessageTooLarge,
     PublishRefused,
 )
+from ..hub.addresses import source_of
 from ..hub.membership import count
 from ..hub.node import Node
 from ..message import Ids, check_channel
 from ..option_kinds import Key
 from ..stores.base import BacklogQuery
 from . import parsing
+from .addresses import client_address
 from .keys import bearer_token, find_key, opens
 from .publish_report import Report, choose, render
 from .publish_request import check_report_query, read_channel, read_publish
@@ -83,7 +85,9 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
     except InvalidChannel as error:
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
     except MessageTooLarge as error:
-        raise HTTPRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "body") from None
+        raise HTTPRefusal(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "body", limit="max_message_size"
+        ) from None
     except InvalidData as error:
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", str(error), "body") from None
     except InvalidTargets as error:
@@ -172,7 +176,8 @@ def _check_rate(node: Node, request: Request, key: Key | None, messages: int) ->
     if key is not None:
         name, publisher, limit = "max_publishes_per_key", f"key {key.key}", options.max_publishes_per_key
     else:
-        name, publisher = "max_publishes_per_client", f"address {request.remote_addr}"
+        address = client_address(request.environ, options.trusted_proxies)
+        name, publisher = "max_publishes_per_client", f"address {source_of(address)}"
         limit = options.max_publishes_per_client
     wait = node.publish_limits.take(publisher, messages, limit)
     if wait:
@@ -181,6 +186,7 @@ def _check_rate(node: Node, request: Request, key: Key | None, messages: int) ->
             "too_many_publishes",
             f"{name} allows {limit} messages a second; come back in {wait} s",
             name,
+            limit=name,
             Retry_After=str(wait),
         )
 

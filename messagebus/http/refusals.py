@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 
+from ..hub.subscribe_request import ChannelRefusal
+from ..limit_counts import LimitCounts
 from .channels import ChannelRefused
 
 NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
@@ -23,10 +26,21 @@ def error_object(code: str, message: str, field: str | None = None) -> dict[str,
 
 
 class HTTPRefusal(Exception):
-    """A refused request. ``headers``: further headers of the answer, with underscores for hyphens."""
+    """A refused request. ``limit``: the option that it has met, if it is one, to be counted. ``headers``: further
+    headers of the answer, with underscores for hyphens."""
 
-    def __init__(self, status: HTTPStatus, code: str, message: str, field: str | None = None, **headers: str) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        field: str | None = None,
+        *,
+        limit: str | None = None,
+        **headers: str,
+    ) -> None:
         super().__init__(message)
+        self.limit = limit
         self.status = status
         self.code = code
         self.field = field
@@ -41,8 +55,21 @@ def refuse_channel(refused: ChannelRefused) -> HTTPRefusal:
     code = refused.refusal.code
     status = HTTPStatus.FORBIDDEN if code == "forbidden" else HTTPStatus.BAD_REQUEST
     field = refused.channel[:100] if code == "invalid_channel" else refused.channel
-    return HTTPRefusal(status, code, str(refused), field)
+    return HTTPRefusal(status, code, str(refused), field, limit=limit_of(refused.refusal))
 
 
-def unavailable(message: str) -> HTTPRefusal:
-    return HTTPRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, Retry_After=str(RETRY_SECONDS))
+def limit_of(refusal: ChannelRefusal) -> str | None:
+    """The option that a refused channel has met, if it is one."""
+    return "max_channels" if refusal.code == "too_many_channels" else None
+
+
+def count_refused(counts: LimitCounts, refused: Mapping[str, ChannelRefusal]) -> None:
+    """Count the channels that a client is refused for a limit, one by one."""
+    beyond = sum(limit_of(refusal) is not None for refusal in refused.values())
+    if beyond:
+        counts.count("max_channels", beyond)
+
+
+def unavailable(message: str, limit: str | None = None) -> HTTPRefusal:
+    seconds = str(RETRY_SECONDS)
+    return HTTPRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, limit=limit, Retry_After=seconds)

@@ -31,6 +31,7 @@ from ..transports import (
     join_batch,
 )
 from . import hijack, parsing, static_files
+from .addresses import check_address
 from .authorization import Handshake, HookContext, plain_context
 from .channels import ChannelRefused
 from .context import RequestContext
@@ -108,6 +109,8 @@ def answer(node: Node, request: Request, path: str, context: HookContext = plain
     try:
         answered = _route(node, request, path, context)
     except HTTPRefusal as refusal:
+        if refusal.limit is not None:
+            node.hub.refused.count(refusal.limit)
         answered = refuse(request, node.options, refusal)
     if must_close and isinstance(answered, Answer):
         answered = answered._replace(closes_by=node)
@@ -124,7 +127,8 @@ def refuse(request: Request, options: Options, refusal: HTTPRefusal) -> Answer:
     """The answer to a refused request."""
     upgraded = None
     if hijack.upgraded(request.environ):
-        upgraded = Close(1013 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else 1008, str(refusal))
+        passes = refusal.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+        upgraded = Close(1013 if passes else 1008, str(refusal))
     headers = [*refusal.headers, *parsing.cors_headers(request, options)]
     return Answer(refusal.status, headers, refusal.body(), upgraded=upgraded)
 
@@ -239,6 +243,9 @@ def _held(
     blocking: Transport | None,
     handshake: Handshake | None = None,
 ) -> Answer:
+    subscribe = plan.request
+    replaces = subscribe.params.sequence is not None and taken.name != WEBSOCKET.name
+    check_address(context.node, context.client_id, subscribe.address, replaces)
     headers = [*headers, *parsing.cors_headers(context.request, context.options)]
     streaming = StreamingResponse(context.node, plan, taken, blocking, handshake)
     return Answer(HTTPStatus.OK, headers, streaming=streaming)
@@ -246,7 +253,7 @@ def _held(
 
 def _check_room(context: RequestContext) -> None:
     if context.node.hub.is_full():
-        raise unavailable("max_active_clients are connected; poll, or come back")
+        raise unavailable("max_active_clients are connected; poll, or come back", "max_active_clients")
 
 
 def _shake_hands(request: Request) -> Headers:

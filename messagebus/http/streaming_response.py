@@ -83,7 +83,8 @@ class StreamingResponse(NamedTuple):
         request = self.plan.request
         if transport.name == WEBSOCKET.name:
             return WebSocketSubscriber(self.node, transport, request, head, self.handshake)
-        return Subscriber(self.node.hub, transport, request.identity, head, request.params.sequence)
+        sequence, address = request.params.sequence, request.address
+        return Subscriber(self.node.hub, transport, request.identity, head, sequence, address)
 
 
 def _whole(writer: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers) -> Iterator[bytes]:

@@ -46,7 +46,7 @@ class WebSocketSubscriber(Subscriber):
         self, node: Node, transport: Transport, request: SubscribeRequest, head: bytes, handshake: Handshake | None
     ) -> None:
         """``handshake``: what later subscriptions are authorized with; ``None``: everybody may subscribe."""
-        super().__init__(node.hub, transport, request.identity, head, None)
+        super().__init__(node.hub, transport, request.identity, head, None, request.address)
         self._node = node
         self._site_id = request.site_id
         self._takes_refusals = request.params.takes_refusals
@@ -68,7 +68,7 @@ class WebSocketSubscriber(Subscriber):
             while self.state in _OPEN and (frame := reader.take()) is not None:
                 self._on_frame(frame)
         except PayloadTooBig:
-            self.end(TOO_BIG)
+            self._end_at_limit("max_frame_size", TOO_BIG)
         except ProtocolError as error:
             self.end(Close(VIOLATION.code, str(error)))
         except UnicodeDecodeError:  # the reason in a close frame
@@ -82,8 +82,7 @@ class WebSocketSubscriber(Subscriber):
             self.end(Close(received.code if received.code != 1005 else 1000, ""))
             return
         # Every kind of frame counts: a read full of empty ones would take the loop a tenth of a second.
-        self._spend()
-        if self.state not in _OPEN:
+        if not self._spend():
             return
         if frame.opcode is Opcode.PING:
             self.writer.put(pong_frame(bytes(frame.data)))
@@ -98,20 +97,26 @@ class WebSocketSubscriber(Subscriber):
             return
         fragments = [*(self._fragments or ()), bytes(frame.data)]
         if sum(map(len, fragments)) > self._node.options.max_frame_size or len(fragments) > MAX_FRAGMENTS:
-            self.end(TOO_BIG)
+            self._end_at_limit("max_frame_size", TOO_BIG)
         elif not frame.fin:
             self._fragments = fragments
         else:
             self._fragments = None
             self._on_message(b"".join(fragments))
 
-    def _spend(self) -> None:
-        """Count a frame against the client's allowance of commands, which refills with time."""
+    def _spend(self) -> bool:
+        """Count a frame against the client's allowance of commands, which refills with time. ``False``: it has none,
+        and is ended."""
         now, most = self._node.reactor.clock(), self._node.options.max_commands
         self._allowance = min(float(most), self._allowance + (now - self._allowed_at) * most) - 1
         self._allowed_at = now
         if self._allowance < 0:
-            self.end(TOO_MANY_COMMANDS)
+            self._end_at_limit("max_commands", TOO_MANY_COMMANDS)
+        return self._allowance >= 0
+
+    def _end_at_limit(self, limit: str, close: Close) -> None:
+        self._node.hub.refused.count(limit)
+        self.end(close)
 
     # --- commands ---
 
@@ -123,7 +128,7 @@ class WebSocketSubscriber(Subscriber):
             self.end(MALFORMED)
             return
         if not self._commands.push(command, self._carry_out):
-            self.end(TOO_MANY_COMMANDS)
+            self._end_at_limit("max_commands", TOO_MANY_COMMANDS)
 
     def on_live(self) -> None:
         self._done()
@@ -173,6 +178,8 @@ class WebSocketSubscriber(Subscriber):
 
     def _fail(self, fields: dict[str, Any], error: BaseException) -> None:
         told = CommandError.of(error)
+        if told.limit is not None:
+            self._node.hub.refused.count(told.limit)
         self._say(fields, "error", error_object(told.code, str(told)))
         self._done()
 

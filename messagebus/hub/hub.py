@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from ..errors import REPLACED, RESYNC, SHUTDOWN, SLOW, Close
+from ..limit_counts import LimitCounts
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
 from ..message import Message
@@ -50,7 +51,9 @@ class Hub:
         self.is_shutting_down = False
         self.windows = Windows(options, reactor.clock)
         self.membership = Membership()
-        self.outboxes = Outboxes(options.max_outbox_total, reactor.clock)
+        self.refused = LimitCounts()
+        """What clients were refused, or cut off for."""
+        self.outboxes = Outboxes(options.max_outbox_total, reactor.clock, self.refused)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
         self.endings = Ending(reactor, self.dispatcher)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
@@ -242,6 +245,7 @@ class Hub:
             self.reactor.set_deadline(subscriber.writer, self.options.heartbeat_interval)
 
     def on_slow(self, subscriber: Subscriber) -> None:
+        self.refused.count("max_outbox")
         self.endings.end(subscriber, SLOW)
 
     def on_drained(self, subscriber: Subscriber) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..transports import Transport
+from .addresses import Addresses
 from .subscriber import Subscriber
 from .targets import TargetIndex
 
@@ -24,6 +25,7 @@ class Membership:
         self._by_channel: dict[str, Followers] = {}
         self.followers = self._by_channel.get
         """A channel's followers, or ``None``. It is the table's own method, because it is called for every message."""
+        self.addresses = Addresses()
         self._targets = TargetIndex()
         self.of_client = self._targets.of_client
         self.find = self._targets.find
@@ -46,6 +48,7 @@ class Membership:
         """Add a connected subscriber, which follows nothing yet."""
         self._subscribers.add(subscriber)
         self._targets.add(subscriber)
+        self.addresses.add(subscriber.address)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove a disconnected subscriber. May be repeated."""
@@ -56,6 +59,7 @@ class Membership:
             self._remove(subscriber, name)
         subscriber.channels = ()
         self._targets.remove(subscriber)
+        self.addresses.remove(subscriber.address)
 
     # --- channels ---
 

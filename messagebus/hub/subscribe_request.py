@@ -52,11 +52,12 @@ class SubscribeParams(NamedTuple):
 
 
 class SubscribeRequest(NamedTuple):
-    """What one client asks for: its identity, its site, and the content of its request."""
+    """What one client asks for: its identity, its site, the content of its request, and where it comes from."""
 
     identity: Identity
     site_id: str | None
     params: SubscribeParams
+    address: str = ""
 
     def cursors(self, store_epoch: str | None) -> list[Cursor]:
         """What it asks for, channel by channel, in the present life of the store."""

@@ -72,18 +72,36 @@ class Registry(Protocol):
 class Subscriber:
     """A connected reader. Used in the reactor's loop only."""
 
-    __slots__ = ("catch_up", "channels", "head", "identity", "registry", "sequence", "state", "transport", "writer")
+    __slots__ = (
+        "address",
+        "catch_up",
+        "channels",
+        "head",
+        "identity",
+        "registry",
+        "sequence",
+        "state",
+        "transport",
+        "writer",
+    )
 
     def __init__(
-        self, registry: Registry, transport: Transport, identity: Identity, head: bytes, sequence: int | None
+        self,
+        registry: Registry,
+        transport: Transport,
+        identity: Identity,
+        head: bytes,
+        sequence: int | None,
+        address: str = "",
     ) -> None:
         """``head``: the lines of the response's head that are known, on a taken socket. ``sequence``: the ``__seq`` of
-        a poll."""
+        a poll. ``address``: where it comes from; empty on a Unix socket."""
         self.registry = registry
         self.transport = transport
         self.identity = identity
         self.head = head
         self.sequence = sequence
+        self.address = address
         self.channels: set[str] | tuple[str, ...] = ()
         """The channels that it is live on, by their stored names. ``Membership`` maintains them."""
         self.catch_up: CatchUp | None = None

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from ..limit_counts import LimitCounts
+
 OBJECT_SIZE = 33
 """Overhead of a Python ``bytes`` object, in bytes."""
 
@@ -24,9 +26,10 @@ class Holder(Protocol):
 class Outboxes:
     """See the module."""
 
-    def __init__(self, limit: int, clock: Callable[[], float]) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float], refused: LimitCounts | None = None) -> None:
         """``limit``: bytes that may wait over all connections; past it those that have taken nothing for the longest
-        are closed until the rest is within it."""
+        are closed until the rest is within it. ``refused``: counts those."""
+        self._refused = LimitCounts() if refused is None else refused
         self.size = 0
         """Bytes that wait."""
         self._limit = limit
@@ -52,6 +55,7 @@ class Outboxes:
             if not holders:
                 self.size += len(whole) + OBJECT_SIZE
         while self.size > self._limit and self._waiting:
+            self._refused.count("max_outbox_total")
             next(iter(self._waiting)).abort()
 
     def release(self, pieces: Iterable[bytes | memoryview]) -> None:
@@ -86,6 +90,7 @@ class Outboxes:
             writer, since = next(iter(self._waiting.items()))
             if since > before:
                 return
+            self._refused.count("write_timeout")
             writer.abort()
             self._waiting.pop(writer, None)
 

@@ -19,6 +19,7 @@ import gevent
 from gevent import socket as gevent_socket
 
 from .. import __version__
+from ..limit_counts import SERVER
 from .connection import Connection
 from .limits import DEFAULT_PER_ADDRESS, DESCRIPTORS_KEPT_FREE, Limits, RareWarning, files_allowed
 from .logs import AccessLog
@@ -132,12 +133,14 @@ class Acceptor:
     def _admit(self, sock: Any, address: Any, environ: dict[str, Any]) -> None:
         host: str = address[0] if isinstance(address, tuple) else ""
         if 0 < self._per_address(host) <= self._by_address[host]:
-            self._refuse(sock, f"{host} has {self._by_address[host]} connections")
+            self._refuse(sock, "connections_per_address", f"{host} has {self._by_address[host]} connections")
             return
         crowded = len(self._connections) >= self.limits.connections
         if (crowded or sock.fileno() >= self._highest) and not self._make_room():
             what = "connections" if crowded else "open files, nearly all that the process may have"
-            self._refuse(sock, f"there are {len(self._connections) if crowded else sock.fileno()} {what}")
+            self._refuse(
+                sock, "connections", f"there are {len(self._connections) if crowded else sock.fileno()} {what}"
+            )
             return
         connection = Connection(sock, address, environ, self)
         self._by_address[host] += 1
@@ -169,7 +172,8 @@ class Acceptor:
         connection.let_go()
         return True
 
-    def _refuse(self, sock: Any, why: str) -> None:
+    def _refuse(self, sock: Any, limit: str, why: str) -> None:
+        SERVER.count(limit)
         self.warn("a connection was refused: %s", why)
         if self._refusing >= REFUSED_AT_ONCE:
             sock.close()

@@ -7,6 +7,7 @@ import time
 from typing import Any, Protocol
 
 from ..http.hijack import EARLY_BYTES, HAND_OVER
+from ..limit_counts import SERVER
 from .body import BodyError
 from .limits import Limits, RareWarning
 from .logs import AccessLog, printable
@@ -17,6 +18,9 @@ logger = logging.getLogger("messagebus.serve")
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
+
+
+_LIMITS = {413: "body_size", 414: "head_size", 431: "head_size"}
 
 
 class ClientGone(ConnectionError):
@@ -57,6 +61,7 @@ class Connection:
             while self._serve_one():
                 pass
         except (HeadRefused, BodyError) as error:
+            _count(error)
             self._refuse(error.code, str(error))
         except OSError:
             pass  # the client has gone
@@ -121,6 +126,7 @@ class Connection:
         except StopIteration:
             response.closes = True  # the application has served the socket to its end by itself
         except BodyError as error:
+            _count(error)
             self._acceptor.warn("a request from %s was refused: %s", self.address or "the socket", error)
             response.refuse(error.code, str(error))
         except Exception:
@@ -186,3 +192,11 @@ class Connection:
             pass
         finally:
             sock.close()
+
+
+def _count(error: HeadRefused | BodyError) -> None:
+    """Count a limit that a request has met, if it is refused for one."""
+    late = "body_timeout" if isinstance(error, BodyError) else "head_timeout"
+    limit = late if error.code == 408 else _LIMITS.get(error.code)
+    if limit is not None:
+        SERVER.count(limit)
