@@ -11,11 +11,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 from tests import processes
+from tests.bad_network import BadNetwork
 from tests.chromium import PageErrors
 from tests.eventually import eventually
 from tests.servers import Server
 
-from .bad_network import BadNetwork
 from .conftest import NewTab
 from .tab import BROKEN, HELD, TRANSPORTS, new_channel, publish
 
@@ -26,7 +26,7 @@ COUNT = 1000
 
 @pytest.fixture
 def network(redis_backed_server: Server) -> Iterator[BadNetwork]:
-    with BadNetwork(redis_backed_server.host, redis_backed_server.port) as network:
+    with BadNetwork(redis_backed_server.port) as network:
         yield network
 
 
@@ -123,7 +123,7 @@ def network_without_keep_alive(flask_server: Server) -> Iterator[BadNetwork]:
     """Flask's development server ends each connection after its answer: what is connected is the bus's alone.
 
     Otherwise the browser would try idle connections first, which are as dead as the one in use."""
-    with BadNetwork(flask_server.host, flask_server.port) as network:
+    with BadNetwork(flask_server.port) as network:
         yield network
 
 

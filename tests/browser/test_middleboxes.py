@@ -21,7 +21,7 @@ def test_a_websocket_that_opens_and_stays_mute_is_left_and_the_next_page_does_wi
 ) -> None:
     page_errors.expect(BROKEN)
     channel = new_channel()
-    with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
+    with Middlebox(redis_backed_server.port) as box:
         box.mute = True
         tab = new_tab(box.url, channel).open(settings={}, connected=False)
         publish(redis_backed_server, channel, range(5))
@@ -47,7 +47,7 @@ def test_a_websocket_that_dies_moments_after_it_has_opened_is_left_however_busy_
             publish(redis_backed_server, channel, [len(published)])
             published.append(len(published))
 
-    with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
+    with Middlebox(redis_backed_server.port) as box:
         box.resets_after = 0.3
         thread = threading.Thread(target=publish_all_the_time)
         tab = new_tab(box.url, channel).open()
@@ -67,7 +67,7 @@ def test_a_better_transport_takes_over_and_nothing_is_late_lost_or_doubled(
 ) -> None:
     page_errors.expect(BROKEN)
     channel = new_channel()
-    with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
+    with Middlebox(redis_backed_server.port) as box:
         box.resets_after = 0.0
         tab = new_tab(box.url, channel).open(*TRANSPORTS)
         assert tab.transport == "eventsource"
@@ -95,7 +95,7 @@ def test_a_line_that_is_slow_for_every_connection_is_no_blocked_one(
 ) -> None:
     page_errors.expect(BROKEN)
     channel = new_channel()
-    with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
+    with Middlebox(redis_backed_server.port) as box:
         box.delay = 4.0
         tab = new_tab(box.url, channel).open(settings={}, connected=False)
         tab.wait_for_state("connected")

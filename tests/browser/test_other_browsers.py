@@ -77,7 +77,7 @@ def test_the_page_reports_a_store_that_was_reset(serve_app: ServeApp, page: Remo
 
 def test_a_websocket_that_stays_mute_is_left_for_eventsource(redis_backed_server: Server, page: RemotePage) -> None:
     channel = new_channel()
-    with Middlebox(redis_backed_server.host, redis_backed_server.port) as box:
+    with Middlebox(redis_backed_server.port) as box:
         box.mute = True
         tab = Tab(page, box.url, channel).open(*TRANSPORTS)
         publish(redis_backed_server, channel, range(10))

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from messagebus import Bus
+from tests.bad_network import BadNetwork
 from tests.chromium import PageErrors
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.redis_server import RedisServer
 
-from .bad_network import BadNetwork
 from .conftest import NewTab
 from .tab import APP, BROKEN, HELD, TRANSPORTS, new_channel, publish
 
@@ -82,7 +82,7 @@ def test_what_the_new_store_has_when_the_page_is_back_arrives_after_the_gap(
     page_errors.expect(BROKEN)
     server = serve_app("flask", APP)
     channel = new_channel()
-    with BadNetwork(server.host, server.port) as network:
+    with BadNetwork(server.port) as network:
         tab = new_tab(network.url, channel).open(transport)
         publish(server, channel, range(3))
         tab.wait_for_count(3)

@@ -10,8 +10,8 @@ import pytest
 
 from messagebus import BackendUnavailable, Bus
 from tests.eventually import eventually
-from tests.losing_proxy import LosingProxy
 from tests.postgres_server import PostgresServer
+from tests.proxies import LosingProxy
 from tests.redis_server import RedisServer
 
 

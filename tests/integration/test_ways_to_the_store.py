@@ -13,8 +13,8 @@ import redis
 from messagebus import Bus
 from messagebus.stores.redis_connection import explain
 from tests.eventually import eventually
-from tests.forgetful_proxy import ForgetfulProxy
 from tests.postgres_server import PostgresServer
+from tests.proxies import ForgetfulProxy
 from tests.redis_server import RedisServer
 
 TIMEOUT = 3.0

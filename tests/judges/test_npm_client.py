@@ -11,8 +11,8 @@ from tests.chromium import PageErrors
 from tests.clients import LongPolling, request
 from tests.servers import SERVERS, Server
 
+from ..proxies import CuttingProxy
 from .conftest import NewListener
-from .cutting_proxy import CuttingProxy
 from .listener import APP, BROKEN, CLIENTS, MODES, Listener, new_channel, publish
 
 
@@ -133,7 +133,7 @@ def test_a_thousand_messages_arrive_once_and_in_order_while_the_connection_is_cu
 ) -> None:
     page_errors.expect(BROKEN)
     channel = new_channel()
-    with CuttingProxy(server.host, server.port, seed=7, least=200, most=20_000) as proxy:
+    with CuttingProxy(server.port, seed=7, least=200, most=20_000) as proxy:
         listener.open(proxy.url).follow(channel, 0)
         publish(server, channel, 0)
         listener.expect([0])

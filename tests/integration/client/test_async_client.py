@@ -141,7 +141,7 @@ def test_a_mute_websocket_is_left_and_nothing_stays_open(server: Server, channel
             await eventually(lambda: got == [1])
             await eventually(lambda: client.stats.transport == "eventsource")
 
-    with Middlebox(server.host, server.port) as box:
+    with Middlebox(server.port) as box:
         box.mute = True
         gc.collect()
         before = len(processes.open_fds(os.getpid()))

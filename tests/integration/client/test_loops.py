@@ -14,7 +14,7 @@ from messagebus import Client
 from messagebus.client import ClientMessage, PublishError
 from messagebus.errors import InvalidChannel, InvalidData
 from tests import processes
-from tests.browser.bad_network import BadNetwork
+from tests.bad_network import BadNetwork
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.servers import ROOT, Server
@@ -121,7 +121,7 @@ def test_publishing_without_a_websocket_is_an_error_at_once(server: Server, chan
 
 
 def test_a_publish_whose_connection_breaks_is_told_so(server: Server, channel: str) -> None:
-    with BadNetwork(server.host, server.port) as network, Client(network.url) as client:
+    with BadNetwork(server.port) as network, Client(network.url) as client:
         client.subscribe(channel, print)
         eventually(follows(client, channel))
         network.vanish()

@@ -17,7 +17,7 @@ def test_a_websocket_that_opens_and_stays_mute_is_left_for_eventsource(
     server: Server, channel: str, got: list[ClientMessage]
 ) -> None:
     states: list[str | None] = []
-    with Middlebox(server.host, server.port) as box:
+    with Middlebox(server.port) as box:
         box.mute = True
         client = Client(
             box.url,
@@ -38,7 +38,7 @@ def test_a_websocket_that_opens_and_stays_mute_is_left_for_eventsource(
 def test_a_websocket_that_dies_moments_after_it_has_opened_is_left_after_a_few(
     busy: bool, server: Server, channel: str, got: list[ClientMessage]
 ) -> None:
-    with Middlebox(server.host, server.port) as box, Client(box.url, **QUICK) as client:
+    with Middlebox(server.port) as box, Client(box.url, **QUICK) as client:
         box.resets_after = 0.1
         client.subscribe(channel, got.append)
         eventually(follows(client, channel))
@@ -61,7 +61,7 @@ def test_a_websocket_that_dies_moments_after_it_has_opened_is_left_after_a_few(
 def test_where_every_answer_is_late_the_best_transport_is_used_all_the_same(
     server: Server, channel: str, got: list[ClientMessage]
 ) -> None:
-    with Middlebox(server.host, server.port) as box, Client(box.url, first_chunk_timeout=0.3, **QUICK) as client:
+    with Middlebox(server.port) as box, Client(box.url, first_chunk_timeout=0.3, **QUICK) as client:
         box.delay = 0.6
         client.subscribe(channel, got.append, 0)
         publish(server, channel, 1)
@@ -72,7 +72,7 @@ def test_where_every_answer_is_late_the_best_transport_is_used_all_the_same(
 def test_a_better_transport_is_tried_beside_the_one_in_use_which_loses_nothing(
     server: Server, channel: str, got: list[ClientMessage]
 ) -> None:
-    with Middlebox(server.host, server.port) as box, Client(box.url, first_chunk_timeout=0.3, **QUICK) as client:
+    with Middlebox(server.port) as box, Client(box.url, first_chunk_timeout=0.3, **QUICK) as client:
         box.mute = True
         client.subscribe(channel, got.append, 0)
         eventually(lambda: client.stats.transport == "eventsource")

@@ -11,7 +11,7 @@ import pytest
 from messagebus import Bus, Client
 from messagebus.client import ClientMessage, Gap
 from messagebus.client.types import Transport
-from tests.browser.bad_network import BadNetwork
+from tests.bad_network import BadNetwork
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.servers import Server
@@ -56,7 +56,7 @@ def test_a_thousand_messages_arrive_once_and_in_order_over_a_network_that_is_cut
 ) -> None:
     dice = random.Random(5)
     with (
-        BadNetwork(server.host, server.port, seed=5) as network,
+        BadNetwork(server.port, seed=5) as network,
         Client(network.url, transports=(transport,), min_poll_interval=0.01, **QUICK) as client,
     ):
         client.subscribe(channel, got.append, 0)
