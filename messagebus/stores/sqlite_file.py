@@ -6,6 +6,7 @@ that would be wrong. So before a fork all connections are closed, and both sides
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -13,10 +14,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ..errors import BackendUnavailable, BusClosed, InvalidOption, MessageBusError, PublishRefused
 
@@ -31,8 +32,6 @@ REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs"
 cannot be relied upon."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.0002, 0.01
 """Seconds between two attempts to lock the file."""
-_HEADER = 100
-_MAGIC = b"SQLite format 3\0"
 _TABLES = Path(__file__).with_name("sqlite.sql").read_text()
 
 Result = TypeVar("Result")
@@ -56,7 +55,11 @@ def path_of(url: str) -> str:
 
 
 def check_file(path: str, mounts: str = "/proc/self/mounts") -> None:
-    """Look at what is there, without opening it as a database.
+    """Look at what is there, and change nothing.
+
+    It is SQLite that looks, and no ``open`` of ours: whoever closes a file gives up all locks that the process has on
+    it, those of other connections, too. A process elsewhere would then take itself for the last one, and delete the
+    write-ahead log that this one still writes to.
 
     Raises:
         InvalidOption: No file of the bus can be at that path; tells what was found and what was expected.
@@ -73,20 +76,24 @@ def check_file(path: str, mounts: str = "/proc/self/mounts") -> None:
         )
     if os.path.isdir(path):
         raise InvalidOption("url", f"{path} is a directory; expected the bus's file, or nothing yet")
+    if not os.path.exists(path):
+        return
+    if not os.access(path, os.R_OK):
+        raise InvalidOption("url", f"{path} cannot be read: {os.strerror(errno.EACCES)}")
     try:
-        with open(path, "rb") as file:
-            header = file.read(_HEADER)
-    except FileNotFoundError:
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=0)) as connection:
+            names = "application_id", "user_version", "schema_version"
+            application_id, version, tables = [_number(connection, f"PRAGMA {name}") for name in names]
+    except sqlite3.Error as error:
+        if _code(error) == _NOTADB:
+            reason = f"{path} is no SQLite database; expected the bus's file, or nothing yet"
+            raise InvalidOption("url", reason) from error
+        return  # such as a lock: the first use will say what is wrong
+    if not application_id and not tables:
         return
-    except OSError as error:
-        raise InvalidOption("url", f"{path} cannot be read: {error.strerror}") from error
-    if not header:
-        return
-    if len(header) < _HEADER or not header.startswith(_MAGIC):
-        raise InvalidOption("url", f"{path} is no SQLite database; expected the bus's file, or nothing yet")
-    reason = _not_ours(path, int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big"))
-    if reason:
-        raise InvalidOption("url", reason)
+    unknown = _not_ours(path, application_id, version)
+    if unknown:
+        raise InvalidOption("url", unknown)
 
 
 def _not_ours(path: str, application_id: int, version: int) -> str | None:

@@ -125,6 +125,17 @@ def test_what_was_published_survives_the_end_of_all_processes(path: Path) -> Non
         assert publish(store, "/a", 3).message_id == 4
 
 
+def test_a_second_store_in_a_process_leaves_the_locks_of_the_first_one(path: Path, store: Store) -> None:
+    publish(store, "/a", 0)
+    make(path).close()
+    # The other process closes the file, and must not take itself for the last one that has it open.
+    publisher(path, "/a", 1).communicate(timeout=30)
+    assert publish(store, "/a", 2).message_id == 3
+    assert [message.data for message in store.backlog("/a").messages] == [0, 0, 2]
+    publisher(path, "/a", 1).communicate(timeout=30)
+    assert [message.data for message in store.backlog("/a").messages] == [0, 0, 2, 0]
+
+
 def test_a_wake_up_that_is_lost_costs_a_second_and_no_message(path: Path, store: Store) -> None:
     recorder = listen(store)
     for each in Path(f"{path}-listeners").iterdir():
