@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": _Entry(
         ".doctor.cli:doctor", "Say what is wrong between browsers, the bus and its store, and which lines to change."
     ),
+    "exec": _Entry(".execute:execute", "Run a program, and publish each line that it prints."),
     "publish": _Entry(".publish:publish", "Publish a message, or one for each line."),
     "restart": _Entry(
         ".background:restart",

@@ -25,6 +25,14 @@ class CannotDo(click.ClickException):
     exit_code = 2
 
 
+class NoAnswer(CannotDo):
+    """Nobody answers now; that may change."""
+
+
+class NotTaken(CannotDo):
+    """A message is too large for the bus; another one may not be."""
+
+
 @contextmanager
 def ended_as_the_shell_expects() -> Iterator[None]:
     """Errors of the bus become a line and an exit code. Ctrl-C ends the process by its signal (130 in a shell), so that
@@ -36,12 +44,15 @@ def ended_as_the_shell_expects() -> Iterator[None]:
         end_by(signal.SIGINT)
     except BrokenPipeError:
         end_by(signal.SIGPIPE)
-    except BackendUnavailable as error:
-        raise CannotDo(str(error)) from None
-    except PublishRefused as error:
-        raise Failed(str(error)) from None
     except MessageBusError as error:
-        raise CannotDo(str(error)) from None
+        raise as_ending(error) from None
+
+
+def as_ending(error: MessageBusError) -> click.ClickException:
+    """What an error of the bus is to a shell."""
+    if isinstance(error, BackendUnavailable):
+        return NoAnswer(str(error))
+    return (Failed if isinstance(error, PublishRefused) else CannotDo)(str(error))
 
 
 def end_by(number: signal.Signals) -> None:

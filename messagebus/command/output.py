@@ -43,15 +43,19 @@ def write_message(message: Message, form: str, *, flush: bool = True) -> None:
     if form == "json":
         write_line(message.json.replace(b"\r", b" ").replace(b"\n", b" "), flush=flush)
         return
-    text = text_of(message.raw)
     if form == "raw":
-        # As a stream of the format raw, which has a line for each message.
-        line = text.replace("\r", "\\r").replace("\n", "\\n") or '""'
-        write_line((printable(line) if for_people() else line).encode(errors="replace"), flush=flush)
+        line = line_of(message)
+        write_line(printable(line.decode()).encode() if for_people() else line, flush=flush)
         return
     channel = click.style(printable(message.channel), fg="cyan")
     number = click.style(str(message.message_id), dim=True)
-    click.echo(f"{channel} {number}  {printable(text)}")
+    click.echo(f"{channel} {number}  {printable(text_of(message.raw))}")
+
+
+def line_of(message: Message) -> bytes:
+    """A message's data on one line, as a stream of the format ``raw`` has it: a text, or JSON."""
+    text = text_of(message.raw).replace("\r", "\\r").replace("\n", "\\n")
+    return (text or '""').encode(errors="replace")
 
 
 @contextmanager

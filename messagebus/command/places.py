@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from ..message import Message
 
+AT_ONCE = 1000
+"""Messages of one publish."""
+
 
 class Published(NamedTuple):
     """What is known after a publish of one or several messages on a channel."""
@@ -36,10 +39,18 @@ class Place(ABC):
     the bus's own errors for what is wrong with an argument."""
 
     @abstractmethod
-    def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
-        """Publish JSON values in their order, at least one. ``options``: of ``Bus.publish``.
+    def check(self, channel: str) -> None:
+        """Raises if it does not answer, or lets nobody publish on the channel, as far as it says so."""
 
-        If it is repeated after an error with the same ``idempotency_key``, nothing is published twice."""
+    @abstractmethod
+    def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
+        """Publish 1 to ``AT_ONCE`` JSON values in their order, all or none. ``options``: of ``Bus.publish``.
+
+        If it is repeated after an error with the same ``idempotency_key``, nothing is published twice.
+
+        Raises:
+            NotTaken, InvalidData: One of them is too large; or all of them together, for a server.
+        """
 
     @abstractmethod
     def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:

@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from .ending import CannotDo
+from ..errors import MessageBusError
+from .ending import CannotDo, NotTaken, as_ending
 from .lines import LineTooLong, read_lines
 from .output import for_people, printable, progress, write_json
-from .places import Place, Published
+from .places import AT_ONCE, Place, Published
 from .url_option import open_place, with_place
 
 LONG = 1 << 20
 """Bytes of a file from which on a bar shows how far it is."""
-AT_ONCE = 1000
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -86,16 +86,29 @@ def _publish_lines(place: Place, channel: str, is_json: bool, options: dict[str,
                         values.append(_value(line, is_json, f"line {number}"))
                 for begin in range(0, len(values), AT_ONCE):
                     some = values[begin : begin + AT_ONCE]
-                    published = place.publish(channel, some, {**options, "idempotency_key": secrets.token_hex(16)})
+                    published = _publish_some(place, channel, some, options)
                     count += len(some)
         except LineTooLong:
             raise CannotDo(f"line {number + 1} has no end; {_so_far(count)}") from None
-        except CannotDo as error:
-            raise CannotDo(f"{error.message}; {_so_far(count)}") from None
+        except (click.ClickException, MessageBusError) as error:
+            ending = as_ending(error) if isinstance(error, MessageBusError) else error
+            raise type(ending)(f"{ending.message}; {_so_far(count)}") from None
     if for_people():
         click.echo(f"{click.style(printable(channel), fg='cyan')} {_so_far(count)}")
     else:
         write_json({"channel": channel, "published": count, "message_id": published and published.message_id})
+
+
+def _publish_some(place: Place, channel: str, values: list[Any], options: dict[str, Any]) -> Published:
+    try:
+        return place.publish(channel, values, {**options, "idempotency_key": secrets.token_hex(16)})
+    except NotTaken:
+        if len(values) == 1:
+            raise
+    # Together they are more than the server takes at once.
+    middle = len(values) // 2
+    _publish_some(place, channel, values[:middle], options)
+    return _publish_some(place, channel, values[middle:], options)
 
 
 def _so_far(count: int) -> str:

@@ -19,8 +19,6 @@ from .places import Backlog, Place, Published
 from .server_requests import FAILURES, Refused, Requests, Unreachable
 
 LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
-MOST_AT_ONCE = 1000
-"""Messages of one request."""
 ATTEMPTS = 5
 """Of one request that a server takes no time for, or whose answer is lost."""
 LONGEST_PAUSE = 10.0
@@ -36,31 +34,21 @@ class ServerPlace(Place):
 
     # --- publishing ---
 
+    def check(self, channel: str) -> None:
+        try:
+            self._requests.ask("GET", f"publish?channel={quote(check_channel(channel), safe='')}")
+        except Refused as refusal:
+            raise refusal.as_ending() from None
+
     def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
         path = f"publish?channel={quote(check_channel(channel), safe='')}{_query(options)}"
         key = options.get("idempotency_key") or secrets.token_hex(16)
-        if len(data) == 1:
-            body = encode_data(data[0], ANY_SIZE)
-            try:
-                return _published(channel, self._post(path, body, "application/json", key))
-            except Refused as refusal:
-                raise refusal.as_ending() from None
-        return self._publish_many(channel, path, [encode_data(each, ANY_SIZE) for each in data], key)
-
-    def _publish_many(self, channel: str, path: str, lines: list[bytes], key: str) -> Published:
-        if len(lines) > MOST_AT_ONCE:
-            for begin in range(0, len(lines), MOST_AT_ONCE):
-                last = self._publish_many(channel, path, lines[begin : begin + MOST_AT_ONCE], f"{key}-{begin}")
-            return last
+        body = b"\n".join([encode_data(each, ANY_SIZE) for each in data])
+        kind = "application/json" if len(data) == 1 else "application/x-ndjson"
         try:
-            return _published(channel, self._post(path, b"\n".join(lines), "application/x-ndjson", key))
+            return _published(channel, self._post(path, body, kind, key))
         except Refused as refusal:
-            # The limit is on a request's body, and only the server knows it.
-            if refusal.status != 413 or len(lines) == 1:
-                raise refusal.as_ending() from None
-        middle = len(lines) // 2
-        self._publish_many(channel, path, lines[:middle], f"{key}a")
-        return self._publish_many(channel, path, lines[middle:], f"{key}b")
+            raise refusal.as_ending() from None
 
     def _post(self, path: str, body: bytes, kind: str, key: str) -> Any:
         """Raises Refused, or Unreachable once it has been tried some times: nothing is stored twice."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..client.settings import check_headers, parse_url
 from ..errors import InvalidOption
-from .ending import CannotDo, Failed
+from .ending import CannotDo, Failed, NoAnswer, NotTaken
 
 TIMEOUT = 30.0
 """Seconds for an answer, and to connect in."""
-FAILURES = {401, 403, 409, 429}
+FAILURES = {401, 403, 409}
 """Statuses of what was understood, and not allowed."""
 
 
@@ -29,10 +29,14 @@ class Refused(Exception):
         """Seconds; ``None``: it does not say that it is worth trying again."""
 
     def as_ending(self) -> CannotDo | Failed:
-        return (Failed if self.status in FAILURES else CannotDo)(str(self))
+        if self.status in FAILURES:
+            return Failed(str(self))
+        if self.status == 413:
+            return NotTaken(str(self))
+        return (NoAnswer if self.status >= 500 or self.status == 429 else CannotDo)(str(self))
 
 
-class Unreachable(CannotDo):
+class Unreachable(NoAnswer):
     """No answer came: the request may or may not have done something."""
 
 

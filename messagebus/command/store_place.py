@@ -33,6 +33,9 @@ class StorePlace(Place):
             self._reader = open_store(self._bus.options)
         return self._reader
 
+    def check(self, channel: str) -> None:
+        self._store.last_ids([check_channel(channel)])
+
     def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
         given = {"queue_in_memory": False, **options}
         if len(data) == 1:

@@ -3,73 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ..fixtures_servers import ServeApp
 from ..ports import free_port
 from ..serve_helpers import alone
+from ..shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a-key-that-is-long-enough"
 
 
-class Shell:
-    """Runs the command as a shell would, with a URL in its environment."""
-
-    def __init__(self, url: str, key: str | None = None) -> None:
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("MESSAGEBUS", "REDIS"))
-        }
-        self.environment = {**environment, "PYTHONPATH": str(ROOT), "MESSAGEBUS_URL": url}
-        if key is not None:
-            self.environment["MESSAGEBUS_KEY"] = key
-        self.is_server = url.startswith("http")
-
-    def run(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "messagebus", *arguments],
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=self.environment,
-            check=False,
-        )
-
-    def lines(self, *arguments: str, input: str | None = None) -> list[Any]:
-        """What it prints, one JSON value a line."""
-        done = self.run(*arguments, input=input)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    def data(self, *arguments: str) -> list[Any]:
-        return [message["data"] for message in self.lines(*arguments)]
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "messagebus", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment,
-        )
-
-
-@pytest.fixture(params=["sqlite", "server", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["store", "server"])
 def shell(request: pytest.FixtureRequest, tmp_path: Path, serve_app: ServeApp) -> Iterator[Shell]:
     sqlite = f"sqlite:///{tmp_path}/bus.db"
-    if request.param == "redis":
-        yield Shell(request.getfixturevalue("redis_url"))
-    elif request.param == "sqlite":
+    if request.param == "store":
         yield Shell(sqlite)
     else:
         server = alone(serve_app, "--url", sqlite, env={"MESSAGEBUS_PUBLISHER_KEYS": KEY})
@@ -143,6 +95,17 @@ def test_what_is_gone_is_said(shell: Shell) -> None:
     done = shell.run("backlog", "/chat", "--from", "1")
     assert [json.loads(line)["data"] for line in done.stdout.splitlines()] == ["c"]
     assert "messages 1 to 2 are not kept any more" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [pytest.param("redis_url", marks=pytest.mark.redis), pytest.param("postgres_url", marks=pytest.mark.postgres)],
+)
+def test_stores_of_the_network_are_places_as_well(request: pytest.FixtureRequest, url: str) -> None:
+    shell = Shell(request.getfixturevalue(url))
+    shell.lines("publish", "/chat", "--lines", input="a\nb\n")
+    assert shell.data("backlog", "/chat") == ["a", "b"]
+    assert shell.data("subscribe", "/chat", "--last", "1", "--count", "1") == ["b"]
 
 
 # --- what only a server can do ---
