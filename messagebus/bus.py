@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
+from .channel_rules import is_stored
 from .lifecycle import Lifecycle
 from .message import Ids, Message, check_channel, store_name
 from .option_kinds import check_pattern
@@ -287,8 +288,13 @@ class Bus(Lifecycle):
         return dict(zip(channels, self._publisher_now().store.last_ids(names), strict=True))
 
     def backlog(self, channel: str, last_id: int = 0, site_id: str | None = None) -> list[Message]:
-        """The messages of a channel after ``last_id`` that the store still keeps."""
-        return self._publisher_now().store.backlog(store_name(check_channel(channel), site_id), last_id).messages
+        """The messages of a channel after ``last_id`` that the store still keeps; none where its rule has it not
+        stored."""
+        name = store_name(check_channel(channel), site_id)
+        publisher = self._publisher_now()
+        if not is_stored(publisher.options.channels, channel):
+            return []
+        return publisher.store.backlog(name, last_id).messages
 
     def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .option_kinds import Kind, Number, check_pattern, matches
+from .option_kinds import Flag, Key, Kind, Number, check_pattern, matches
+from .templates import compile_template
 
 _LONGEST = 100 * 365 * 86_400
 _NUMBERS = {"max_backlog_size": Number(1), "max_backlog_age": Number(1, _LONGEST), "max_message_size": Number(1)}
-_SUBSCRIBERS = ("anyone", "nobody")
+_SUBSCRIBERS = ("anyone", "signed-in", "granted", "nobody")
+_BACKLOG = ("max_backlog_size", "max_backlog_age")
 
 
 class ChannelRule(NamedTuple):
@@ -22,7 +24,20 @@ class ChannelRule(NamedTuple):
     max_message_size: int | None = None
     """Bytes of JSON."""
     subscribe: str = "anyone"
-    """``"nobody"``: no client may; Python subscribers get the messages all the same."""
+    """``"signed-in"``: clients with a user id, or with a grant. ``"granted"``: those with a grant, or whom an
+    ``authorize`` hook lets in. ``"nobody"``: no client may; Python subscribers get the messages all the same."""
+    publish: str | tuple[str, ...] | None = None
+    """Who may from outside, over HTTP or WebSocket: ``"anyone"``, ``"nobody"``, or the programs that show one of the
+    ``publisher_keys`` with these names. ``None``: as the keys and ``client_publish`` say."""
+    stored: bool = True
+    """``False``: for those who are there alone. The store has a message for ``TRANSIT_SECONDS``, for connections that
+    break and come back."""
+    template: str | None = None
+    """The form of its messages for plain subscribers that name no format, see :mod:`messagebus.templates`."""
+
+
+TRANSIT_SECONDS = 60
+"""Seconds without a publish after which the store has nothing left of a channel that is not stored."""
 
 
 class RuleError(ValueError):
@@ -47,6 +62,26 @@ class ChannelRules(Kind):
         return tuple(_check_rule(pattern, given) for pattern, given in value.items())
 
 
+def check_key_names(rules: Sequence[ChannelRule], keys: Sequence[Key]) -> None:
+    """Where there are keys, all that rules name have to be among them.
+
+    Raises:
+        RuleError: There is none of that name.
+    """
+    known = {key.name for key in keys}
+    for rule in rules:
+        names = rule.publish if keys and isinstance(rule.publish, tuple) else ()
+        for name in names:
+            if name not in known:
+                raise RuleError(rule.pattern, "publish", f"none of publisher_keys has the name {name!r:.80}")
+
+
+def is_stored(rules: Sequence[ChannelRule], channel: str) -> bool:
+    """Whether a channel has a backlog."""
+    rule = find_rule(rules, channel)
+    return rule is None or rule.stored
+
+
 def find_rule(rules: Sequence[ChannelRule], channel: str) -> ChannelRule | None:
     """The first rule whose pattern matches a channel."""
     return next((rule for rule in rules if matches(rule.pattern, channel)), None)
@@ -64,12 +99,39 @@ def _check_rule(pattern: object, given: object) -> ChannelRule:
     for key, value in given.items():
         if key not in ChannelRule._fields[1:]:
             raise RuleError(pattern, str(key), f"unknown; expected one of {', '.join(ChannelRule._fields[1:])}")
-        if key == "subscribe":
-            if value not in _SUBSCRIBERS:
-                raise RuleError(pattern, key, f'expected "anyone" or "nobody", not {value!r:.80}')
-            continue
         try:
-            _NUMBERS[key].check(value)
+            _CHECKS[key](value)
         except ValueError as error:
             raise RuleError(pattern, key, str(error)) from None
-    return ChannelRule(pattern, **given)
+    beside = [key for key in _BACKLOG if key in given]
+    if beside and given.get("stored") is False:
+        raise RuleError(pattern, beside[0], "a channel that is not stored has no backlog")
+    publish = given.get("publish")
+    return ChannelRule(pattern, **{**given, "publish": tuple(publish) if isinstance(publish, list) else publish})
+
+
+def _check_subscribe(value: object) -> None:
+    if value not in _SUBSCRIBERS:
+        raise ValueError(f"expected one of {', '.join(_SUBSCRIBERS)}, not {value!r:.80}")
+
+
+def _check_publish(value: object) -> None:
+    if value in ("anyone", "nobody"):
+        return
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) for name in value):
+        raise ValueError(f'expected "anyone", "nobody", or a list of names of publisher_keys, not {value!r:.80}')
+
+
+def _check_template(value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a string, not {value!r:.80}")
+    compile_template(value)
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    **{key: kind.check for key, kind in _NUMBERS.items()},
+    "subscribe": _check_subscribe,
+    "publish": _check_publish,
+    "stored": Flag().check,
+    "template": _check_template,
+}

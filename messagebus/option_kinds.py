@@ -113,31 +113,39 @@ class Key(NamedTuple):
     key: str
     channels: tuple[str, ...] = ("/*",)
     """Names, or prefixes that end in ``*``."""
+    name: str | None = None
+    """What rules of channels call it."""
 
 
 class Keys(Texts):
-    """Keys: strings, which are for all channels, or mappings of ``key`` and ``channels``. They are not shown."""
+    """Keys: strings, which are for all channels, or mappings of ``key``, ``channels`` and ``name``. They are not
+    shown."""
 
     def check(self, value: object) -> Any:
         if not isinstance(value, tuple):
             raise ValueError("expected a tuple of keys")
-        return tuple(self._check_one(each) for each in value)
+        keys = tuple(self._check_one(each) for each in value)
+        if len({key.name for key in keys if key.name}) < len([key for key in keys if key.name]):
+            raise ValueError("two keys have the same name")
+        return keys
 
     def _check_one(self, value: object) -> Key:
         if isinstance(value, Key):
             value = value._asdict()
         if isinstance(value, str):
             value = {"key": value}
-        if not isinstance(value, Mapping) or not {"key"} <= value.keys() <= {"key", "channels"}:
-            raise ValueError('expected each key as a string, or as {"key": ..., "channels": [...]}')
-        key, channels = value["key"], value.get("channels", ("/*",))
+        if not isinstance(value, Mapping) or not {"key"} <= value.keys() <= {"key", "channels", "name"}:
+            raise ValueError('expected each key as a string, or as {"key": ..., "channels": [...], "name": ...}')
+        key, channels, name = value["key"], value.get("channels", ("/*",)), value.get("name")
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise ValueError("a key is 16 to 256 visible ASCII characters, such as secrets.token_urlsafe() makes")
         if not isinstance(channels, (list, tuple)) or not channels:
             raise ValueError("the channels of a key are a list of names or prefixes that end in '*', at least one")
         if not all(isinstance(pattern, str) for pattern in channels):
             raise ValueError("the channels of a key are strings")
-        return Key(key, tuple(map(check_pattern, channels)))
+        if name is not None and not (isinstance(name, str) and 0 < len(name) <= 64):
+            raise ValueError("the name of a key is a string of 1 to 64 characters")
+        return Key(key, tuple(map(check_pattern, channels)), name)
 
 
 _KEY = re.compile("[!-~]{16,256}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from .channel_rules import ChannelRule, ChannelRules
+from .channel_rules import ChannelRule, ChannelRules, RuleError, check_key_names
 from .codecs import Codec
 from .errors import InvalidOption
 from .option_kinds import (
@@ -197,6 +197,10 @@ class Options:
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, check_option(option.name, getattr(self, option.name)))
+        try:
+            check_key_names(self.channels, self.publisher_keys)
+        except RuleError as error:
+            raise InvalidOption("channels", str(error)) from None
         scheme, separator, _ = self.url.partition("://")
         if not separator or scheme not in SCHEMES:
             # Without the URL itself, which may have a password in it.

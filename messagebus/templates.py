@@ -17,7 +17,7 @@ FIELDS = ("id", "global_id", "channel", "text")
 NUMBERS = ("id", "global_id")
 _PIECE = re.compile(r"~([A-Za-z_]*)~")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-RESERVED = ("data", "json", "raw")
+RESERVED = ("data", "json", "raw", "template")
 """Formats that are there without a template."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from messagebus.channel_rules import ChannelRule
 from messagebus.hub.history import Cursor
 from messagebus.hub.hub import Hub
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
@@ -13,7 +14,7 @@ from messagebus.hub.subscriber import Identity
 class _CursorRequest(SubscribeRequest):
     wants: list[Cursor]
 
-    def cursors(self, store_epoch: str | None) -> list[Cursor]:
+    def cursors(self, store_epoch: str | None, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
         return self.wants
 
 

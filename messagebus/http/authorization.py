@@ -56,11 +56,16 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
     refusals = Refusals(params.takes_refusals)
     for channel in params.positions:
         rule = find_rule(options.channels, channel)
-        if rule is not None and rule.subscribe == "nobody":
+        who = "anyone" if rule is None else rule.subscribe
+        if who == "nobody":
             refusals.add(channel, ChannelRefusal("forbidden", f"{channel}: no client may subscribe to it"))
             continue
+        if who == "signed-in" and subscribe.identity.user_id is None and not granted(channel):
+            refusals.add(channel, ChannelRefusal("forbidden", f"{channel}: it is for users who are signed in"))
+            continue
+        protected = options.protected_channels if who != "granted" else (channel,)
         try:
-            if node.access.may_subscribe(request, channel, options.protected_channels, granted):
+            if node.access.may_subscribe(request, channel, protected, granted):
                 continue
         except Exception as error:
             if not params.takes_refusals:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
+from ..channel_rules import find_rule
 from ..errors import BackendUnavailable, InvalidData, MessageTooLarge, PublishRefused
 from ..hub.addresses import source_of
 from ..hub.joining import Join
@@ -21,6 +22,7 @@ from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, Subscript
 from ..hub.subscriber import Identity, Subscriber
 from ..message import check_channel, store_name
 from ..option_kinds import matches
+from ..options import Options
 from .addresses import is_clients
 from .authorization import Handshake
 from .channels import CODES, ChannelRefused, Refusals, read_positions
@@ -183,7 +185,7 @@ class Publish(Command):
         if not isinstance(value, dict) or set(value) != {"channel", "data"}:
             raise CommandError("bad_request", "publish: expected an object of channel and data")
         channel = check_channel(value["channel"])
-        if not any(matches(pattern, channel) for pattern in caller.node.options.client_publish):
+        if not _clients_may_publish(caller.node.options, channel):
             raise CommandError("forbidden", f"clients may not publish to {channel}")
         self._caller = caller
         self._channel = channel
@@ -203,6 +205,13 @@ class Publish(Command):
             raise CommandError("too_many_publishes", f"{name} allows {limit} messages a second; wait {wait} s", name)
         ids = node.publish(self._channel, self._data, site_id=self._caller.site_id)
         return {"message_id": ids and ids.message_id}
+
+
+def _clients_may_publish(options: Options, channel: str) -> bool:
+    rule = find_rule(options.channels, channel)
+    if rule is not None and rule.publish is not None:
+        return rule.publish == "anyone"
+    return any(matches(pattern, channel) for pattern in options.client_publish)
 
 
 class Ping(Command):

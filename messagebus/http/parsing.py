@@ -19,7 +19,7 @@ from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity
 from ..message import check_id, check_site, id_key
 from ..options import Options
-from ..transports import FORMS, PlainTransport, plain_transport
+from ..transports import BY_CHANNEL, FORMS, PlainTransport, plain_transport
 from ..wire import CLIENT_ID
 from .channels import Refusals, read_positions
 from .origins import is_allowed, is_same
@@ -99,7 +99,7 @@ def check_no_format(request: Request, options: Options) -> None:
 
 def _read_format(name: object, events: object, options: Options, kind: str) -> PlainTransport | None:
     if name is None and events is None:
-        return plain_transport(kind, "json", {}) if kind == "stream" else None
+        return plain_transport(kind, _usual_format(options), {}, _templates_of(options)) if kind == "stream" else None
     if kind in ("poll", "iframe"):
         field = "events" if name is None else "format"
         raise _bad_format(f"{field}: a {kind} delivers batches only; ws, sse and stream know formats", field)
@@ -108,12 +108,21 @@ def _read_format(name: object, events: object, options: Options, kind: str) -> P
     if events not in (None, "channel"):
         raise _bad_format(f"events: expected channel, not {events!r:.80}", "events")
     templates = options.templates or {}
-    name = "json" if name is None else str(name)
+    name = _usual_format(options) if name is None else str(name)
     try:
-        return plain_transport("events" if events else kind, name, templates)
+        return plain_transport("events" if events else kind, name, templates, _templates_of(options))
     except KeyError:
-        known = ", ".join([*FORMS, *templates])
+        known = ", ".join([*FORMS, BY_CHANNEL, *templates])
         raise _bad_format(f"format: there is no {name!r:.80}; known are {known}", "format") from None
+
+
+def _usual_format(options: Options) -> str:
+    """That of a plain subscriber that names none."""
+    return BY_CHANNEL if any(rule.template is not None for rule in options.channels) else "json"
+
+
+def _templates_of(options: Options) -> tuple[tuple[str, str | None], ...]:
+    return tuple([(rule.pattern, rule.template) for rule in options.channels])
 
 
 def _bad_format(message: str, field: str) -> HTTPRefusal:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from werkzeug.wrappers import Request
 
-from ..channel_rules import find_rule
+from ..channel_rules import find_rule, is_stored
 from ..errors import (
     BackendUnavailable,
     InvalidChannel,
@@ -22,6 +22,7 @@ from ..hub.membership import count
 from ..hub.node import Node
 from ..message import Ids, check_channel
 from ..option_kinds import Key
+from ..options import Options
 from ..stores.base import BacklogQuery
 from . import parsing
 from .addresses import client_address
@@ -72,10 +73,11 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
     if node.access.off:
         raise unavailable("the bus is off")
     channel = read_channel(request, _strictly(request, rest) if rest else None)
+    reads = request.method == "GET"
     if channel is not None:
-        _check_channel(channel, key)
+        _check_channel(options, channel, key, reads)
     try:
-        if request.method == "GET":
+        if reads:
             check_report_query(request)
             if channel is None:
                 raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "name the channel: ?channel=/chat", "channel")
@@ -106,16 +108,21 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
 
 
 def _admit(node: Node, request: Request) -> Key | None:
-    """The key that a request shows; ``None`` where it needs none."""
+    """The key that a request shows; ``None`` where it shows none, and may need none."""
     options = node.options
     key = find_key(request, options.publisher_keys)
     if key is not None:
         return key
-    if not options.publisher_keys and not options.anonymous_publish:
-        raise HTTPRefusal(HTTPStatus.FORBIDDEN, "publishing_not_allowed", HOW_TO_ALLOW, "Authorization")
-    if bearer_token(request) is None and options.anonymous_publish:
+    may_need_none = options.anonymous_publish or any(rule.publish == "anyone" for rule in options.channels)
+    if may_need_none and bearer_token(request) is None:
         return None
-    raise HTTPRefusal(
+    raise _needs_key(options)
+
+
+def _needs_key(options: Options) -> HTTPRefusal:
+    if not options.publisher_keys and not options.anonymous_publish:
+        return HTTPRefusal(HTTPStatus.FORBIDDEN, "publishing_not_allowed", HOW_TO_ALLOW, "Authorization")
+    return HTTPRefusal(
         HTTPStatus.UNAUTHORIZED,
         "unauthorized",
         "expected 'Authorization: Bearer KEY' with one of publisher_keys",
@@ -124,12 +131,23 @@ def _admit(node: Node, request: Request) -> Key | None:
     )
 
 
-def _check_channel(channel: str, key: Key | None) -> None:
+def _check_channel(options: Options, channel: str, key: Key | None, reads: bool = False) -> None:
+    """``reads``: it asks for a report alone."""
     try:
         check_channel(channel)
     except InvalidChannel as error:
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
-    if key is not None and not opens(key, channel):
+    rule = find_rule(options.channels, channel)
+    allowed = None if rule is None or (reads and rule.publish == "nobody") else rule.publish
+    if allowed == "anyone":
+        return
+    if allowed == "nobody":
+        raise HTTPRefusal(HTTPStatus.FORBIDDEN, "forbidden", f"{channel}: its rule lets nobody publish", "channel")
+    if key is None:
+        if allowed is None and options.anonymous_publish:
+            return
+        raise _needs_key(options)
+    if not opens(key, channel) or (allowed is not None and key.name not in allowed):
         raise HTTPRefusal(HTTPStatus.FORBIDDEN, "forbidden", f"{channel}: this key is not for it", "channel")
 
 
@@ -149,7 +167,7 @@ def _publish(
     asked = read_publish(request, channel, _body_limit(node, channel))
     names = list(dict.fromkeys(name for name, _ in asked.messages))
     for name in names:
-        _check_channel(name, key)
+        _check_channel(node.options, name, key)
     checked = publisher.check(asked.messages, **asked.options)
     _check_rate(node, request, key, len(asked.messages))
     # Before the message, which ends the polls that wait for it.
@@ -194,13 +212,14 @@ def _check_rate(node: Node, request: Request, key: Key | None, messages: int) ->
 def _report(node: Node, published: dict[str, Ids | None]) -> list[Report]:
     """What is known of channels, one round trip for all. ``published``: the ids that their newest messages were given,
     as far as that is known."""
+    rules = node.options.channels
     pages = node.store.backlogs([BacklogQuery(name, -1) for name in published], 1)
     return [
         Report(
             channel=channel,
             message_id=ids.message_id if ids is not None else page.last_id,
             global_id=ids.global_id if ids is not None else None,
-            stored_messages=max(0, page.last_id - page.first_id + 1),
+            stored_messages=max(0, page.last_id - page.first_id + 1) if is_stored(rules, channel) else 0,
             published_messages=page.last_id,
             subscribers=_subscribers(node, channel),
             last_requested=_last_requested(node, channel),

@@ -63,6 +63,7 @@ class Node(Listener):
         """The last global id that the feed has delivered."""
         self._renewing = False
         self._owes_epoch = False
+        self._rules = () if all(rule.stored for rule in options.channels) else options.channels
         self.says_that_it_is_alone = options.url.startswith("memory:")
         """Whether a word is due where the server has several processes, and each has a store of its own."""
         self._handed_over = self._dispatched = 0
@@ -253,7 +254,7 @@ class Node(Listener):
         if not self.store.shared:
             return True
         hub = self.hub
-        cursors = request.cursors(hub.epoch)
+        cursors = request.cursors(hub.epoch, self._rules)
         return hub.epoch is not None and not self._is_behind(cursors) and all(map(hub.windows.knows, cursors))
 
     def _is_behind(self, cursors: Sequence[Cursor]) -> bool:
@@ -262,7 +263,7 @@ class Node(Listener):
     def _read(self, request: SubscribeRequest) -> SubscriptionPlan:
         if self.hub.epoch is None:
             self._learn_epoch()
-        cursors = request.cursors(self.hub.epoch)
+        cursors = request.cursors(self.hub.epoch, self._rules)
         if self._is_behind(cursors):
             # Another process is ahead of this one, or the store was reset.
             newest = self.store.state().global_id

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..channel_rules import ChannelRule, is_stored
 from ..message import Message, refused_message, store_name
-from ..wire import Position
+from ..wire import NEW_ONLY, Position
 from .history import Cursor, HistoryView
 from .subscriber import Identity
 
@@ -59,14 +60,20 @@ class SubscribeRequest(NamedTuple):
     params: SubscribeParams
     address: str = ""
 
-    def cursors(self, store_epoch: str | None) -> list[Cursor]:
-        """What it asks for, channel by channel, in the present life of the store."""
+    def cursors(self, store_epoch: str | None, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
+        """What it asks for, channel by channel, in the present life of the store.
+
+        ``rules``: those that may say of a channel that it is not stored. Nobody is given what was there before, but who
+        comes back with a position is given what it has missed."""
         epoch = self.params.epoch
         stale = bool(epoch and store_epoch and epoch != store_epoch)
         strict = bool(epoch) and not stale
+        least = 0 if epoch else 1  # who knows the epoch may have come before the first message
         cursors = []
         for channel, (message_id, global_id) in self.params.positions.items():
             knows_something = message_id >= 0 or global_id is not None
+            if rules and not stale and message_id < least and not is_stored(rules, channel):
+                message_id = NEW_ONLY
             name = store_name(channel, self.site_id)
             cursors.append(Cursor(channel, name, message_id, global_id, stale and knows_something, strict))
         return cursors

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ..channel_rules import find_rule
+from ..channel_rules import TRANSIT_SECONDS, find_rule, is_stored
 from ..errors import InvalidOption, InvalidTargets
 from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
 from ..options import Options, check_option
@@ -107,6 +107,9 @@ class Request:
                     raise InvalidTargets(
                         f"{channel}: a /global/ channel is for everybody on every site; it takes no targets"
                     )
+                if (own_size or own_age) and not is_stored(options.channels, channel):
+                    field = "max_backlog_size" if own_size else "max_backlog_age"
+                    raise InvalidOption(field, f"{channel} is not stored, so it has no backlog")
                 most, size, age = _limits_of(channel, options)
                 known = (store_name(channel, site_id), most, own_size or size, own_age or age)
                 names[channel] = known
@@ -138,7 +141,7 @@ def _limits_of(channel: str, options: Options) -> tuple[int, int, int]:
     rule = find_rule(options.channels, channel) if options.channels else None
     if rule is None:
         return general
-    own = (rule.max_message_size, rule.max_backlog_size, rule.max_backlog_age)
+    own = (rule.max_message_size, rule.max_backlog_size, rule.max_backlog_age if rule.stored else TRANSIT_SECONDS)
     return tuple(each or default for each, default in zip(own, general, strict=True))  # type: ignore[return-value]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..channel_rules import ChannelRules, RuleError
+from ..channel_rules import ChannelRule, ChannelRules, RuleError, check_key_names
 from ..errors import InvalidOption
 from ..options import check_option, from_values
 
@@ -37,17 +38,19 @@ def read_config(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
     values: dict[str, Any] = {}
-    for name, given in found.items():
-        try:
+    rules: Sequence[ChannelRule] = ()
+    try:
+        for name, given in found.items():
             values |= from_values({name: given})
             if name == "channels":
-                ChannelRules().check(given)
+                rules = ChannelRules().check(given)
             check_option(name, values[name])
-        except RuleError as error:
-            line = _line_of_rule(text, str(error.pattern), error.key)
-            raise ConfigError(f"{path}, line {line}: channels: {error}") from None
-        except InvalidOption as error:
-            raise ConfigError(f"{path}, line {_line_of(text, name)}: {error}") from None
+        check_key_names(rules, check_option("publisher_keys", values.get("publisher_keys", ())))
+    except RuleError as error:
+        line = _line_of_rule(text, str(error.pattern), error.key)
+        raise ConfigError(f"{path}, line {line}: channels: {error}") from None
+    except InvalidOption as error:
+        raise ConfigError(f"{path}, line {_line_of(text, error.option)}: {error}") from None
     return values
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import Close
 from ..message import STATUS_CHANNEL
+from ..option_kinds import matches
 from ..templates import Values, compile_template
 from ..wire import RECONNECT_KEY
 from .base import Transport
@@ -75,6 +76,8 @@ def _json(part: Part, whole: bytes) -> str:
 
 FORMS: Mapping[str, Form] = {"raw": _raw, "data": _raw, "json": _json}
 """``data`` is another name of ``raw``."""
+BY_CHANNEL = "template"
+"""The format that each channel's rule says."""
 
 
 def _from_template(template: str) -> Form:
@@ -83,6 +86,22 @@ def _from_template(template: str) -> Form:
     def form(part: Part, whole: bytes) -> str:
         data = bytes(part.data)
         return write(Values(part.message_id, part.global_id, part.channel, text_of(data), _on_one_line(data)))
+
+    return form
+
+
+Patterns = tuple[tuple[str, str | None], ...]
+"""Patterns of channels, in the order in which they are tried, and the template of each."""
+
+
+def _by_channel(patterns: Patterns) -> Form:
+    """Each message in the form of its channel: that of the first pattern that matches, JSON where it has none."""
+    forms = [(pattern, _json if template is None else _from_template(template)) for pattern, template in patterns]
+
+    def form(part: Part, whole: bytes) -> str:
+        own = next((form for pattern, form in forms if matches(pattern, part.channel)), _json)
+        # The bus's own notices, which named events have, are JSON.
+        return (_json if part.channel.startswith(OWN) else own)(part, whole)
 
     return form
 
@@ -178,15 +197,20 @@ _MAKE: Mapping[str, Callable[[Form], PlainTransport]] = {
 
 
 @lru_cache(maxsize=1000)
-def _instance(kind: str, name: str, template: str | None) -> PlainTransport:
+def _instance(kind: str, name: str, template: str | None, patterns: Patterns) -> PlainTransport:
+    if name == BY_CHANNEL:
+        return _MAKE[kind](_by_channel(patterns))
     return _MAKE[kind](FORMS[name] if template is None else _from_template(template))
 
 
-def plain_transport(kind: str, name: str, templates: Mapping[str, str]) -> PlainTransport:
+def plain_transport(kind: str, name: str, templates: Mapping[str, str], patterns: Patterns = ()) -> PlainTransport:
     """The transport of a kind (``ws``, ``stream``, ``sse``, ``events``: SSE with named events) and a format: one of
-    ``FORMS``, or of the server's templates. Raises KeyError if there is no such format. Safe from any thread."""
+    ``FORMS``, of the server's templates, or ``template``, with which each channel has its own of ``patterns``. Raises
+    KeyError if there is no such format. Safe from any thread."""
     name = "raw" if name == "data" else name
-    return _instance(kind, name, None if name in FORMS else templates[name])
+    if name == BY_CHANNEL:
+        return _instance(kind, name, None, patterns)
+    return _instance(kind, name, None if name in FORMS else templates[name], ())
 
 
 NAMED_EVENTS = plain_transport("events", "data", {})
