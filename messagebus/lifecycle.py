@@ -146,12 +146,16 @@ class Lifecycle:
         with the first request to the bus, the first page or the first subscription, not with a publish."""
         return self._node is None or self._node.is_healthy
 
-    def close(self) -> None:
+    def close(self, drain: float = 0.0) -> None:
         """Close the bus: write queued messages, disconnect clients (they reconnect where they find a server), and end
         all threads.
 
-        Takes a few seconds at most. May be repeated; afterwards the bus raises :class:`BusClosed` until it is
-        configured."""
+        ``drain``: seconds within which clients may open their next connection elsewhere before the one to this process
+        ends; it is over when the last has left. The bus works until then, and the process must have stopped to accept
+        connections before. Apart from that it takes a few seconds at most. May be repeated; afterwards the bus raises
+        :class:`BusClosed` until it is configured."""
+        if drain > 0:
+            self.end_subscribers(STOP_SECONDS, drain)
         with self._lock:
             self._closed = True
             machinery = self._take()
@@ -164,7 +168,7 @@ class Lifecycle:
 
     def end_subscribers(self, timeout: float = 5.0, over: float = 0) -> None:
         """Close all clients' connections cleanly and accept no new ones; for servers that shut down. ``over``: seconds
-        during which they end one after the other, each served until its turn."""
+        within which they may open the next one elsewhere first."""
         if self._node is not None:
             self._node.end_subscribers(timeout, over)
 

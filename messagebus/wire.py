@@ -17,6 +17,9 @@ ESCAPED_SEPARATOR = b"\r\n||\r\n"
 """The separator, escaped inside a batch."""
 RECONNECT_KEY = "__reconnect"
 """In a status: the connection ends early; reconnect after this many milliseconds."""
+MOVING_KEY = "__moving"
+"""In a status: the connection will end soon; open the next one at a random time within this many milliseconds, and
+close this one when that has spoken."""
 NEW_ONLY = -1
 """The position of a client that wants new messages only."""
 

@@ -184,6 +184,7 @@ class Client(ABC):
         self.epoch = data.pop("__epoch", self.epoch)
         if "__reconnect" in data:
             self.waits.append(data.pop("__reconnect"))
+        data.pop("__moving", None)  # it stays until it is ended, as clients do that know nothing of it
         assert set(data) <= set(self.positions)
         self.positions.update(data)
         if data:

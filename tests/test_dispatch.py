@@ -191,41 +191,6 @@ def test_those_that_wait_for_their_end_are_ended_when_the_server_shuts_down(worl
     assert all(writer.finished for writer in writers)
 
 
-def test_a_server_with_time_to_drain_ends_some_by_some_and_serves_each_until_its_turn(world: World) -> None:
-    writers = [world.follow("/n", transport=WEBSOCKET, user=user) for user in range(1000)]
-    done: list[bool] = []
-    world.hub.shut_down(SHUTDOWN, lambda: done.append(True), 2.0)
-    for number in range(1, 10):
-        assert number * 90 <= sum(writer.finished for writer in writers) <= number * 110
-        assert not done
-        before = {writer: len(writer.sent) for writer in writers if not writer.finished}
-        world.publish("/n")
-        assert all(len(writer.sent) > count for writer, count in before.items())
-        world.turn(SLICE_SECONDS + 0.1)
-    world.turn(SLICE_SECONDS + 0.1)
-    assert all(writer.finished for writer in writers)
-
-
-def test_a_second_word_to_shut_down_ends_those_at_once_that_wait_for_their_turn(world: World) -> None:
-    writers = [world.follow("/n", user=user) for user in range(100)]
-    world.hub.shut_down(SHUTDOWN, lambda: None, 60.0)
-    assert not all(writer.finished for writer in writers)
-    world.hub.shut_down(SHUTDOWN, lambda: None)
-    assert all(writer.finished for writer in writers)
-
-
-def test_who_takes_nothing_is_ended_during_a_drain_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for user in range(3):
-        world.follow("/n", user=user)
-    swept: list[float] = []
-    monkeypatch.setattr(world.hub.outboxes, "end_stalled", swept.append)
-    world.turn()
-    swept.clear()
-    world.hub.shut_down(SHUTDOWN, lambda: None, 60)
-    world.hub.on_deadline()
-    assert swept == [world.hub.options.write_timeout]
-
-
 def test_a_message_for_everybody_but_some_is_encoded_once_for_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

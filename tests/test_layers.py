@@ -66,6 +66,7 @@ ROOMS = {
         "reading",
         "dispatch",
         "ending",
+        "moving",
         "pacing",
         "requested",
         "hub",

@@ -75,10 +75,19 @@ class Commands:
             call.done.set()
         return call
 
-    def fail_all(self) -> None:
-        """The connection is over."""
+    @property
+    def all_answered(self) -> bool:
+        """Whether none that was sent waits for its answer."""
+        return not self._unanswered
+
+    def fail_sent(self) -> None:
+        """The connection is over, and the next one carries those that were not sent."""
         for call in self._unanswered.values():
             call.fail("disconnected", "no answer came; it may or may not have been published")
         self._unanswered.clear()
+
+    def fail_all(self) -> None:
+        """The connection is over."""
+        self.fail_sent()
         while self._waiting:
             self._waiting.popleft().fail("unsupported", "publishing needs an open WebSocket")

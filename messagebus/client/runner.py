@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import STATUS_CHANNEL
-from ..wire import RECONNECT_KEY
+from ..wire import MOVING_KEY, NEW_ONLY, RECONNECT_KEY
 from .channels import REFUSED_CHANNEL, Channels, Delivery, Following
 from .commands import Call, Commands
 from .connector import Connector, Counters, Endpoint
 from .delivery import Deliverer, Hooks
 from .http11 import LinkEnded
 from .links import ERRORS, TransportLink
+from .moving import Move
 from .settings import Settings
 from .transport_selector import Attempt, TransportSelector, needs_a_person
 from .types import Failure, PublishError, Refusal
@@ -40,6 +41,7 @@ class Open:
 
     link: TransportLink
     attempt: Attempt
+    move: Move
     asked: Following
     """What it brings. Not in it: channels whose subscribe the server has not answered, whose messages would still be
     those of an earlier subscription."""
@@ -203,7 +205,7 @@ class Runner:
         asked = self._channels.followed(self._clock())
         self._selector.query_fits = self._connector.fits_query(asked)
         link = self._connector.link(attempt, asked, self._http)
-        current = self._open = Open(link, attempt, asked)
+        current = self._open = Open(link, attempt, Move(self._clock), asked)
         self._early.clear()
         self._broken = None
         await link.open(attempt.since + attempt.timeout)
@@ -217,7 +219,7 @@ class Runner:
         self._commands.fail_all()
 
     async def _read(self, current: Open) -> Open | None:
-        """Read until other channels are wanted (``None``), or a better connection has taken its place."""
+        """Read until other channels are wanted (``None``), or another connection has taken its place."""
         link = current.link
         while True:
             self._take_retry()
@@ -227,9 +229,16 @@ class Runner:
                 if not await self._follows_all(current):
                     return None
                 self._ask_at = self._channels.next_ask(self._clock())
-            await self._commands.send_waiting(link)
+            is_leaving = self._is_leaving(current)
+            if is_leaving and self._commands.all_answered:
+                if (moved := await self._move(current)) is not None:
+                    return moved
+                continue
+            if not is_leaving:  # otherwise they are for the next connection
+                await self._commands.send_waiting(link)
+            move_at = current.move.at if current.move.at is not None and current.move.at > self._clock() else None
             better_at = self._selector.better_at
-            deadlines = [self._silent_at(current), *(at for at in (better_at, self._ask_at) if at is not None)]
+            deadlines = [self._silent_at(current), *(at for at in (better_at, move_at, self._ask_at) if at is not None)]
             text = await self._next_text(link, min(deadlines))
             self._count(current)
             now = self._clock()
@@ -248,9 +257,27 @@ class Runner:
         return await link.read(deadline)
 
     async def _try_better(self) -> Open | None:
-        """Try the best transport beside the one in use, which waits meanwhile; the change has happened where one is
-        returned."""
-        attempt = self._selector.better_attempt()
+        """Try the best transport beside the one in use."""
+        return await self._open_beside(self._selector.better_attempt())
+
+    def _is_leaving(self, current: Open) -> bool:
+        """Whether the connection's server is about to end and the next one is due. Not before this one has said where
+        each channel stands: what came in between would be lost."""
+        at = current.move.at
+        if at is None or self._clock() < at:
+            return False
+        return all(channel is None or channel.position != NEW_ONLY for channel in current.asked_in_all.values())
+
+    async def _move(self, current: Open) -> Open | None:
+        """The server is about to end: open a connection beside the one to it, which may lead elsewhere."""
+        moved = await self._open_beside(self._selector.attempt_beside(current.attempt))
+        if moved is None:
+            current.move.failed()
+        return moved
+
+    async def _open_beside(self, attempt: Attempt) -> Open | None:
+        """Open a connection beside the one in use, which waits meanwhile; the change has happened where one is
+        returned. It asks for what has not been delivered, so that what the other has yet to bring comes on it."""
         asked = self._channels.followed(self._clock())
         try:
             link, http, text = await self._connector.open_beside(attempt, asked)
@@ -258,13 +285,19 @@ class Runner:
             failure = error.failure if isinstance(error, LinkEnded) else None
             self._selector.kept(failure or Failure(f"{type(error).__name__}: {error}"))
             return None
-        self._close()
+        if self._open is not None:
+            self._open.link.close()
+            self._count(self._open)
+        if link.speaks:
+            self._commands.fail_sent()
+        else:
+            self._commands.fail_all()
         self._http.close()
         self._http = http
-        better = self._open = Open(link, attempt, asked)
+        taken = self._open = Open(link, attempt, Move(self._clock), asked)
         self._selector.took_over(attempt)
         self._early.append(text)
-        return better
+        return taken
 
     def _silent_at(self, current: Open) -> float:
         attempt, link = current.attempt, current.link
@@ -372,6 +405,7 @@ class Runner:
                 wait = message["data"].get(RECONNECT_KEY)
                 if isinstance(wait, (int, float)) and wait >= 0:
                     attempt.reconnect = wait / 1000
+                current.move.told(message["data"].get(MOVING_KEY))
             attempt.progress = attempt.progress or self._channels.moves != before
         if self._channels.join_waiting():
             self._changed = True

@@ -160,14 +160,19 @@ class TransportSelector:
         self._upgrade_at = self._clock() + self._upgrade_gap
         return Attempt(best, False, False, self._clock(), self._timeout(best, best == "polling"))
 
+    def attempt_beside(self, attempt: Attempt) -> Attempt:
+        """Another of the same transport, to be opened beside a connection that its server is about to end; told of by
+        :meth:`took_over` or :meth:`kept`."""
+        return Attempt(attempt.transport, False, False, self._clock(), self._timeout(attempt.transport, False))
+
     def took_over(self, attempt: Attempt) -> None:
-        """The better transport has spoken and is in use now."""
+        """The connection that was opened beside the one in use has spoken, and is in use now."""
         self._current = attempt.transport
         self._strikes = 0
         self.opened(attempt)
 
     def kept(self, failure: Failure) -> None:
-        """The better transport did not open; the one in use goes on."""
+        """It did not open; the one in use goes on."""
         self.last_error = failure.message
 
     def _timeout(self, transport: Transport, plain: bool) -> float:

@@ -22,7 +22,7 @@ def ready(node: Node) -> dict[str, object]:
     Raises:
         BackendUnavailable, HTTPRefusal: It is not ready, and why.
     """
-    if node.hub.is_shutting_down:
+    if node.hub.is_ending:
         raise unavailable("this process is about to end")
     if not node.is_healthy:
         raise unavailable("the store's feed is down")

@@ -25,6 +25,7 @@ from .dispatch import Dispatcher
 from .ending import Ending
 from .history import Cursor, HistoryView, covers, merged
 from .membership import Membership
+from .moving import Moving
 from .pacing import Pacer
 from .permissions import Access, ReportError
 from .subscriber import Identity, Phase, Subscriber
@@ -56,6 +57,7 @@ class Hub:
         self.outboxes = Outboxes(options.max_outbox_total, reactor.clock, self.refused)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
         self.endings = Ending(reactor, self.dispatcher)
+        self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
@@ -78,6 +80,11 @@ class Hub:
     def global_id(self) -> int:
         """The last global id that was dispatched."""
         return self.windows.global_id
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its clients are on their way elsewhere. It may still serve who comes."""
+        return self.is_shutting_down or self._moving.has_begun
 
     def is_full(self) -> bool:
         return len(self.membership) >= self.capacity
@@ -183,6 +190,7 @@ class Hub:
             # The first heartbeat at any moment of the interval: those who came together are not served together for
             # ever.
             self.reactor.set_deadline(subscriber.writer, options.heartbeat_interval * random.uniform(0.5, 1.0))
+        self._moving.tell(subscriber)
 
     def replace(self, client_id: str, sequence: int) -> None:
         """End the held polls of a client that are older than the one that has just been answered."""
@@ -203,12 +211,12 @@ class Hub:
 
     def shut_down(self, close: Close, done: Callable[[], object], seconds: float = 0) -> None:
         """Close every subscriber's connection, accept no new ones, and call ``done`` when the last byte is sent.
-        ``seconds``: over which the connections end; each is served until its turn."""
-        self.is_shutting_down = True
+        ``seconds``: within which they are to move elsewhere; until they do they are served, and so is who comes."""
         self._when_empty = done
         if seconds:
-            self.endings.end_over(self.membership.all(), close, seconds)
+            self._moving.begin(close, seconds)
         else:
+            self.is_shutting_down = True
             self.end_all(close)
         if self._is_empty():
             done()
@@ -254,7 +262,7 @@ class Hub:
     def closed(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
         self.draining.discard(subscriber)
-        if self.is_shutting_down and self._is_empty() and self._when_empty is not None:
+        if self._when_empty is not None and self._is_empty():
             self._when_empty()
 
     def _end_delivery(self, subscriber: Subscriber) -> None:

@@ -110,8 +110,8 @@ class Node(Listener):
         self.reactor.stop()
 
     def end_subscribers(self, timeout: float, over: float = 0) -> None:
-        """Close every subscriber's connection cleanly, one after the other during ``over`` seconds, and refuse new
-        ones; wait up to ``timeout`` seconds more for the last byte."""
+        """Close every subscriber's connection cleanly, and wait up to ``timeout`` seconds for the last byte. Now, and
+        refuse new ones; or have them move elsewhere within ``over`` seconds first."""
         done = threading.Event()
         self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set, over)
         done.wait(timeout + over)

@@ -80,15 +80,20 @@ class Acceptor:
     def start(self) -> None:
         self._accepting = [gevent.spawn(self._accept, *door) for door in self._doors]
 
-    def stop(self, seconds: float) -> int:
-        """Accept no more connections, give running requests up to ``seconds``, and close every connection. Returns how
-        many requests were cut off."""
-        deadline = time.monotonic() + seconds
+    def close_doors(self) -> None:
+        """Accept no more connections; those that stand are served."""
         self.stopping = True
         gevent.killall(self._accepting)
         for door in self._doors:
             self._accept_what_waits(*door)
             door[0].close()
+        self._doors.clear()
+
+    def stop(self, seconds: float) -> int:
+        """Accept no more connections, give running requests up to ``seconds``, and close every connection. Returns how
+        many requests were cut off."""
+        deadline = time.monotonic() + seconds
+        self.close_doors()
         for connection in list(self.waiting):
             if not connection.is_fresh:
                 connection.let_go()

@@ -91,9 +91,8 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--drain",
     type=_SECONDS_OR_0,
-    default=0.0,
-    show_default=True,
-    help="Seconds over which the subscribers of a server, or a worker, that ends are sent away, one after the other.",
+    help="Seconds in which the subscribers of a server, or a worker, that ends may move to another one before their "
+    "connections end.  [default: 0; 5 at a reload]",
 )
 @click.option(
     "--timeout",

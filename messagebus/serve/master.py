@@ -21,7 +21,7 @@ from gunicorn.glogging import Logger
 from gunicorn.systemd import sd_notify
 
 from .._compat import check
-from .settings import KILL_SECONDS, Flags, Settings
+from .settings import KILL_SECONDS, RELOAD_DRAIN, Flags, Settings
 from .worker import CANNOT_START, HELD_AT_FORK, Worker
 
 check("gunicorn")
@@ -75,7 +75,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             "logger_class": _Log,
             "proc_name": "messagebus",
             "timeout": round(settings.timeout),
-            "graceful_timeout": round(settings.stop_timeout + settings.drain + KILL_SECONDS),
+            "graceful_timeout": round(settings.stop_timeout + (settings.drain or 0.0) + KILL_SECONDS),
             "pidfile": settings.pid_file,
             "umask": settings.umask,
             "reload": settings.reload,
@@ -203,7 +203,9 @@ class Master(Arbiter):  # type: ignore[misc]
         if all(self._start_and_wait(count) for count in (1, self.num_workers - 1)):
             for pid in old:
                 if pid in self.WORKERS:
-                    self._retired[pid] = time.monotonic() + self.cfg.graceful_timeout
+                    more = RELOAD_DRAIN if self._settings.drain is None else 0.0
+                    self._retired[pid] = time.monotonic() + self.cfg.graceful_timeout + more
+                    self._flags.set_replaced(self.WORKERS[pid].age)
                     self.kill_worker(pid, signal.SIGTERM)
         elif not self._ending:
             logger.error("not reloaded: a new worker does not serve; the old ones go on")

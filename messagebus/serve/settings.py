@@ -11,6 +11,8 @@ from .limits import Limits
 
 KILL_SECONDS = 5.0
 """Seconds beyond ``stop_timeout`` that a worker may take to close its buses and end, before the master kills it."""
+RELOAD_DRAIN = 5.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,9 @@ class Settings:
     """Seconds that a worker may take to load the app."""
     stop_timeout: float = 5.0
     """Seconds that requests which are being answered may take when a worker ends."""
-    drain: float = 0.0
-    """Seconds over which the connections of an ending worker are closed."""
+    drain: float | None = None
+    """Seconds in which the subscribers of an ending worker may move to another one. ``None``: ``RELOAD_DRAIN`` where
+    others have taken its place already, else none."""
     timeout: float = 30.0
     """Seconds without a sign of life after which a worker is killed and replaced."""
     store_wait: float = 10.0
@@ -51,9 +54,10 @@ class Settings:
 
 class Flags:
     """What the workers tell the master, in memory that they share: which of them serve. Each has a number, the
-    ``age`` that gunicorn gives it. And what the master tells the workers: that it lives."""
+    ``age`` that gunicorn gives it. And what the master tells the workers: that it lives, and which are replaced."""
 
     _SIZE = 4096  # far more than there are at a time
+    _REPLACED = 2
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, self._SIZE + 1)
@@ -72,6 +76,13 @@ class Flags:
 
     def serves(self, age: int) -> bool:
         return self._memory[age % self._SIZE] == 1
+
+    def is_replaced(self, age: int) -> bool:
+        """Whether others serve already in the place of a worker that is told to end."""
+        return self._memory[age % self._SIZE] == self._REPLACED
+
+    def set_replaced(self, age: int) -> None:
+        self._memory[age % self._SIZE] = self._REPLACED
 
     def set_serves(self, age: int, serves: bool) -> None:
         self._memory[age % self._SIZE] = serves

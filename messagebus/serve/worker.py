@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gunicorn.workers.base import Worker as GunicornWorker
 
-from .settings import Flags, Settings
+from .settings import RELOAD_DRAIN, Flags, Settings
 
 if TYPE_CHECKING:
     from ..bus import Bus
@@ -113,13 +113,15 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         gevent.spawn(self._wait_for_the_end_of_the_master)
         while self.alive and not self._end.is_set():
             self._end.wait(LOOK_SECONDS)  # `alive` is changed by gunicorn, too, without a word
-        # Streams end, WebSockets close with 1001, and their clients come back elsewhere. The buses go on for what the
-        # app still answers.
-        drain = settings.drain if self._grace else 0.0  # SIGQUIT is in a hurry
-        ending = [gevent.spawn(bus.end_subscribers, over=drain) for bus in self._buses]
-        # The acceptor closes its copies only. While these stood the kernel would take connections that nobody serves.
+        # Before clients are told to move, so that none of them comes back here. The acceptor closes its copies only:
+        # while these stood the kernel would take connections that nobody serves.
         for each in self.sockets:
             each.sock.close()
+        acceptor.close_doors()
+        # Streams end, WebSockets close with 1001, and their clients come back elsewhere. The buses go on for what the
+        # app still answers.
+        drain = self._drain()
+        ending = [gevent.spawn(bus.end_subscribers, over=drain) for bus in self._buses]
         left = acceptor.stop(self._grace)
         if left:
             logger.warning("%d requests were not answered within %g s, and are cut off", left, self._grace)
@@ -169,6 +171,14 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         self._grace = min(self._grace, grace)
         self.alive = False
         self._end.set()
+
+    def _drain(self) -> float:
+        """Seconds in which clients may move to other workers."""
+        if not self._grace:
+            return 0.0  # SIGQUIT is in a hurry
+        if self.settings.drain is not None:
+            return self.settings.drain
+        return RELOAD_DRAIN if self.flags.is_replaced(self.age) else 0.0
 
     def _wait_for_the_end_of_the_master(self) -> None:
         from gevent.socket import wait_read
