@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
+from .app_import import is_only_importing
 from .channel_rules import is_stored
 from .lifecycle import Lifecycle
 from .message import Ids, Message, check_channel, store_name
 from .option_kinds import check_pattern
-from .serving import is_only_importing
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask

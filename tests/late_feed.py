@@ -9,7 +9,7 @@ from typing import Any
 
 from messagebus.hub.callbacks import Callbacks
 from messagebus.hub.history import Cursor
-from messagebus.hub.joining import take_in
+from messagebus.hub.joining import join_when_ready
 from messagebus.hub.node import Node
 from messagebus.hub.permissions import Access
 from messagebus.hub.subscribe_request import SubscriptionPlan
@@ -138,7 +138,7 @@ class LateFeed(Listener):
         paper.on_drained = lambda: self.node.reactor.call_soon(subscriber.on_drained)
         # In the loop, after whatever the reading has handed over to it.
         self.node.reactor.call_soon(
-            take_in, StubPlanner(self.node.hub, plan_again) if plan_again else self.node, subscriber, plan
+            join_when_ready, StubPlanner(self.node.hub, plan_again) if plan_again else self.node, subscriber, plan
         )
         self.settle()
         return paper

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from messagebus.message import Ids, encode_envelope
-from messagebus.publishing.outage_queue import PublishQueue
+from messagebus.publishing.publish_queue import PublishQueue
 from messagebus.stores import Publication
 
 

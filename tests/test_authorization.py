@@ -13,7 +13,7 @@ from werkzeug.wrappers import Request
 
 from messagebus import Bus
 from messagebus.http.authorization import Handshake
-from messagebus.http.channels import ChannelRefused
+from messagebus.http.requested_channels import ChannelRefused
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
 from messagebus.hub.subscriber import Identity
 from messagebus.integrations.flask.bypass import in_context

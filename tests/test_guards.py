@@ -22,7 +22,7 @@ from messagebus import Bus
 from messagebus.http.routes import Answer, answer
 from messagebus.hub.history import Cursor, view_of_page
 from messagebus.hub.hub import Hub
-from messagebus.hub.joining import take_in
+from messagebus.hub.joining import join_when_ready
 from messagebus.hub.permissions import Access
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
@@ -79,7 +79,7 @@ class World:
         page = view_of_page(BacklogPage(messages, 0, len(messages), len(messages), 1), self.reactor.clock())
         cursor = Cursor(CHANNEL, CHANNEL, 0)
         plan = SubscriptionPlan(request_for(cursor, epoch="epoch"), [cursor], {CHANNEL: page}, 0)
-        take_in(StubPlanner(self.hub, lambda: plan), subscriber, plan)
+        join_when_ready(StubPlanner(self.hub, lambda: plan), subscriber, plan)
 
 
 @pytest.fixture

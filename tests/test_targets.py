@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from messagebus.errors import InvalidChannel
 from messagebus.hub.history import Cursor, view_of_page
 from messagebus.hub.hub import Hub
-from messagebus.hub.joining import take_in
+from messagebus.hub.joining import join_when_ready
 from messagebus.hub.permissions import Access
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
@@ -48,7 +48,7 @@ class World:
         page = view_of_page(BacklogPage(backlog, 0, len(backlog), len(backlog), 1), self.reactor.clock())
         cursor = Cursor(channel, channel, 0)
         plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: page}, 0)
-        take_in(StubPlanner(self.hub, lambda: plan), subscriber, plan)
+        join_when_ready(StubPlanner(self.hub, lambda: plan), subscriber, plan)
         return writer
 
     def close(self) -> None:

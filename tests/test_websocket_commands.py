@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from messagebus.http.frame_reader import FrameReader
 from messagebus.http.websocket_session import WebSocketSubscriber
 from messagebus.hub.history import Cursor
-from messagebus.hub.joining import take_in
+from messagebus.hub.joining import join_when_ready
 from messagebus.hub.subscriber import Phase
 from messagebus.transports import WEBSOCKET
 
@@ -49,7 +49,7 @@ class Talk:
         self.subscriber = WebSocketSubscriber(feed.node, WEBSOCKET, plan.request, b"", None)
         self.subscriber.writer = self.frames
         self.frames.on_drained = lambda: feed.node.reactor.call_soon(self.subscriber.on_drained)
-        take_in(feed.node, self.subscriber, plan)
+        join_when_ready(feed.node, self.subscriber, plan)
 
     def say(self, **command: Any) -> None:
         frame = Frame(Opcode.TEXT, json.dumps(command).encode())

@@ -17,8 +17,8 @@ from ..hub.node import Node
 from ..hub.permissions import read_grants
 from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest
 from ..options import Environ
-from .channels import ChannelRefused, Refusals
 from .refusals import RETRY_SECONDS
+from .requested_channels import ChannelRefused, Refusals
 
 HookContext = Callable[[Environ], AbstractContextManager[Request]]
 """An environ -> its request, as hooks expect to find it once the request itself is over."""

@@ -25,8 +25,8 @@ from ..option_kinds import matches
 from ..options import Options
 from .addresses import is_clients
 from .authorization import Handshake
-from .channels import CODES, ChannelRefused, Refusals, read_positions
 from .refusals import count_refused, limit_of
+from .requested_channels import CODES, ChannelRefused, Refusals, read_positions
 
 logger = logging.getLogger("messagebus.http")
 

@@ -21,9 +21,9 @@ from ..message import check_id, check_site, id_key
 from ..options import Options
 from ..transports import BY_CHANNEL, FORMS, PlainTransport, plain_transport
 from ..wire import CLIENT_ID
-from .channels import Refusals, read_positions
 from .origins import is_allowed, is_same
 from .refusals import HTTPRefusal
+from .requested_channels import Refusals, read_positions
 
 logger = logging.getLogger("messagebus.http")
 

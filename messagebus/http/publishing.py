@@ -233,5 +233,5 @@ def _subscribers(node: Node, name: str) -> int:
 
 
 def _last_requested(node: Node, name: str) -> int | None:
-    ago = node.requested.ago(name, node.reactor.clock())
+    ago = node.request_times.ago(name, node.reactor.clock())
     return None if ago is None else int(ago)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from ..hub.subscribe_request import ChannelRefusal
 from ..limit_counts import LimitCounts
-from .channels import ChannelRefused
+from .requested_channels import ChannelRefused
 
 NO_CACHE = [("Cache-Control", "must-revalidate, private, max-age=0"), ("Pragma", "no-cache"), ("Expires", "0")]
 JSON_HEADERS = [

@@ -33,11 +33,11 @@ from ..transports import (
 from . import hijack, parsing, static_files
 from .addresses import check_address
 from .authorization import Handshake, HookContext, plain_context
-from .channels import ChannelRefused
 from .context import RequestContext
 from .health import RESOURCES
 from .publishing import PLACES, serve_publishing
 from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
+from .requested_channels import ChannelRefused
 from .streaming_response import Headers, StartResponse, StreamingResponse, refuse_upgraded, respond_and_close
 
 SUBPROTOCOL = "messagebus.v1"
@@ -182,12 +182,12 @@ def _poll(context: RequestContext) -> Answer:
         and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     )
     if may_be_held and streamed:
-        return _held(context, plan, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI)
+        return _streaming(context, plan, [*NO_CACHE, *STREAM], STREAMING, STREAMING_WSGI)
     batch = context.due_now(plan)
     most = MOST_SENT if hijack.limits_writes(environ) else MOST_BUFFERED
     large = sum(len(message.raw) for message in batch) > most
     if (may_be_held and not batch) or (large and not hub.is_full()):
-        return _held(context, plan, JSON_HEADERS, LONG_POLLING, LONG_POLLING_WSGI)
+        return _streaming(context, plan, JSON_HEADERS, LONG_POLLING, LONG_POLLING_WSGI)
     sequence = plan.request.params.sequence
     if sequence is not None:
         context.node.reactor.call_soon(hub.replace, context.client_id, sequence)
@@ -216,7 +216,7 @@ def _open(context: RequestContext, kind: str, headers: Headers, usual: Transport
     _check_room(context)
     transport = plain or usual
     assert transport is not None, "a stream has a format always"
-    return _held(context, plan, headers, transport, transport)
+    return _streaming(context, plan, headers, transport, transport)
 
 
 def _websocket(context: RequestContext) -> Answer:
@@ -231,11 +231,11 @@ def _websocket(context: RequestContext) -> Answer:
         )
     plan = context.plan(context.admit(params))
     _check_room(context)
-    answer = _held(context, plan, headers, plain or WEBSOCKET, None, context.handshake(params))
+    answer = _streaming(context, plan, headers, plain or WEBSOCKET, None, context.handshake(params))
     return answer._replace(status=HTTPStatus.SWITCHING_PROTOCOLS)
 
 
-def _held(
+def _streaming(
     context: RequestContext,
     plan: SubscriptionPlan,
     headers: Headers,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from wsgiref.handlers import format_date_time
 
 from ..errors import Close
-from ..hub.joining import take_in
+from ..hub.joining import join_when_ready
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscriptionPlan
 from ..hub.subscriber import Subscriber
@@ -62,7 +62,7 @@ class StreamingResponse(NamedTuple):
         reactor, limit = self.node.reactor, self.node.options.max_outbox
         outboxes, lingers = self.node.hub.outboxes, self.taken.name == WEBSOCKET.name
         subscriber.writer = SocketWriter(sock, reactor, subscriber, limit, outboxes, lingers)
-        take_in(self.node, subscriber, self.plan)
+        join_when_ready(self.node, subscriber, self.plan)
         if early and lingers:  # a client may write behind its handshake
             subscriber.on_data(early)
 
@@ -73,7 +73,7 @@ class StreamingResponse(NamedTuple):
         subscriber.writer = writer = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
         if self.blocking.preamble:
             self.node.reactor.call_soon(writer.put, self.blocking.preamble)
-        self.node.reactor.call_soon(take_in, self.node, subscriber, self.plan)
+        self.node.reactor.call_soon(join_when_ready, self.node, subscriber, self.plan)
         if self.blocking.one_batch:
             return _whole(writer, start_response, status, headers)
         start_response(status, headers)

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ..app_import import is_watching
 from ..backoff import Backoff
 from ..errors import BackendUnavailable
 from ..message import Message, store_name
-from ..serving import is_watching
 from ..stores import Store, Trace
 
 logger = logging.getLogger("messagebus.hub")

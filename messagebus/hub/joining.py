@@ -80,7 +80,7 @@ class Join:
             self.start()
 
 
-def take_in(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> None:
+def join_when_ready(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> None:
     """Register a new subscriber, and make it live on the channels of its request."""
     hub = node.hub
 

@@ -20,12 +20,12 @@ from ..options import Options
 from ..publishing.publisher import Publisher
 from ..publishing.rate_limits import PublishLimits
 from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
+from .backlog_reader import PATIENCE, BacklogReader
 from .callbacks import Callbacks
 from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
 from .permissions import Access
-from .reading import PATIENCE, BacklogReader
-from .requested import Requested
+from .request_times import RequestTimes
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 
 logger = logging.getLogger("messagebus.hub")
@@ -46,7 +46,7 @@ class Node(Listener):
         self.publisher = publisher
         self.publish = publisher.publish_one  # for clients that may
         self.publish_limits = PublishLimits()
-        self.requested = Requested()
+        self.request_times = RequestTimes()
         self.reactor = Reactor()
         self.command_jobs = Jobs(options.command_threads, "messagebus-command")
         """Where commands of clients may block: apart from the bus's own reading, which no slow hook must hold up."""
@@ -269,7 +269,7 @@ class Node(Listener):
             newest = self.store.state().global_id
             cursors = [c._replace(stale=True) if c.after is not None and c.after > newest else c for c in cursors]
         if self.options.http_publishing:
-            self.requested.note([cursor.name for cursor in cursors], self.reactor.clock())
+            self.request_times.note([cursor.name for cursor in cursors], self.reactor.clock())
         pages = self._read_pages(cursors)
         more = [query for cursor in cursors if (query := _query_after(cursor, pages.get(cursor.name))) is not None]
         global_id = 0

@@ -100,7 +100,7 @@ class Pacer:
         """The last byte of a piece has left."""
         self._own -= self._under_way.pop(subscriber, 0)
         self.proceed(subscriber)
-        self.let_in()
+        self.serve_waiting()
 
     def forget(self, subscriber: Subscriber) -> None:
         """Forget a disconnected subscriber. May be repeated."""
@@ -108,7 +108,7 @@ class Pacer:
         self._waiting.pop(subscriber, None)
         self._own -= self._under_way.pop(subscriber, 0)
 
-    def let_in(self) -> None:
+    def serve_waiting(self) -> None:
         """Serve waiting subscribers as far as there is memory."""
         while self._waiting and self._has_room():
             subscriber = next(iter(self._waiting))
@@ -119,7 +119,7 @@ class Pacer:
         """Disconnect readers that take nothing while others wait for memory."""
         if self._waiting:
             self._outboxes.end_stalled(CROWDED_SECONDS)
-            self.let_in()
+            self.serve_waiting()
 
     def _has_room(self) -> bool:
         return not self._under_way or self._outboxes.has_room(self._own + self._size)

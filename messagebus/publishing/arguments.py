@@ -54,7 +54,7 @@ _KNOWN = frozenset(PublishOptions.__annotations__)
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-class Request:
+class CheckedPublish:
     """A checked call of ``publish`` or ``publish_many``."""
 
     __slots__ = ("idempotency_key", "publications", "queue_in_memory")

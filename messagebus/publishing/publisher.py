@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..message import Ids
 from ..options import Options
 from ..stores import Store, open_store
-from .arguments import Dumps, PublishOptions, Request
-from .outage_queue import PublishQueue
+from .arguments import CheckedPublish, Dumps, PublishOptions
+from .publish_queue import PublishQueue
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,11 +30,11 @@ class Publisher:
         self.queue = PublishQueue(self.store, options.publish_queue_size)
         self.dumps = dumps
 
-    def check(self, messages: Iterable[Any], **options: Unpack[PublishOptions]) -> Request:
-        """See :class:`Request`."""
-        return Request(messages, self.options, self.dumps, **options)
+    def check(self, messages: Iterable[Any], **options: Unpack[PublishOptions]) -> CheckedPublish:
+        """See :class:`CheckedPublish`."""
+        return CheckedPublish(messages, self.options, self.dumps, **options)
 
-    def publish(self, request: Request) -> list[Ids | None]:
+    def publish(self, request: CheckedPublish) -> list[Ids | None]:
         """See ``PublishQueue.publish_many``."""
         return self.queue.publish_many(
             request.publications, queue_in_memory=request.queue_in_memory, idempotency_key=request.idempotency_key

@@ -39,7 +39,7 @@ class FeedThread(ABC):
         self._thread = threading.Thread(target=self._run, name="messagebus-feed", daemon=True)
 
     @abstractmethod
-    def _connected(self) -> Iterator[None]:
+    def _follow(self) -> Iterator[None]:
         """Run one connection. Yields after each successful step; ends only with an exception."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class FeedThread(ABC):
     def _run(self) -> None:
         while not self.closed:
             try:
-                for _ in self._connected():
+                for _ in self._follow():
                     self._backoff.reset()
             except self.OUTAGES as error:
                 self._went_down(error)

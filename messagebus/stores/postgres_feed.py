@@ -70,7 +70,7 @@ class PostgresFeed(FeedThread):
         if connection is not None:
             connection.leave_to_parent()
 
-    def _connected(self) -> Iterator[None]:
+    def _follow(self) -> Iterator[None]:
         self._sequencer.prepare()
         channel = self._source.notify_channel()
         connection = self._connect()

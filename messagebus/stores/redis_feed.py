@@ -83,7 +83,7 @@ class RedisFeed(FeedThread):
         if connection is not None:
             connection.disconnect()  # only closes the descriptor: redis-py sees that another process opened it
 
-    def _connected(self) -> Iterator[None]:
+    def _follow(self) -> Iterator[None]:
         self._source.check_setup()
         self._sequencer.prepare()
         connection = self._connection = self._connect()

@@ -52,7 +52,7 @@ class SqliteFeed(FeedThread):
         if alarm is not None:
             alarm.leave_to_parent()
 
-    def _connected(self) -> Iterator[None]:
+    def _follow(self) -> Iterator[None]:
         self._alarm = alarm = Alarm(self._path)
         try:
             self._sequencer.prepare()

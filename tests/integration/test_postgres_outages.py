@@ -16,7 +16,7 @@ from messagebus import Bus
 from messagebus.errors import BackendUnavailable
 from messagebus.message import Ids
 from messagebus.options import Options
-from messagebus.publishing.outage_queue import PublishQueue
+from messagebus.publishing.publish_queue import PublishQueue
 from messagebus.stores.postgres import PostgresStore
 from messagebus.stores.postgres_connection import connect, connection_arguments
 from tests.eventually import eventually

@@ -12,7 +12,7 @@ import redis
 from messagebus import Bus
 from messagebus.errors import BackendUnavailable, PublishQueueFull
 from messagebus.message import Ids
-from messagebus.publishing.outage_queue import PublishQueue
+from messagebus.publishing.publish_queue import PublishQueue
 from messagebus.stores import StoreState, redis_feed
 from tests.eventually import eventually
 from tests.queued import publish as queued

@@ -10,7 +10,7 @@ MOST_CHANNELS = 10_000
 """Channels that are remembered; of more, those that were asked for least recently are forgotten."""
 
 
-class Requested:
+class RequestTimes:
     """Safe from any thread."""
 
     def __init__(self) -> None:

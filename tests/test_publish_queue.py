@@ -12,7 +12,7 @@ import pytest
 from messagebus.errors import BackendUnavailable, BusClosed, PublishQueueFull
 from messagebus.message import Ids
 from messagebus.options import Options
-from messagebus.publishing.outage_queue import PublishQueue
+from messagebus.publishing.publish_queue import PublishQueue
 from messagebus.stores import Publication, PublicationId
 from messagebus.stores.memory import MemoryStore
 from tests.eventually import eventually

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from messagebus.errors import BackendUnavailable
+from messagebus.hub.backlog_reader import BacklogReader
 from messagebus.hub.history import HistoryView
-from messagebus.hub.reading import BacklogReader
 from messagebus.message import Message
 from messagebus.options import Options
 from messagebus.stores import BacklogPage, BacklogQuery

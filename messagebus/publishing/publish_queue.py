@@ -41,7 +41,7 @@ class PublishQueue:
         self._lanes = Lanes()
         self._waiting: deque[Batch] = deque()  # a batch leaves it when it is stored, not when it is sent
         self._count = 0  # of its messages
-        self._writer: _Writer | None = None
+        self._flusher: _Flusher | None = None
         self._trouble = ("gone", "no answer yet")  # the reason and the words of the last failure
 
     def __len__(self) -> int:
@@ -134,22 +134,22 @@ class PublishQueue:
                 ) from cause
             self._waiting.extend(batches)
             self._count += count
-            if self._writer is not None:
+            if self._flusher is not None:
                 return
-            writer = self._writer = _Writer(self)
+            flusher = self._flusher = _Flusher(self)
         # Outside the lock: starting a thread waits for it.
         if cause is not None:
             logger.warning("the store is %s, keeping messages until it takes them: %s", cause.reason, cause)
-        writer.thread.start()
+        flusher.thread.start()
 
     def _next(self) -> Batch | None:
-        """The next batch to write. If there is none, the writer ends; both happen in one step.
+        """The next batch to write. If there is none, the flusher ends; both happen in one step.
 
-        Several publishers continue meanwhile, and the one writer has to be faster than they are. So batches that were
+        Several publishers continue meanwhile, and the one flusher has to be faster than they are. So batches that were
         not sent before are merged."""
         with self._lock:
             if not self._waiting:
-                self._writer = None
+                self._flusher = None
                 return None
             messages: list[Publication] = []
             size = 0
@@ -177,14 +177,14 @@ class PublishQueue:
         error. May be repeated."""
         with self._lock:
             self._closed = True
-            writer = self._writer
-        if writer is None:
+            flusher = self._flusher
+        if flusher is None:
             return
-        writer.done.wait(timeout)
+        flusher.done.wait(timeout)
         with self._lock:
             lost, self._count = self._count, 0
             self._waiting.clear()
-        writer.stop.set()
+        flusher.stop.set()
         if lost:
             logger.error(
                 "%d %s lost: the store did not come back in time", lost, "message was" if lost == 1 else "messages were"
@@ -192,13 +192,13 @@ class PublishQueue:
 
     def after_fork(self) -> None:
         """In a child process: start with an empty queue. The parent writes the waiting messages."""
-        writer = self._writer
+        flusher = self._flusher
         self._begin()
-        if writer is not None:
-            writer.abandon()
+        if flusher is not None:
+            flusher.abandon()
 
 
-class _Writer:
+class _Flusher:
     """The thread that writes waiting messages, in order. It lives from the first message that has to wait to the
     last."""
 
