@@ -36,6 +36,10 @@ class Recorder(Listener):
     def healthy(self, healthy: bool) -> None:
         self._note("healthy", healthy)
 
+    def announced(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self._note("announced", text)
+
     def newest(self) -> Sequence[Trace]:
         return self.known
 

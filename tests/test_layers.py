@@ -72,6 +72,8 @@ ROOMS = {
         "hub",
         "joining",
         "callbacks",
+        "parts",
+        "workers",
         "node",
     ],
     "http": [

@@ -27,6 +27,7 @@ from .hub import Hub
 from .permissions import Access
 from .request_times import RequestTimes
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
+from .workers import Workers
 
 logger = logging.getLogger("messagebus.hub")
 
@@ -54,6 +55,8 @@ class Node(Listener):
         self._reader = BacklogReader(self.store, options.store_timeout, self._absorb, self.reactor.clock)
         self.hub.pacer.read_missing = self._read_missing
         self.hub.dispatcher.went_back = self._channel_went_back
+        self.workers = Workers(self.store, self.reactor)
+        self.workers.on("forget", self.hub.windows.forget)
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
         callbacks.went_back = self.renew_epoch
@@ -103,6 +106,7 @@ class Node(Listener):
     def stop(self, timeout: float) -> None:
         """Close everything cleanly: disconnect subscribers, end threads. Waits up to ``timeout`` seconds for either."""
         self.callbacks.stop(timeout)
+        self.workers.stop()
         if self._feed is not None:
             self._feed.close()
         self.end_subscribers(timeout)
@@ -130,6 +134,7 @@ class Node(Listener):
         self.seen_id = state.global_id
         self.hub.start(state)
         self._feed_has_spoken.set()
+        self.workers.start()
         # Only the store has what was published after a callback had read its backlog and before the feed was connected.
         self.callbacks.resync(reset=False)
 
@@ -170,6 +175,10 @@ class Node(Listener):
         self._feed_has_spoken.set()
         if healthy and self._owes_epoch:
             self.renew_epoch()
+
+    def announced(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self.workers.announced(text)
 
     def newest(self) -> Sequence[Trace]:
         return [*self.callbacks.newest(), *map(Trace.of, self.hub.windows.newest())]

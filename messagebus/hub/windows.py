@@ -149,6 +149,16 @@ class Windows:
         self._floors.clear()
         self.size = self._pages_size = 0
 
+    def forget(self, name: str) -> None:
+        """Forget what a channel had: the store has forgotten it."""
+        with self._lock:
+            window = self._by_name.pop(name, None)
+        for floor in self._floors.get(name, ()):
+            self._drop(name, floor)
+        if window is not None:
+            self.size -= window.size
+            self.enter(name)
+
     def sweep(self, is_followed: Callable[[str], bool]) -> None:
         """Drop windows that nobody has asked for in a while, and trim the others."""
         now = self._clock()

@@ -8,13 +8,18 @@ REDIS_COMMANDS = (
     *("evalsha", "script|load", "multi", "exec", "select", "ping", "subscribe", "publish", "scan", "del"),
     *("get", "mget", "set", "exists", "expire", "pttl", "getbit", "setbit", "time"),
     *("zadd", "zcard", "zcount", "zrange", "zrevrange", "zrangebyscore", "zremrangebyscore"),
+    *("zrem", "hset", "hget", "hdel"),
 )
 """All that a process runs, the scripts' commands among them."""
+
+ANNOUNCEMENTS = "_announcements"
+"""What the name of the pub/sub channel of announcements ends with, behind the one of messages."""
 
 
 def redis_rights(pubsub_channel: str) -> str:
     """The rules of an ``ACL SETUSER`` that suffice."""
-    return f"~__mb_* &{pubsub_channel} {' '.join('+' + command for command in REDIS_COMMANDS)}"
+    commands = " ".join("+" + command for command in REDIS_COMMANDS)
+    return f"~__mb_* &{pubsub_channel} &{pubsub_channel}{ANNOUNCEMENTS} {commands}"
 
 
 _REDIS = (

@@ -21,6 +21,10 @@ MAX_MESSAGES, MAX_BYTES = 1000, 4 * 1024 * 1024
 answers nobody else."""
 REMEMBERED = 600
 """Seconds for which a store remembers a publication."""
+REPORT_LEASE = 30
+"""Seconds for which the store keeps a worker's report."""
+MAX_ANNOUNCEMENT = 5000
+"""Characters of an announcement: with its longest form in PostgreSQL, NOTIFY still takes it."""
 
 
 def ids_age(max_backlog_age: int) -> int:
@@ -78,6 +82,15 @@ class BacklogPage(NamedTuple):
     """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
     expires_in: float = math.inf
     """Seconds from the reading until the kept messages expire, unless newer messages push them out before."""
+
+
+class ChannelPage(NamedTuple):
+    """Some of the names that have a backlog."""
+
+    names: list[str]
+    """In no order. A name that is published to meanwhile may be missing, or come twice."""
+    cursor: str
+    """What the next page is asked for with; empty: this was the last one."""
 
 
 class Trace(NamedTuple):
@@ -140,6 +153,9 @@ class Listener(ABC):
 
         Not called if all is well from the beginning. ``True`` comes after the ``started``, ``received`` or ``resync``
         of the catching up."""
+
+    def announced(self, texts: Sequence[str]) -> None:  # noqa: B027  (for those who care)
+        """Announcements, in the order of each announcer, at no certain time before or after messages."""
 
     def newest(self) -> Sequence[Trace]:
         """The newest known message of each followed channel. Before the feed calls ``resync`` it compares them with the
@@ -228,6 +244,34 @@ class Store(ABC):
         from the global backlog. If that no longer holds all of it, or the store was reset or has gone back, it calls
         ``resync``. A store that has gone back gets another epoch before.
         """
+
+    @abstractmethod
+    def announce(self, text: str) -> None:
+        """Tell every feed something that is not kept: it has no id, and a feed that is not connected misses it.
+
+        ASCII, up to ``MAX_ANNOUNCEMENT`` characters."""
+
+    @abstractmethod
+    def report(self, worker: str, report: str) -> None:
+        """Keep a worker's report, in place of its last one, for ``REPORT_LEASE`` seconds of the store's clock.
+
+        ``worker``: short, ASCII letters and digits."""
+
+    @abstractmethod
+    def withdraw(self, worker: str) -> None:
+        """Delete a worker's report."""
+
+    @abstractmethod
+    def reports(self) -> dict[str, str]:
+        """The reports that are kept, by worker."""
+
+    @abstractmethod
+    def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        """About ``limit`` of the names that have a backlog, beginning where the page with that ``cursor`` ended."""
+
+    @abstractmethod
+    def forget(self, name: str) -> None:
+        """Delete the backlog of a name; its ids continue, and feeds are not notified."""
 
     def unheard(self) -> int:
         """Messages that went nowhere: published for this process alone, in which nobody has listened or read."""

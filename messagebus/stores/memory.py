@@ -22,8 +22,10 @@ from ..message import Ids, Message, decode_message
 from ..options import Options
 from .base import (
     REMEMBERED,
+    REPORT_LEASE,
     BacklogPage,
     BacklogQuery,
+    ChannelPage,
     Listener,
     Publication,
     PublicationId,
@@ -100,6 +102,7 @@ class MemoryStore(Store):
         self._global_id = 0
         self._epoch: str | None = None
         self._publications: dict[str, _Known] = {}  # by record, in the order in which they are forgotten
+        self._reports: dict[str, tuple[float, str]] = {}  # worker -> until, report
 
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
         with self._lock:
@@ -273,6 +276,42 @@ class MemoryStore(Store):
     def _remove(self, feed: MemoryFeed) -> None:
         with self._lock:
             self._feeds = tuple(other for other in self._feeds if other is not feed)
+
+    def announce(self, text: str) -> None:
+        with self._lock:
+            self._check_open()
+            for feed in self._feeds:
+                feed.listener.announced([text])
+
+    def report(self, worker: str, report: str) -> None:
+        with self._lock:
+            self._check_open()
+            now = self._clock()
+            self._reports = {name: (until, text) for name, (until, text) in self._reports.items() if until > now}
+            self._reports[worker] = now + REPORT_LEASE, report
+
+    def withdraw(self, worker: str) -> None:
+        with self._lock:
+            self._reports.pop(worker, None)
+
+    def reports(self) -> dict[str, str]:
+        with self._lock:
+            self._check_open()
+            return {name: text for name, (until, text) in self._reports.items() if until > self._clock()}
+
+    def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        with self._lock:
+            self._check_open()
+            now = self._clock()
+            kept = (name for name, log in self._channels.items() if log.messages and log.backlog_until > now)
+            names = heapq.nsmallest(limit, (name for name in kept if name > cursor))
+            return ChannelPage(names, names[-1] if len(names) == limit else "")
+
+    def forget(self, name: str) -> None:
+        with self._lock:
+            self._check_open()
+            if name in self._channels:
+                self._channels[name].messages.clear()
 
     def expire_all_backlogs(self) -> None:
         with self._lock:

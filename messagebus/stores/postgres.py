@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from ..codecs import Codec
 from ..errors import BackendUnavailable, BusClosed, InvalidData, PublishRefused
@@ -31,8 +32,10 @@ from ..options import Options
 from .base import (
     IDS_AGE_FACTOR,
     LEAST_IDS_AGE,
+    REPORT_LEASE,
     BacklogPage,
     BacklogQuery,
+    ChannelPage,
     Listener,
     Publication,
     PublicationId,
@@ -41,7 +44,7 @@ from .base import (
     Trace,
 )
 from .postgres_connection import NO_TABLES, PgConnection, Pool, connect, connection_arguments, describe, explain
-from .postgres_feed import PostgresFeed
+from .postgres_feed import ANNOUNCEMENTS, PostgresFeed
 from .sequencer import EPOCH_CHANGED, Entry, Unreadable
 
 logger = logging.getLogger("messagebus.stores")
@@ -94,7 +97,24 @@ _IN_PLACE = """
     SELECT message.global_id, message.message_id, message.name, envelope
     FROM unnest(%s::text[], %s::bigint[]) AS trace (name, message_id)
     JOIN messagebus_messages AS message USING (name, message_id)"""
+_ANNOUNCE = "SELECT pg_notify(messagebus_notify_channel_1() || %s, %s)"
+# With each report, some whose time is over are deleted. One that another process deletes now is left to it.
+_REPORT = """
+    WITH ended AS (
+        DELETE FROM messagebus_reports WHERE worker IN (
+            SELECT worker FROM messagebus_reports WHERE until <= now() AND worker <> %s
+            LIMIT 100 FOR UPDATE SKIP LOCKED))
+    INSERT INTO messagebus_reports VALUES (%s, %s, now() + make_interval(secs => %s))
+    ON CONFLICT (worker) DO UPDATE SET report = excluded.report, until = excluded.until"""
+_REPORTS = "SELECT worker, report FROM messagebus_reports WHERE until > now()"
+_CHANNELS = """
+    SELECT name FROM messagebus_channels
+    WHERE first_id <= last_id AND backlog_until > now() AND name COLLATE "C" > %s ORDER BY name COLLATE "C" LIMIT %s"""
 # The lock on the state comes first, as in a publish, so that the two never wait for each other.
+_FORGET = """
+    SELECT FROM messagebus_state FOR UPDATE;
+    UPDATE messagebus_channels SET first_id = last_id + 1 WHERE name = {name};
+    DELETE FROM messagebus_messages WHERE name = {name}"""
 _EXPIRE = """
     SELECT FROM messagebus_state FOR UPDATE;
     UPDATE messagebus_state SET global_first = global_id + 1;
@@ -322,6 +342,32 @@ class PostgresStore(Store):
             self._feeds = [other for other in self._feeds if not other.closed] + [feed]
         feed.start()
         return feed
+
+    def announce(self, text: str) -> None:
+        self._write_as_reader(_ANNOUNCE, ANNOUNCEMENTS, text)
+
+    def report(self, worker: str, report: str) -> None:
+        self._write_as_reader(_REPORT, worker, worker, report, REPORT_LEASE)
+
+    def withdraw(self, worker: str) -> None:
+        self._write_as_reader("DELETE FROM messagebus_reports WHERE worker = %s", worker)
+
+    def reports(self) -> dict[str, str]:
+        return dict(self._read(_REPORTS))
+
+    def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        names = [name for (name,) in self._read(_CHANNELS, cursor, limit)]
+        return ChannelPage(names, names[-1] if len(names) == limit else "")
+
+    def forget(self, name: str) -> None:
+        self._change(sql.SQL(_FORGET).format(name=sql.Literal(name)).as_string(None))
+
+    def _write_as_reader(self, query: str, *arguments: object) -> None:
+        """Like ``_write``, but a refusal also counts as unavailable."""
+        try:
+            self._write(query, *arguments)
+        except (PublishRefused, InvalidData) as error:
+            raise BackendUnavailable(str(error), "forbidden") from error
 
     def expire_all_backlogs(self) -> None:
         self._change(_EXPIRE)

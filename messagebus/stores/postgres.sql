@@ -63,6 +63,13 @@ CREATE TABLE IF NOT EXISTS messagebus_publications (
 ) WITH (fillfactor = 50);
 CREATE INDEX IF NOT EXISTS messagebus_publications_forget_at ON messagebus_publications (forget_at);
 
+-- What each worker last said of itself.
+CREATE TABLE IF NOT EXISTS messagebus_reports (
+  worker text PRIMARY KEY,
+  report text NOT NULL,
+  until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- The NOTIFY channel: one for each schema that has a bus, for NOTIFY itself knows only databases. NULL: no bus here.
 CREATE OR REPLACE FUNCTION messagebus_notify_channel_1() RETURNS text LANGUAGE sql STABLE AS $body$
   SELECT 'messagebus_' || relnamespace FROM pg_class WHERE oid = to_regclass('messagebus_state')

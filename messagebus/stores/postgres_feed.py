@@ -21,6 +21,8 @@ from .feed_thread import FeedThread
 from .postgres_connection import PgConnection
 from .sequencer import Entry, Source, decode_entry
 
+ANNOUNCEMENTS = "_announcements"
+"""What the name of the NOTIFY channel of announcements ends with, behind the one of messages."""
 QUIET = 5.0
 """Idle seconds after which the feed pings the server."""
 
@@ -78,6 +80,7 @@ class PostgresFeed(FeedThread):
             self._connection = connection
         try:
             connection.execute(f'LISTEN "{channel}"')
+            connection.execute(f'LISTEN "{channel}{ANNOUNCEMENTS}"')
             self._sequencer.resume()
             self._came_up()
             yield
@@ -94,7 +97,10 @@ class PostgresFeed(FeedThread):
                     self._sequencer.check_epoch()
                     checked = now
                 yield
-                self._hand_over([notification.payload for notification in notifications])
+                self._hand_over([each.payload for each in notifications if each.channel == channel])
+                announced = [each.payload for each in notifications if each.channel != channel]
+                if announced:
+                    self._gate.announced(announced)
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
                 time.sleep(0)
             raise BackendUnavailable("closed")

@@ -6,7 +6,6 @@ skipped. Needs Redis 6.2 or newer; all keys must be on one server, so a Redis Cl
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import secrets
@@ -15,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError
@@ -24,12 +22,14 @@ from redis.exceptions import NoScriptError
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .advice import REDIS_COMMANDS, redis_rights
+from .advice import ANNOUNCEMENTS, REDIS_COMMANDS, redis_rights
 from .base import (
     MAX_MESSAGES,
     REMEMBERED,
+    REPORT_LEASE,
     BacklogPage,
     BacklogQuery,
+    ChannelPage,
     Listener,
     Publication,
     PublicationId,
@@ -40,6 +40,7 @@ from .base import (
 )
 from .redis_connection import Connections, connection_arguments, describe, explain
 from .redis_feed import RedisFeed
+from .redis_scripts import BACKLOGS, PUBLISH, RENEW_EPOCH, REPORT, REPORTS, RIGHTS, Script
 from .sequencer import EPOCH_CHANGED, Entry, Unreadable, decode_entry
 
 logger = logging.getLogger("messagebus.stores")
@@ -51,25 +52,11 @@ BACKLOG_ID = b"__mb_backlog_id_n_"
 BACKLOG = b"__mb_backlog_n_"
 KNOWN = b"__mb_known_channels"
 PUBLICATION = b"__mb_publication_"
+WORKERS = b"__mb_workers"
+REPORTS_OF_WORKERS = b"__mb_reports"
 
 _MADE_ANEW = ("gone", "read-only")
 """Reasons for which connections are replaced."""
-
-
-class _Script(NamedTuple):
-    text: bytes
-    sha: str
-
-    @classmethod
-    def load(cls, name: str) -> _Script:
-        text = Path(__file__).with_name(name).read_bytes()
-        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
-
-
-_PUBLISH = _Script.load("publish.lua")
-_BACKLOGS = _Script.load("backlogs.lua")
-_RENEW_EPOCH = _Script.load("renew_epoch.lua")
-_RIGHTS = _Script.load("rights.lua")
 
 
 class RedisStore(Store):
@@ -87,6 +74,7 @@ class RedisStore(Store):
         self.where = describe(self._connection[1])
         channel = options.redis_pubsub_channel
         self._pubsub_channel = (channel or f"_message_bus_{self._connection[1]['db']}").encode()
+        self._announcements = self._pubsub_channel + ANNOUNCEMENTS.encode()
         self._arguments = (options.max_global_backlog_size, options.clear_every, self._pubsub_channel)
         self._clear()
         self._closed = False
@@ -177,12 +165,12 @@ class RedisStore(Store):
         every = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record)
         of_store = (*self._arguments, epoch, sequence, seconds)
         try:
-            answer = self._run(_PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments))
+            answer = self._run(PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments))
         except (redis.RedisError, OSError) as error:
             raise self._explain(error) from error
         return map(int, answer.split(b"|"))
 
-    def _run(self, script: _Script, arguments: Sequence[Any]) -> Any:
+    def _run(self, script: Script, arguments: Sequence[Any]) -> Any:
         """Run a script with what EVALSHA takes after its name."""
         call = self._connected().call
         command = (b"EVALSHA", script.sha, *arguments)
@@ -198,7 +186,7 @@ class RedisStore(Store):
         names = [query.name.encode() for query in queries]
         keys = [key for name in names for key in (BACKLOG_ID + name, BACKLOG + name)]
         with self._errors():
-            answers = self._run(_BACKLOGS, (len(keys), *keys, max_bytes, *[query.after for query in queries]))
+            answers = self._run(BACKLOGS, (len(keys), *keys, max_bytes, *[query.after for query in queries]))
         pages = []
         for after, through, last_id, first_id, milliseconds, stored in answers:
             entries = [decode_entry(each, self._options.transport_codec) for each in stored]
@@ -289,7 +277,7 @@ class RedisStore(Store):
         arguments = (3, EPOCH, GLOBAL_ID, KNOWN, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED)
         try:
             with self._errors():
-                global_id, now = self._run(_RENEW_EPOCH, arguments)
+                global_id, now = self._run(RENEW_EPOCH, arguments)
         except BackendUnavailable as error:
             if error.reason != "read-only":
                 raise
@@ -338,7 +326,7 @@ class RedisStore(Store):
             BackendUnavailable: Redis does not answer, or does not even let it ask (``reason`` is ``forbidden``).
         """
         with self._errors():
-            refused = self._run(_RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, *REDIS_COMMANDS))
+            refused = self._run(RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, self._announcements, *REDIS_COMMANDS))
         return [command.decode() for command in refused]
 
     def facts(self) -> dict[str, Any]:
@@ -385,6 +373,7 @@ class RedisStore(Store):
             listener,
             connect=lambda: self._connection[0](**self._connection[1]),
             channel=self._pubsub_channel,
+            announcements=self._announcements,
             where=self.where,
             timeout=self._options.store_timeout,
             codec=self._options.transport_codec,
@@ -394,6 +383,36 @@ class RedisStore(Store):
             self._feeds = [other for other in self._feeds if not other.closed] + [feed]
         feed.start()
         return feed
+
+    def announce(self, text: str) -> None:
+        with self._errors():
+            self._connected().call((b"PUBLISH", self._announcements, text))
+
+    def report(self, worker: str, report: str) -> None:
+        with self._errors():
+            self._run(REPORT, (2, WORKERS, REPORTS_OF_WORKERS, worker, report, REPORT_LEASE, 2 * REPORT_LEASE))
+
+    def withdraw(self, worker: str) -> None:
+        with self._errors(), self._client().pipeline() as pipeline:
+            pipeline.zrem(WORKERS, worker).hdel(REPORTS_OF_WORKERS, worker).execute()
+
+    def reports(self) -> dict[str, str]:
+        with self._errors():
+            found = iter(self._run(REPORTS, (2, WORKERS, REPORTS_OF_WORKERS)))
+        return {worker.decode(): report.decode() for worker, report in zip(found, found, strict=True)}
+
+    def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        position, names = int(cursor or 0), []
+        with self._errors():
+            while True:
+                position, keys = self._client().scan(position, match=BACKLOG + b"*", count=1000)
+                names += [key[len(BACKLOG) :].decode(errors="replace") for key in keys]
+                if not position or len(names) >= limit:
+                    return ChannelPage(names, str(position or ""))
+
+    def forget(self, name: str) -> None:
+        with self._errors():
+            self._client().delete(BACKLOG + name.encode())
 
     def expire_all_backlogs(self) -> None:
         self._delete((GLOBAL_BACKLOG,), BACKLOG + b"*")

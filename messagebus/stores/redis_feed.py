@@ -51,6 +51,7 @@ class RedisFeed(FeedThread):
         *,
         connect: Callable[[], Any],
         channel: bytes,
+        announcements: bytes,
         where: str,
         timeout: float,
         codec: Codec | None,
@@ -60,6 +61,7 @@ class RedisFeed(FeedThread):
         self._source = source
         self._connect = connect
         self._channel = channel
+        self._announcements = announcements
         self._timeout = timeout
         self._connection: Any = None
 
@@ -90,6 +92,8 @@ class RedisFeed(FeedThread):
         try:
             connection.connect()
             connection.send_command("SUBSCRIBE", self._channel)
+            # Apart: a user who may not hear announcements hears messages all the same.
+            connection.send_command("SUBSCRIBE", self._announcements)
             bulks = self._bulks(connection._sock)
             first = next(bulks)
             if isinstance(first[0], Exception):
@@ -144,14 +148,20 @@ class RedisFeed(FeedThread):
     def _hand_over(self, replies: list[Any]) -> bool:
         """Pass messages on. Returns whether there were any, readable or not, rather than only the answer to a ping."""
         entries = []
+        announced = []
         live = False
         for reply in replies:
             # Besides messages: the answer to SUBSCRIBE, and pongs.
             if type(reply) is list and reply[0] == b"message":
+                if reply[1] == self._announcements:
+                    announced.append(reply[2].decode(errors="replace"))
+                    continue
                 live = True
                 entry = decode_entry(reply[2], self._codec)
                 if entry is not None:
                     entries.append(entry)
         if entries:
             self._sequencer.received(entries)
+        if announced:
+            self._gate.announced(announced)
         return live

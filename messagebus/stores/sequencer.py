@@ -258,6 +258,9 @@ class Gate(Listener):
     def healthy(self, healthy: bool) -> None:
         self._call(self._listener.healthy, healthy)
 
+    def announced(self, texts: Sequence[str]) -> None:
+        self._call(self._listener.announced, texts)
+
     def newest(self) -> Sequence[Trace]:
         return self._listener.newest()
 

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..message import Ids, Message, decode_message
 from ..options import Options
-from .base import BacklogPage, BacklogQuery, Listener, Publication, PublicationId, Store, StoreState, Trace
+from . import sqlite_workers as workers
+from .base import BacklogPage, BacklogQuery, ChannelPage, Listener, Publication, PublicationId, Store, StoreState, Trace
 from .group_commit import GroupCommit, Waiting
 from .sequencer import Entry, Unreadable
 from .sqlite_feed import AT_ONCE, News, SqliteFeed
@@ -157,7 +158,7 @@ class SqliteStore(Store):
 
     def news(self, after: int, resets: int | None) -> News:
         def read(connection: sqlite3.Connection) -> tuple[list[Row], Row]:
-            row = connection.execute("SELECT global_id, epoch, resets FROM state").fetchone()
+            row = connection.execute("SELECT global_id, epoch, resets, announced FROM state").fetchone()
             if resets is None:
                 return [], row
             begin = after if row[2] == resets else 0
@@ -165,6 +166,10 @@ class SqliteStore(Store):
 
         rows, state = self._read(read)
         return News(self._entries(rows), *state)
+
+    def announcements(self, after: int) -> list[str]:
+        """The announcements after an id, as far as they are kept. For the feed."""
+        return self._read(lambda connection: workers.announcements(connection, after))
 
     def state(self) -> StoreState:
         return self._read(_state)
@@ -220,6 +225,40 @@ class SqliteStore(Store):
             self._feeds = [other for other in self._feeds if not other.closed] + [feed]
         feed.start()
         return feed
+
+    def announce(self, text: str) -> None:
+        self._tell(lambda connection: workers.announce(connection, text))
+        ring_all(self.path)
+
+    def report(self, worker: str, report: str) -> None:
+        self._tell(lambda connection: workers.report(connection, worker, report))
+
+    def withdraw(self, worker: str) -> None:
+        self._tell(lambda connection: workers.withdraw(connection, worker))
+
+    def reports(self) -> dict[str, str]:
+        return self._read(workers.reports)
+
+    def _tell(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Write, and wake nobody. A refusal also counts as unavailable."""
+        try:
+            self._file.run(work, writing=True)
+        except PublishRefused as error:
+            raise BackendUnavailable(str(error), "forbidden") from error
+
+    def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        query = """SELECT name FROM channels
+            WHERE first_id <= last_id AND backlog_until > ? AND name > ? ORDER BY name LIMIT ?"""
+        rows = self._read(lambda connection: connection.execute(query, (time.time(), cursor, limit)).fetchall())
+        names = [name for (name,) in rows]
+        return ChannelPage(names, names[-1] if len(names) == limit else "")
+
+    def forget(self, name: str) -> None:
+        # Feeds may yet have to read its messages: the sweep deletes them.
+        def forget(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE channels SET first_id = last_id + 1 WHERE name = ?", (name,))
+
+        self._tell(forget)
 
     def expire_all_backlogs(self) -> None:
         def expire(connection: sqlite3.Connection) -> None:

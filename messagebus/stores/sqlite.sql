@@ -6,7 +6,8 @@ CREATE TABLE state (
   global_first INTEGER NOT NULL DEFAULT 1, -- the global backlog begins with this global id ...
   global_until REAL NOT NULL DEFAULT 0, -- ... and is gone from then on (Unix time)
   sweep_at REAL NOT NULL DEFAULT 0,
-  swept INTEGER NOT NULL DEFAULT 0 -- the sweep goes on after this channel
+  swept INTEGER NOT NULL DEFAULT 0, -- the sweep goes on after this channel
+  announced INTEGER NOT NULL DEFAULT 0 -- the id of the newest announcement
 );
 INSERT INTO state (only_one) VALUES (1);
 CREATE TABLE channels (
@@ -38,3 +39,15 @@ CREATE TABLE publications (
   forget_at INTEGER NOT NULL -- whole minutes
 ) WITHOUT ROWID;
 CREATE INDEX publications_forget_at ON publications (forget_at);
+-- What each worker last said of itself.
+CREATE TABLE reports (
+  worker TEXT PRIMARY KEY,
+  report TEXT NOT NULL,
+  until REAL NOT NULL
+) WITHOUT ROWID;
+-- The announcements of the last seconds, for feeds that have yet to read them.
+CREATE TABLE announcements (
+  id INTEGER PRIMARY KEY,
+  text TEXT NOT NULL,
+  announced_at REAL NOT NULL
+);

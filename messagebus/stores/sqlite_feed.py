@@ -26,11 +26,16 @@ class News(NamedTuple):
     global_id: int
     epoch: str | None
     resets: int
+    announced: int
+    """The id of the newest announcement."""
 
 
 class SqliteSource(Source, Protocol):
     def news(self, after: int, resets: int | None) -> News:
         """Up to ``AT_ONCE`` messages after a global id; all from the first one on where the store was reset since."""
+
+    def announcements(self, after: int) -> list[str]:
+        """The announcements after an id, as far as they are kept."""
 
 
 class SqliteFeed(FeedThread):
@@ -68,7 +73,9 @@ class SqliteFeed(FeedThread):
                 if news.entries:
                     self._sequencer.received(news.entries)
                     position = news.entries[-1].global_id
-                if news[2:] != known[2:]:
+                if news.announced > known.announced:
+                    self._gate.announced(self._source.announcements(known.announced))
+                if (news.epoch, news.resets) != (known.epoch, known.resets):
                     self._sequencer.check_epoch()
                 if position > news.global_id:
                     raise BackendUnavailable("the file was replaced")  # by an older copy, or a new one

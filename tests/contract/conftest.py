@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from messagebus import Bus
+from messagebus.stores import Store
+from tests.eventually import eventually
 
 from ..clients import TRANSPORTS, Client, request
 from ..redis_server import RedisServer
 from ..servers import Server
+from .stores import PostgresStore, RedisStore, SqliteStore, StoreUnderTest
 
 APP = "tests.apps.contract:app"
 _numbers = itertools.count()
@@ -87,3 +92,34 @@ def transport(request: pytest.FixtureRequest) -> type[Client]:
     """Each transport's client in turn."""
     client: type[Client] = request.param
     return client
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    if request.param == "memory":
+        harness = StoreUnderTest()
+    elif request.param == "sqlite":
+        harness = SqliteStore(tmp_path / "bus.db")
+    elif request.param == "redis":
+        request.getfixturevalue("redis_url")
+        harness = RedisStore(request.getfixturevalue("redis_server"))
+    else:
+        request.getfixturevalue("postgres_url")
+        harness = PostgresStore(request.getfixturevalue("postgres_server"))
+    before = set(threading.enumerate())
+    yield harness
+    for store in harness.stores:
+        store.close()
+    eventually(lambda: set(threading.enumerate()) <= before, message="a closed store left threads behind")
+
+
+@pytest.fixture
+def store(harness: StoreUnderTest) -> Store:
+    return harness.open()

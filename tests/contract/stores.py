@@ -41,6 +41,10 @@ class StoreUnderTest:
     def feeds_of_server(self) -> int:
         return 0
 
+    def reports_in_store(self) -> int | None:
+        """Reports that take room, those that no longer count among them; ``None``: nobody else can see that."""
+        return None
+
 
 class RedisStore(StoreUnderTest):
     on_network = True
@@ -59,6 +63,8 @@ class RedisStore(StoreUnderTest):
                 left = client.pttl(key)
                 if left >= 0:
                     client.pexpire(key, max(0, left - seconds * 1000))
+            for worker in client.zrange("__mb_workers", 0, -1):
+                client.zincrby("__mb_workers", -seconds, worker)
 
     def cut_feeds(self) -> None:
         with self.server.client() as client:
@@ -67,6 +73,11 @@ class RedisStore(StoreUnderTest):
     def feeds_of_server(self) -> int:
         with self.server.client() as client:
             return int(client.pubsub_numsub("_message_bus_0")[0][1])
+
+    def reports_in_store(self) -> int:
+        with self.server.client() as client:
+            assert client.hlen("__mb_reports") == client.zcard("__mb_workers")
+            return int(client.hlen("__mb_reports"))
 
 
 class PostgresStore(StoreUnderTest):
@@ -86,6 +97,7 @@ class PostgresStore(StoreUnderTest):
             age = f"- interval '{seconds} seconds'"
             client.execute(f"UPDATE messagebus_state SET global_until = global_until {age}")
             client.execute(f"UPDATE messagebus_publications SET forget_at = forget_at {age}")
+            client.execute(f"UPDATE messagebus_reports SET until = until {age}")
             client.execute(
                 f"UPDATE messagebus_channels SET backlog_until = backlog_until {age}, ids_until = ids_until {age}"
             )
@@ -97,6 +109,11 @@ class PostgresStore(StoreUnderTest):
     def feeds_of_server(self) -> int:
         with self.server.client() as client:
             (count,) = client.execute(f"SELECT count(*) {self.FEEDS}").fetchone() or (0,)
+            return int(count)
+
+    def reports_in_store(self) -> int:
+        with self.server.client() as client:
+            (count,) = client.execute("SELECT count(*) FROM messagebus_reports").fetchone() or (0,)
             return int(count)
 
 
@@ -112,6 +129,7 @@ class SqliteStore(StoreUnderTest):
     def pass_time(self, seconds: int) -> None:
         with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute("UPDATE state SET global_until = global_until - ?, sweep_at = 0", (seconds,))
+            connection.execute("UPDATE reports SET until = until - ?", (seconds,))
             connection.execute("UPDATE publications SET forget_at = forget_at - ?", (seconds,))
             connection.execute(
                 "UPDATE channels SET backlog_until = backlog_until - :age, ids_until = ids_until - :age",

@@ -9,8 +9,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,40 +20,9 @@ from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.store_helpers import listen
 
-from .stores import PostgresStore, RedisStore, SqliteStore, StoreUnderTest
+from .stores import StoreUnderTest
 
 NAMES = ["/a", "/chat|room", "/häuser/雪/🎉", "/a b?c=d&e", "/a$|$site", "/a|b$|$my|site", "/global/x"]
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("postgres", marks=pytest.mark.postgres),
-    ]
-)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
-    if request.param == "memory":
-        harness = StoreUnderTest()
-    elif request.param == "sqlite":
-        harness = SqliteStore(tmp_path / "bus.db")
-    elif request.param == "redis":
-        request.getfixturevalue("redis_url")
-        harness = RedisStore(request.getfixturevalue("redis_server"))
-    else:
-        request.getfixturevalue("postgres_url")
-        harness = PostgresStore(request.getfixturevalue("postgres_server"))
-    before = set(threading.enumerate())
-    yield harness
-    for store in harness.stores:
-        store.close()
-    eventually(lambda: set(threading.enumerate()) <= before, message="a closed store left threads behind")
-
-
-@pytest.fixture
-def store(harness: StoreUnderTest) -> Store:
-    return harness.open()
 
 
 def publish(store: Store, name: str, data: object = None, size: int = 1000, age: int = 1000) -> Ids:

@@ -51,6 +51,12 @@ def test_the_line_of_the_documentation_suffices(
     store.renew_epoch(store.state().epoch)
     assert store.last_ids(["/a", "/none"]) == [1, 0]
     assert len(store.global_backlog()) == 1
+    store.announce("x")
+    store.report("w", "x")
+    assert store.reports() == {"w": "x"}
+    store.withdraw("w")
+    store.forget("/none")
+    assert store.channels().names == ["/a"]
     store.expire_all_backlogs()
     store.reset()
     assert "may not" not in caplog.text

@@ -1,0 +1,252 @@
+"""What the workers of a bus, the processes that listen to its store, tell and ask each other.
+
+A worker reports every few seconds that it lives, so that whoever asks knows how many answers to wait for. What is told
+and asked goes through the store as announcements: live, not kept, heard by every worker.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..errors import BackendUnavailable, BusClosed
+from ..loop.reactor import Reactor
+from ..stores import Store
+from .parts import Joining, cut
+
+logger = logging.getLogger("messagebus.hub")
+
+REPORT_SECONDS = 2.0
+"""Between two reports that differ."""
+RENEW_SECONDS = 10.0
+"""Between two reports that are the same: a third of their lease."""
+ANSWER_SECONDS = 1.0
+"""How long an answer is waited for."""
+SILENT_SECONDS = 30.0
+"""How long a worker that has not answered is not waited for: it may have died, and its report lasts so long."""
+
+Facts = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What one worker has answered."""
+
+    worker: str
+    value: Any
+    """As it comes out of JSON."""
+
+
+class _Question:
+    def __init__(self, waits_for: set[str]) -> None:
+        self.waits_for = waits_for
+        self.answers: list[Answer] = []
+        self.complete = threading.Event()
+        if not waits_for:
+            self.complete.set()
+
+    def answered(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        self.waits_for.discard(answer.worker)
+        if not self.waits_for:
+            self.complete.set()
+
+
+class Workers:
+    """See the module. One for each worker; its methods are safe from any thread or greenlet."""
+
+    def __init__(self, store: Store, reactor: Reactor) -> None:
+        self.id = secrets.token_hex(8)
+        """This worker's name, another one in each process and after each change of the settings."""
+        self._store = store
+        self._reactor = reactor
+        self._facts: list[Callable[[], Facts]] = [partial(_of_process, time.time())]
+        self._told: dict[str, Callable[[Any], object]] = {}
+        self._asked: dict[str, Callable[[Any], Any]] = {}
+        self._joining = Joining()
+        self._questions: dict[str, _Question] = {}
+        self._silent: dict[str, float] = {}
+        self._reported = ""
+        self._report_again_at = 0.0
+        self._reporting = False
+        self._stopped = False
+        self.tick = 0
+
+    # --- what this worker does; to be set before it starts ---
+
+    def on(self, kind: str, call: Callable[[Any], object]) -> None:
+        """Call ``call(value)`` in the loop for what any worker tells of this kind."""
+        self._told[kind] = call
+
+    def on_question(self, kind: str, call: Callable[[Any], Any]) -> None:
+        """Answer questions of this kind with ``call(value)``, which is called in the loop and returns what JSON
+        expresses."""
+        self._asked[kind] = call
+
+    def report_also(self, facts: Callable[[], Facts]) -> None:
+        """Have more in the report, as ``facts()`` tells in the loop."""
+        self._facts.append(facts)
+
+    def start(self) -> None:
+        """Begin to report."""
+        self._reactor.call_soon(self.on_deadline)
+
+    def stop(self) -> None:
+        """Report no more. Waits for the store."""
+        self._stopped = True
+        try:
+            if self._reported:
+                self._store.withdraw(self.id)
+        except (BackendUnavailable, BusClosed):
+            pass  # its lease ends
+
+    # --- tell and ask ---
+
+    def tell(self, kind: str, value: Any) -> None:
+        """Tell every worker, this one as well, something of a kind that they know.
+
+        Raises:
+            BackendUnavailable: The store cannot be reached; some may have heard it.
+            ValueError: It is too long.
+        """
+        telling = {"tell": kind, "value": value, "from": self.id}
+        self._announce(telling)
+        self._hear(telling)
+
+    def ask(self, kind: str, value: Any = None, timeout: float = ANSWER_SECONDS) -> list[Answer]:
+        """What every worker answers, this one first. Blocks; not for the loop.
+
+        Waits for all that have reported, for ``timeout`` seconds at most, and not for those that have left a question
+        unanswered within the last ``SILENT_SECONDS``.
+
+        Raises:
+            BackendUnavailable: The store cannot be reached.
+        """
+        own = _Question({self.id})
+        self._reactor.call_soon(self._answer, kind, value, lambda found: own.answered(Answer(self.id, found)))
+        others = self._others()
+        if not others:
+            own.complete.wait(timeout)
+            return own.answers
+        now = time.monotonic()
+        self._silent = {worker: until for worker, until in self._silent.items() if until > now}
+        question = _Question(others - {*self._silent})
+        name = secrets.token_hex(8)
+        self._questions[name] = question
+        try:
+            self._announce({"ask": kind, "value": value, "question": name, "from": self.id})
+            if not question.complete.wait(timeout):
+                self._silent |= dict.fromkeys(question.waits_for, now + SILENT_SECONDS)
+        finally:
+            del self._questions[name]
+        own.complete.wait(timeout)
+        return [*own.answers, *question.answers]
+
+    def reports(self) -> dict[str, Facts]:
+        """What each living worker has last reported, some seconds ago at most, by its name.
+
+        Raises:
+            BackendUnavailable: The store cannot be reached.
+        """
+        found = {}
+        for worker, report in self._store.reports().items():
+            try:
+                found[worker] = json.loads(report)
+            except ValueError:
+                logger.warning("the report of the worker %s cannot be read", worker)
+        return found
+
+    def _others(self) -> set[str]:
+        return {*self._store.reports()} - {self.id}
+
+    def _announce(self, telling: dict[str, Any]) -> None:
+        for text in cut(telling):
+            self._store.announce(text)
+
+    # --- from the feed's thread ---
+
+    def announced(self, text: str) -> None:
+        told = self._joining.add(text)
+        if told is not None and told.get("from") != self.id:
+            self._hear(told)
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        value = told.get("value")
+        if "tell" in told:
+            call = self._told.get(told["tell"])
+            if call is not None:
+                self._reactor.call_soon(call, value)
+        elif "ask" in told:
+            reply = partial(self._reply, str(told.get("question")))
+            self._reactor.call_soon(self._answer, told["ask"], value, reply)
+        elif "answer" in told:
+            question = self._questions.get(told["answer"])
+            if question is not None:
+                question.answered(Answer(str(told.get("from")), value))
+
+    # --- in the loop ---
+
+    def _answer(self, kind: str, value: Any, reply: Callable[[Any], object]) -> None:
+        call = self._asked.get(kind)
+        if call is None:  # of a newer version
+            reply(None)
+            return
+        try:
+            found = call(value)
+        except Exception:
+            logger.exception("a question to all workers failed: %s", kind)
+            found = None
+        reply(found)
+
+    def _reply(self, question: str, found: Any) -> None:
+        self._run(partial(self._send, {"answer": question, "value": found, "from": self.id}))
+
+    def _run(self, call: Callable[[], object]) -> None:
+        """Let something speak with the store, where it may wait for it."""
+        if self._store.shared:
+            self._reactor.spawn(call)
+        else:
+            call()
+
+    def _send(self, telling: dict[str, Any]) -> None:
+        try:
+            self._announce(telling)
+        except (BackendUnavailable, BusClosed):
+            pass  # who asked has the same trouble
+        except ValueError:
+            logger.warning("an answer to all workers' question is too long, and was left out")
+
+    def on_deadline(self) -> None:
+        if self._stopped:
+            return
+        self._reactor.set_deadline(self, REPORT_SECONDS)
+        facts: Facts = {}
+        for more in self._facts:
+            facts |= more()
+        report = json.dumps(facts, separators=(",", ":"))
+        now = self._reactor.clock()
+        if not self._reporting and (report != self._reported or now >= self._report_again_at):
+            self._reporting = True
+            self._report_again_at = now + RENEW_SECONDS
+            self._run(partial(self._report, report))
+
+    def _report(self, report: str) -> None:
+        try:
+            if not self._stopped:
+                self._reported = report
+                self._store.report(self.id, report)
+        except (BackendUnavailable, BusClosed):
+            self._report_again_at = 0.0
+        finally:
+            self._reporting = False
+
+
+def _of_process(since: float) -> Facts:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": round(since, 3)}

@@ -1,0 +1,38 @@
+"""What workers tell each other through the SQLite store, each within the transaction of its caller."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from .base import REPORT_LEASE
+
+HEARD_WITHIN = 30
+"""Seconds after which an announcement is deleted, with the next one: feeds look every second."""
+
+
+def announce(connection: sqlite3.Connection, text: str) -> None:
+    now = time.time()
+    connection.execute("UPDATE state SET announced = announced + 1")
+    connection.execute("INSERT INTO announcements SELECT announced, ?, ? FROM state", (text, now))
+    connection.execute("DELETE FROM announcements WHERE announced_at <= ?", (now - HEARD_WITHIN,))
+
+
+def announcements(connection: sqlite3.Connection, after: int) -> list[str]:
+    """The texts of those with a higher id."""
+    rows = connection.execute("SELECT text FROM announcements WHERE id > ? ORDER BY id", (after,))
+    return [text for (text,) in rows]
+
+
+def report(connection: sqlite3.Connection, worker: str, text: str) -> None:
+    now = time.time()
+    connection.execute("DELETE FROM reports WHERE until <= ?", (now,))
+    connection.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?)", (worker, text, now + REPORT_LEASE))
+
+
+def withdraw(connection: sqlite3.Connection, worker: str) -> None:
+    connection.execute("DELETE FROM reports WHERE worker = ?", (worker,))
+
+
+def reports(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT worker, report FROM reports WHERE until > ?", (time.time(),)).fetchall())

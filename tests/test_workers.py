@@ -1,0 +1,188 @@
+"""What workers tell and ask each other."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messagebus.hub.parts import MAX_INCOMPLETE, MAX_PARTS, PART, Joining, cut
+from messagebus.hub.workers import Workers
+from messagebus.loop.reactor import Reactor
+from messagebus.message import Message
+from messagebus.options import Options
+from messagebus.stores import Listener, StoreState
+from messagebus.stores.base import MAX_ANNOUNCEMENT
+from messagebus.stores.memory import MemoryStore
+
+from .eventually import eventually
+
+
+class Worker(Listener):
+    """One worker of a store that several share here."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.reactor = Reactor()
+        self.workers = Workers(store, self.reactor)
+        self.heard: list[Any] = []
+        self.workers.on("note", self.heard.append)
+        self.workers.on_question("double", lambda value: value * 2)
+        self.workers.on_question("large", lambda value: "ü" * 100_000)
+        self.workers.on_question("broken", lambda value: 1 // 0)
+        self.reactor.start()
+        store.listen(self)
+
+    def started(self, state: StoreState) -> None:
+        self.workers.start()
+
+    def received(self, messages: Sequence[Message]) -> None: ...
+
+    def resync(self, state: StoreState) -> None: ...
+
+    def healthy(self, healthy: bool) -> None: ...
+
+    def announced(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self.workers.announced(text)
+
+    def stop(self) -> None:
+        self.workers.stop()
+        self.reactor.stop()
+
+
+MakeWorker = Callable[[], Worker]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore(Options())
+
+
+@pytest.fixture
+def make(store: MemoryStore) -> Iterator[MakeWorker]:
+    made: list[Worker] = []
+
+    def make() -> Worker:
+        worker = Worker(store)
+        made.append(worker)
+        eventually(lambda: worker.workers.id in store.reports())
+        return worker
+
+    yield make
+    for worker in made:
+        worker.stop()
+
+
+def test_a_worker_alone_answers_itself(make: MakeWorker) -> None:
+    worker = make()
+    assert worker.workers.ask("double", 21) == [(worker.workers.id, 42)]
+
+
+def test_every_worker_answers(make: MakeWorker) -> None:
+    workers = [make() for _ in range(4)]
+    answers = workers[0].workers.ask("double", 4)
+    assert {*answers} == {(worker.workers.id, 8) for worker in workers}
+
+
+def test_every_worker_hears_what_one_tells_once(make: MakeWorker) -> None:
+    workers = [make() for _ in range(3)]
+    workers[1].workers.tell("note", {"n": 1})
+    workers[2].workers.tell("note", 2)
+    workers[2].workers.tell("unknown", 3)
+    for worker in workers:
+        eventually(lambda worker=worker: len(worker.heard) == 2)  # type: ignore[misc]
+    assert all(worker.heard in ([{"n": 1}, 2], [2, {"n": 1}]) for worker in workers)
+
+
+def test_an_answer_may_be_larger_than_an_announcement(make: MakeWorker) -> None:
+    one, other = make(), make()
+    answers = one.workers.ask("large", timeout=10)
+    assert {*answers} == {(worker.workers.id, "ü" * 100_000) for worker in (one, other)}
+
+
+def test_a_question_that_fails_in_a_worker_or_is_unknown_to_it_is_answered_with_nothing(make: MakeWorker) -> None:
+    one, other = make(), make()
+    for kind in ("broken", "of a newer version"):
+        answers = one.workers.ask(kind, timeout=10)
+        assert {*answers} == {(worker.workers.id, None) for worker in (one, other)}
+
+
+def test_a_worker_that_has_died_is_waited_for_once(make: MakeWorker, store: MemoryStore) -> None:
+    one = make()
+    store.report("dead", "{}")
+    assert one.workers.ask("double", 1, timeout=0.2) == [(one.workers.id, 2)]
+    begun = time.monotonic()
+    assert one.workers.ask("double", 1, timeout=60) == [(one.workers.id, 2)]
+    assert time.monotonic() - begun < 30
+
+
+def test_a_report_tells_of_the_process_and_what_else_is_asked_of_it(make: MakeWorker, store: MemoryStore) -> None:
+    worker = make()
+    facts = {"subscribers": 0}
+    worker.workers.report_also(lambda: dict(facts))
+    eventually(lambda: worker.workers.reports()[worker.workers.id].get("subscribers") == 0)
+    facts["subscribers"] = 7
+    eventually(lambda: worker.workers.reports()[worker.workers.id].get("subscribers") == 7)
+    assert {"pid", "host", "since"} < {*worker.workers.reports()[worker.workers.id]}
+
+
+def test_a_worker_that_stops_is_not_waited_for(make: MakeWorker, store: MemoryStore) -> None:
+    one, other = make(), make()
+    other.stop()
+    assert {*store.reports()} == {one.workers.id}
+
+
+def test_questions_may_be_asked_side_by_side(make: MakeWorker) -> None:
+    one, other = make(), make()
+    found: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        found[number] = sorted(answer.value for answer in one.workers.ask("double", number, timeout=20))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: [2 * number] * 2 for number in range(20)}
+    assert other.workers.ask("double", 1) != []
+
+
+def test_nonsense_from_another_program_is_ignored(make: MakeWorker, store: MemoryStore) -> None:
+    worker = make()
+    for text in ("", "x", "[]", "null", '{"part": 1}', '{"part": "x", "of": 2, "in": 1}', '{"answer": 1}', "{}"):
+        store.announce(text)
+    worker.workers.tell("note", 1)
+    eventually(lambda: worker.heard == [1])
+
+
+# --- parts ---
+
+
+@given(st.text(max_size=20_000), st.randoms())
+def test_what_is_cut_comes_together_in_any_order(text: str, random: Any) -> None:
+    parts = cut({"tell": "x", "value": text})
+    assert all(len(part) <= MAX_ANNOUNCEMENT and part.isascii() for part in parts)
+    random.shuffle(parts)
+    joining = Joining()
+    *before, last = [joining.add(part) for part in parts]
+    assert before == [None] * len(before)
+    assert last == {"tell": "x", "value": text}
+
+
+def test_what_is_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="characters are more than"):
+        cut({"value": "x" * PART * MAX_PARTS})
+
+
+def test_parts_whose_others_never_come_do_not_pile_up() -> None:
+    joining = Joining()
+    for number in range(10 * MAX_INCOMPLETE):
+        joining.add(json.dumps({"part": 0, "of": 2, "in": str(number), "text": "x"}))
+    assert len(joining._incomplete) <= MAX_INCOMPLETE + 1
