@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -241,6 +242,23 @@ def test_a_backlog_with_other_messages_than_were_heard_is_reported(
     assert bench.heard == ["a", "b", "c"]
     bench.callbacks.resync(reset=True)
     bench.hears("a", "b", "c", "x", "y", "z", "d")
+
+
+def test_a_reset_between_two_looks_of_a_worker_loses_nothing(bench: Bench) -> None:
+    subscription = bench.subscribe()
+    bench.publish(1, 2)
+    bench.hears(1, 2)
+
+    class ResetsOnce(deque[Message]):
+        def popleft(self) -> Message:
+            if subscription.life == 0:
+                bench.callbacks.resync(True)
+                bench.publish(3)
+            return super().popleft()
+
+    subscription.pending = ResetsOnce()
+    bench.callbacks._wake(subscription)
+    bench.hears(1, 2, 3)
 
 
 def test_a_reset_while_a_function_catches_up_loses_nothing_of_what_follows(bench: Bench) -> None:

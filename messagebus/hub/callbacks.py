@@ -80,28 +80,28 @@ class Subscription:
         """Whether a message at or before the position is a new one."""
         return self.name is not None and bool(self.seen) and message.global_id > self.seen[-1].global_id
 
-    def read(self, store: Store) -> Sequence[Message] | None:
-        """The store's messages after the position; ``None`` if the store has gone back."""
-        known = self.seen[-1] if self.seen and self.position else None
+    def read(self, store: Store, position: int) -> Sequence[Message] | None:
+        """The store's messages after a position; ``None`` if the store has gone back."""
+        known = self.seen[-1] if self.seen and position else None
         if self.name is None:
-            messages: Sequence[Message] = [m for m in store.global_backlog(self.position) if self.scope.holds(m)]
+            messages: Sequence[Message] = [m for m in store.global_backlog(position) if self.scope.holds(m)]
         else:
             # With the message at the position, to remember or to compare it.
-            backlog = store.backlog(self.name, max(self.position - 1, 0))
+            backlog = store.backlog(self.name, max(position - 1, 0))
             messages = backlog.messages
-            if messages and messages[0].message_id == self.position:
+            if messages and messages[0].message_id == position:
                 trace = Trace.of(messages[0])
                 messages = messages[1:]
                 if known is not None and known != trace:
                     return None
                 if known is None:
                     self.seen.append(trace)
-            if known is not None and backlog.last_id < self.position:
+            if known is not None and backlog.last_id < position:
                 return None
-            if backlog.first_id > self.position + 1 and (self.position or not self.seen):
-                first, last = self.position + 1, backlog.first_id - 1
+            if backlog.first_id > position + 1 and (position or not self.seen):
+                first, last = position + 1, backlog.first_id - 1
                 logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self, first, last)
-        if self.seen and not self.position:
+        if self.seen and not position:
             messages = self._after_seen(messages)
         return messages
 
@@ -201,6 +201,13 @@ class Callbacks:
                 subscription.seen.append(Trace.of(message))
             return subscription.life == life
 
+    def catch_up(self, subscription: Subscription) -> tuple[int, int]:
+        """Let a subscription catch up: what arrives from now on is queued. Returns the epoch that it is in and its
+        position there, to read after: a reset that comes later makes it read again."""
+        with self._lock:
+            subscription.behind = False
+            return subscription.life, subscription.position
+
     def all(self) -> list[Subscription]:
         return [subscription for subscriptions in list(self._by_name.values()) for subscription in subscriptions]
 
@@ -235,12 +242,12 @@ class Callbacks:
     def resync(self, reset: bool) -> None:
         """Let every subscription read again, because the feed has missed messages. After a reset, ids start again."""
         for subscription in self.all():
-            if reset:
-                with self._lock:
+            with self._lock:
+                if reset:
                     subscription.pending.clear()
                     subscription.position = 0
                     subscription.life += 1
-            subscription.behind = True
+                subscription.behind = True
             self._wake(subscription)
 
 
@@ -307,10 +314,9 @@ class Worker:
                 break
             self._call(subscription, (message,), life)
         if subscription.behind and not self._stopped:
-            # From here on arriving messages are queued; earlier ones are in what is read now.
-            subscription.behind = False
+            life, position = self._callbacks.catch_up(subscription)
             try:
-                messages = subscription.read(self._store)
+                messages = subscription.read(self._store, position)
             except Exception:
                 subscription.behind = True
                 raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-TABLES = frozenset(f"messagebus_{name}" for name in ("channels", "forgotten", "messages", "publications", "state"))
+TABLES = frozenset(
+    f"messagebus_{name}" for name in ("channels", "forgotten", "messages", "publications", "reports", "state")
+)
 """What ``stores/postgres.sql`` makes."""
 
 

@@ -171,7 +171,7 @@ def test_functions_hear_what_follows_when_everything_that_counts_their_channel_i
         client.delete("__mb_backlog_id_n_/a", "__mb_backlog_n_/a")
     for number in range(5, 8):
         bus.publish("/a", number)
-    eventually(lambda: heard == list(range(8)))
+    eventually(lambda: heard == list(range(8)), message=f"{heard}")
 
 
 def test_functions_hear_another_program_that_begins_their_channelʼs_ids_again(bus: Bus, redis_url: str) -> None:
@@ -183,7 +183,7 @@ def test_functions_hear_another_program_that_begins_their_channelʼs_ids_again(b
         client.delete("__mb_backlog_id_n_/a", "__mb_backlog_n_/a")
         for number in range(5, 8):
             publish_as_another_program(client, "/a", "/a", ENVELOPE.replace("0", str(number), 1))
-    eventually(lambda: heard == list(range(8)))
+    eventually(lambda: heard == list(range(8)), message=f"{heard}")
 
 
 def test_functions_hear_each_message_once_when_redis_comes_back_from_an_older_snapshot(
