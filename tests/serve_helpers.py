@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import quote
 
+from .clients import request
 from .eventually import eventually
 from .fixtures_servers import ServeApp
 from .ports import free_port
@@ -55,6 +58,12 @@ CLIENT = "/message-bus/static/messagebus.js"
 def alone(serve_app: ServeApp, *args: str, **options: object) -> Server:
     """It serves nothing but the bus."""
     return serve_app("serve", "", args=args, ready=CLIENT, **options)
+
+
+def publish(server: Server, channel: str, text: str) -> tuple[int, dict[str, object]]:
+    """The status and the body of the answer."""
+    with request(server.url, "POST", f"/message-bus/publish?channel={quote(channel)}", text.encode()) as response:
+        return response.status, json.load(response)
 
 
 def fail_to_serve(*args: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

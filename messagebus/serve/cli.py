@@ -12,9 +12,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .. import InvalidOption, Options
+from .. import InvalidOption
 from . import logs
-from .config import ConfigError, read_config
+from .config import ConfigError, checked_options
 from .limits import Limits, allow_many_files
 from .listeners import SocketFile, inherited_binds, name_of, open_when_free, parse_owner
 from .settings import Settings
@@ -69,7 +69,8 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A TOML file of options and channel rules, for every bus in the process. --url comes before it.",
+    help="A TOML file of options and channel rules, for every bus in the process. --url comes before it. HUP reads it "
+    "again.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to serve with.")
 @click.option(
@@ -153,7 +154,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
     Signals to the first process:
       TERM, INT   end in order; a second one ends at once
       QUIT        end at once
-      HUP         start new workers, which load the app again, then end the old ones
+      HUP         start new workers, which load the app and the --config again, then end the old ones
       USR2        start a successor from new files beside this one; end this one with TERM
       TTIN, TTOU  one worker more, one less
     """
@@ -169,8 +170,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
     if not application and not alone and os.environ.get("FLASK_APP"):
         application, from_flask_app = os.environ["FLASK_APP"], True
     try:
-        options = {} if given["config"] is None else read_config(given["config"])
-        Options(**{**options, **({} if given["url"] is None else {"url": given["url"]})})
+        options = checked_options(given["config"], given["url"])
     except ConfigError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -184,6 +184,7 @@ def serve(context: click.Context, /, application: str | None, bind: tuple[str, .
     settings = Settings(
         application=application,
         from_flask_app=from_flask_app,
+        config=given["config"] and given["config"].absolute(),
         options=options,
         anonymous_publish=given["allow_anonymous_publish"],
         limits=limits,

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..channel_rules import ChannelRule, ChannelRules, RuleError, check_key_names
 from ..errors import InvalidOption
-from ..options import check_option, from_values
+from ..options import Options, check_option, from_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,6 +20,18 @@ else:
 
 class ConfigError(Exception):
     """The file cannot be used; the text names the file, and the line where there is one."""
+
+
+def checked_options(path: Path | None, url: str | None) -> dict[str, Any]:
+    """The options in a file, which together with ``--url`` are in order. ``None``: no file.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        InvalidOption: The URL is wrong, or does not fit the file.
+    """
+    options = {} if path is None else read_config(path)
+    Options(**{**options, **({} if url is None else {"url": url})})
+    return options
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -21,6 +22,8 @@ from gunicorn.glogging import Logger
 from gunicorn.systemd import sd_notify
 
 from .._compat import check
+from ..errors import InvalidOption
+from .config import ConfigError, checked_options
 from .settings import KILL_SECONDS, RELOAD_DRAIN, Flags, Settings
 from .worker import CANNOT_START, HELD_AT_FORK, Worker
 
@@ -79,6 +82,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             "pidfile": settings.pid_file,
             "umask": settings.umask,
             "reload": settings.reload,
+            "reload_extra_files": [] if settings.config is None else [str(settings.config)],
             "control_socket_disable": True,  # it would lie in the user's home directory
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # signs of life wait for no disk
         }
@@ -162,6 +166,8 @@ class Master(Arbiter):  # type: ignore[misc]
             self.spawn_worker()
 
     def spawn_worker(self) -> Any:
+        if self._settings.reload and self._flags.served:
+            self._read_options()  # it may be the file that has changed
         self._flags.set_serves(self.worker_age + 1, False)
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_AT_FORK)
         try:
@@ -196,20 +202,35 @@ class Master(Arbiter):  # type: ignore[misc]
 
     def reload(self) -> None:
         """The new workers serve before the old ones are ended: nobody waits while the app is loaded; and where it
-        cannot be, the old ones go on."""
+        cannot be, or the file of options is wrong, the old ones go on."""
         sd_notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", self.log)
-        old = list(self.WORKERS)
+        old, settings = list(self.WORKERS), self.app.settings
+        in_order = self._read_options()
         # The first finds out whether the app can be loaded.
-        if all(self._start_and_wait(count) for count in (1, self.num_workers - 1)):
+        if in_order and all(self._start_and_wait(count) for count in (1, self.num_workers - 1)):
             for pid in old:
                 if pid in self.WORKERS:
                     more = RELOAD_DRAIN if self._settings.drain is None else 0.0
                     self._retired[pid] = time.monotonic() + self.cfg.graceful_timeout + more
                     self._flags.set_replaced(self.WORKERS[pid].age)
                     self.kill_worker(pid, signal.SIGTERM)
-        elif not self._ending:
-            logger.error("not reloaded: a new worker does not serve; the old ones go on")
+        else:
+            self.app.settings = settings
+            if not self._ending:
+                why = "a new worker does not serve" if in_order else "its options are wrong"
+                logger.error("not reloaded: %s; the old ones go on", why)
         self._announced = False
+
+    def _read_options(self) -> bool:
+        """Read the file of --config again, for workers that start from now on; ``False``: it is wrong."""
+        settings: Settings = self.app.settings
+        try:
+            options = checked_options(settings.config, settings.url)
+        except (ConfigError, InvalidOption) as error:
+            logger.error("the options stay as they were: %s", error)
+            return False
+        self.app.settings = replace(settings, options=options)
+        return True
 
     def _start_and_wait(self, count: int) -> bool:
         """Start workers; ``False``: one of them does not come as far as to serve."""

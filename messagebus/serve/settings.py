@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .limits import Limits
@@ -26,6 +27,8 @@ class Settings:
     anonymous_publish: bool = False
     allowed_hosts: tuple[str, ...] = ()
     url: str | None = None
+    config: Path | None = None
+    """That file, which a reload reads again; absolute."""
     options: dict[str, Any] = field(default_factory=dict)
     """Those of every bus in the process, from the file of ``--config``."""
     workers: int = 1

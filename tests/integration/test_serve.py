@@ -11,7 +11,6 @@ import subprocess
 import time
 from pathlib import Path
 from statistics import median
-from urllib.parse import quote
 
 import pytest
 
@@ -22,13 +21,8 @@ from ..crowd import Crowd, message_ids
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
 from ..redis_server import RedisServer
-from ..serve_helpers import alone, fail_to_serve
-from ..servers import ROOT, Server
-
-
-def publish(server: Server, channel: str, text: str) -> tuple[int, dict[str, object]]:
-    with request(server.url, "POST", f"/message-bus/publish?channel={quote(channel)}", text.encode()) as response:
-        return response.status, json.load(response)
+from ..serve_helpers import alone, fail_to_serve, publish
+from ..servers import ROOT
 
 
 def test_one_line_says_where_it_listens(serve_app: ServeApp) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from .. import processes
-from ..clients import WebSocket
+from ..clients import Refused, WebSocket
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
-from ..serve_helpers import APP, get, hammer, in_background
+from ..serve_helpers import APP, alone, get, hammer, in_background, publish
 from ..servers import ROOT, Server
 
 
@@ -57,6 +57,53 @@ def test_an_app_that_is_broken_at_a_reload_is_tried_again_until_it_is_mended(
     module.write_text(source.replace("'1'", "'2'"))
     os.kill(server.pid, signal.SIGHUP)
     eventually(lambda: get(server, "/version") == b"2")
+
+
+def test_hangup_reads_the_config_file_again_and_a_wrong_one_changes_nothing(
+    serve_app: ServeApp, tmp_path: Path
+) -> None:
+    path = tmp_path / "bus.toml"
+    url = f'url = "sqlite:///{tmp_path}/bus.db"\nanonymous_publish = true\n'
+    path.write_text(url + '[channels."/a"]\nmax_backlog_size = 2\n')
+    server = alone(serve_app, "--config", str(path))
+    (old,) = server.worker_pids()
+
+    def stored() -> object:
+        return publish(server, "/a", "x")[1]["stored_messages"]
+
+    assert [stored() for _ in range(3)] == [1, 2, 2]
+    path.write_text(url + '[channels."/a"]\nmax_backlog_size = "many"\n')
+    os.kill(server.pid, signal.SIGHUP)
+    eventually(lambda: "not reloaded: its options are wrong; the old ones go on" in server.output())
+    assert f"the options stay as they were: {path}, line 4: " in server.output()
+    assert server.worker_pids() == [old]
+    assert stored() == 2
+    path.write_text(url + '[channels."/a"]\nmax_backlog_size = 3\n')
+    os.kill(server.pid, signal.SIGHUP)
+    eventually(lambda: len(server.worker_pids()) == 1 and server.worker_pids() != [old])
+    assert stored() == 3
+
+
+def test_reload_restarts_the_worker_when_the_config_file_changes(serve_app: ServeApp, tmp_path: Path) -> None:
+    path = tmp_path / "bus.toml"
+    path.write_text("max_message_size = 1000\n")
+    server = alone(serve_app, "--config", str(path), "--reload", "--allow-anonymous-publish")
+
+    def status() -> int | None:
+        try:
+            return publish(server, "/a", "x" * 2000)[0]
+        except Refused as refusal:
+            return refusal.status
+        except OSError:
+            return None  # the worker restarts
+
+    assert status() == 413
+    changed = tmp_path / "changed"
+    changed.write_text("max_message_size = 3000\n")
+    later = path.stat().st_mtime + 2  # of the file's time, seconds are compared
+    os.utime(changed, (later, later))
+    changed.rename(path)
+    eventually(lambda: status() == 202)
 
 
 def test_usr2_starts_a_successor_on_the_same_sockets_without_a_refused_request(
