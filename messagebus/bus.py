@@ -329,6 +329,19 @@ class Bus(Lifecycle):
 
     # --- deleting ---
 
+    def forget(self, channel: str, site_id: str | None = None) -> None:
+        """Delete the messages of a channel. Its ids continue, and clients that missed messages get a gap.
+
+        Every process forgets what it remembers of them. Clients that are connected keep what they have.
+
+        Raises:
+            InvalidChannel, InvalidSite: It is not the name of one.
+            BackendUnavailable: The store gave no answer; it may have deleted them.
+        """
+        from .hub.workers import forget
+
+        forget(self._publisher_now().store, store_name(check_channel(channel), site_id))
+
     def expire_all_backlogs(self) -> None:
         """Delete all messages in the store. Ids continue, and clients that missed messages get a gap.
 

@@ -74,6 +74,7 @@ ROOMS = {
         "callbacks",
         "parts",
         "workers",
+        "audience",
         "node",
     ],
     "http": [

@@ -303,9 +303,25 @@ def test_an_app_that_does_not_turn_it_on_has_no_such_routes() -> None:
 
 def test_options_and_other_methods_are_answered(client: Any) -> None:
     allowed = client.options("/message-bus/channels/chat")
-    assert (allowed.status_code, allowed.headers["Allow"]) == (204, "GET, POST, PUT, OPTIONS")
+    assert (allowed.status_code, allowed.headers["Allow"]) == (204, "GET, POST, PUT, DELETE, OPTIONS")
     refused = client.patch("/message-bus/channels/chat", headers=BEARER)
-    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, POST, PUT, OPTIONS")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, POST, PUT, DELETE, OPTIONS")
+
+
+def test_a_deleted_channel_is_empty_and_its_ids_go_on(bus: Bus, client: Any) -> None:
+    for number in range(3):
+        bus.publish("/chat", number)
+    refused = client.delete(URL)
+    assert refused.status_code == 401
+    assert stored(bus) == [0, 1, 2]
+    answer = client.delete(URL, headers=BEARER)
+    assert answer.status_code == 200
+    assert (answer.json["stored_messages"], answer.json["published_messages"]) == (0, 3)
+    assert stored(bus) == []
+    assert client.post(URL, data=b"x", headers=BEARER).json["message_id"] == 4
+    assert client.delete("/message-bus/channels/never", headers=BEARER).json["published_messages"] == 0
+    assert client.delete("/message-bus/publish", headers=BEARER).status_code == 400
+    assert client.delete(f"{URL}&user_ids=1", headers=BEARER).status_code == 400
 
 
 def test_a_bus_that_is_off_takes_no_messages(bus: Bus, client: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messagebus.hub.parts import MAX_INCOMPLETE, MAX_PARTS, PART, Joining, cut
-from messagebus.hub.workers import Workers
+from messagebus.hub.workers import Workers, tell
 from messagebus.loop.reactor import Reactor
 from messagebus.message import Message
 from messagebus.options import Options
@@ -90,11 +90,11 @@ def test_every_worker_answers(make: MakeWorker) -> None:
     assert {*answers} == {(worker.workers.id, 8) for worker in workers}
 
 
-def test_every_worker_hears_what_one_tells_once(make: MakeWorker) -> None:
+def test_every_worker_hears_once_what_is_told(make: MakeWorker, store: MemoryStore) -> None:
     workers = [make() for _ in range(3)]
-    workers[1].workers.tell("note", {"n": 1})
-    workers[2].workers.tell("note", 2)
-    workers[2].workers.tell("unknown", 3)
+    tell(store, "note", {"n": 1})
+    tell(store, "note", 2)
+    tell(store, "unknown", 3)
     for worker in workers:
         eventually(lambda worker=worker: len(worker.heard) == 2)  # type: ignore[misc]
     assert all(worker.heard in ([{"n": 1}, 2], [2, {"n": 1}]) for worker in workers)
@@ -158,7 +158,7 @@ def test_nonsense_from_another_program_is_ignored(make: MakeWorker, store: Memor
     worker = make()
     for text in ("", "x", "[]", "null", '{"part": 1}', '{"part": "x", "of": 2, "in": 1}', '{"answer": 1}', "{}"):
         store.announce(text)
-    worker.workers.tell("note", 1)
+    tell(store, "note", 1)
     eventually(lambda: worker.heard == [1])
 
 

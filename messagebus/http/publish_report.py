@@ -22,9 +22,9 @@ class Report(NamedTuple):
     published_messages: int
     """Over the channel's life."""
     subscribers: int
-    """Connected to the process that answers."""
+    """Over all workers."""
     last_requested: int | None
-    """Seconds since a client last asked this process for the channel; ``None``: not within its memory."""
+    """Seconds since a client last asked for the channel; ``None``: not within the workers' memory."""
     queued: bool = False
     """Whether the message waits in memory for a store that is away."""
 

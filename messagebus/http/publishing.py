@@ -18,8 +18,9 @@ from ..errors import (
     PublishRefused,
 )
 from ..hub.addresses import source_of
-from ..hub.membership import count
+from ..hub.audience import Audience
 from ..hub.node import Node
+from ..hub.workers import forget
 from ..message import Ids, check_channel
 from ..option_kinds import Key
 from ..options import Options
@@ -35,7 +36,7 @@ logger = logging.getLogger("messagebus.http")
 
 PLACES = ("channels", "publish")
 """What is served under ``/message-bus/`` where ``http_publishing`` is on: these are no clients' ids then."""
-METHODS = ("GET", "POST", "PUT", "OPTIONS")
+METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS")
 HOW_TO_ALLOW = (
     "nobody may publish over HTTP yet: set publisher_keys (MESSAGEBUS_PUBLISHER_KEYS), and send one as "
     "'Authorization: Bearer KEY'; or start messagebus serve with --allow-anonymous-publish"
@@ -82,6 +83,8 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
             if channel is None:
                 raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "name the channel: ?channel=/chat", "channel")
             status, reports, many = HTTPStatus.OK, _report(node, {channel: None}), False
+        elif request.method == "DELETE":
+            status, reports, many = HTTPStatus.OK, [_forget(node, request, channel)], False
         else:
             status, reports, many = _publish(node, request, channel, key)
     except InvalidChannel as error:
@@ -171,15 +174,25 @@ def _publish(
     checked = publisher.check(asked.messages, **asked.options)
     _check_rate(node, request, key, len(asked.messages))
     # Before the message, which ends the polls that wait for it.
-    listeners = {name: _subscribers(node, name) for name in names}
+    audiences = _audiences(node, names)
     given = publisher.publish(checked)
     newest = {name: ids for (name, _), ids in zip(asked.messages, given, strict=True)}
     if all(ids is None for ids in given):
-        reports = [Report(name, None, None, 0, 0, listeners[name], _last_requested(node, name), True) for name in names]
-        return HTTPStatus.ACCEPTED, reports, asked.many
-    reports = [report._replace(subscribers=listeners[report.channel]) for report in _report(node, newest)]
-    status = HTTPStatus.CREATED if any(listeners.values()) else HTTPStatus.ACCEPTED
-    return status, reports, asked.many
+        waiting = (Report(name, None, None, 0, 0, *_told(audiences[name]), True) for name in names)
+        return HTTPStatus.ACCEPTED, [*waiting], asked.many
+    heard = any(audience.subscribers for audience in audiences.values())
+    status = HTTPStatus.CREATED if heard else HTTPStatus.ACCEPTED
+    return status, _reports(node, newest, audiences), asked.many
+
+
+def _forget(node: Node, request: Request, channel: str | None) -> Report:
+    """Delete a channel's backlog."""
+    check_report_query(request)
+    if channel is None:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", "name the channel: ?channel=/chat", "channel")
+    forget(node.store, channel)
+    [report] = _report(node, {channel: None})
+    return report
 
 
 def _body_limit(node: Node, channel: str | None) -> int:
@@ -210,28 +223,34 @@ def _check_rate(node: Node, request: Request, key: Key | None, messages: int) ->
 
 
 def _report(node: Node, published: dict[str, Ids | None]) -> list[Report]:
+    return _reports(node, published, _audiences(node, [*published]))
+
+
+def _reports(node: Node, published: dict[str, Ids | None], audiences: dict[str, Audience]) -> list[Report]:
     """What is known of channels, one round trip for all. ``published``: the ids that their newest messages were given,
     as far as that is known."""
     rules = node.options.channels
     pages = node.store.backlogs([BacklogQuery(name, -1) for name in published], 1)
     return [
         Report(
-            channel=channel,
-            message_id=ids.message_id if ids is not None else page.last_id,
-            global_id=ids.global_id if ids is not None else None,
-            stored_messages=max(0, page.last_id - page.first_id + 1) if is_stored(rules, channel) else 0,
-            published_messages=page.last_id,
-            subscribers=_subscribers(node, channel),
-            last_requested=_last_requested(node, channel),
+            channel,
+            ids.message_id if ids is not None else page.last_id,
+            ids.global_id if ids is not None else None,
+            max(0, page.last_id - page.first_id + 1) if is_stored(rules, channel) else 0,
+            page.last_id,
+            *_told(audiences[channel]),
         )
         for (channel, ids), page in zip(published.items(), pages, strict=True)
     ]
 
 
-def _subscribers(node: Node, name: str) -> int:
-    return count(dict(node.hub.membership.followers(name) or {}))
+def _audiences(node: Node, names: list[str]) -> dict[str, Audience]:
+    """Over all workers; of this one alone while the store, through which they are asked, is away."""
+    try:
+        return dict(zip(names, node.audiences.of(names), strict=True))
+    except BackendUnavailable:
+        return dict(zip(names, node.audiences.own(names), strict=True))
 
 
-def _last_requested(node: Node, name: str) -> int | None:
-    ago = node.request_times.ago(name, node.reactor.clock())
-    return None if ago is None else int(ago)
+def _told(audience: Audience) -> tuple[int, int | None]:
+    return audience.subscribers, None if audience.asked_for is None else int(audience.asked_for)

@@ -20,6 +20,7 @@ from ..options import Options
 from ..publishing.publisher import Publisher
 from ..publishing.rate_limits import PublishLimits
 from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
+from .audience import Audiences
 from .backlog_reader import PATIENCE, BacklogReader
 from .callbacks import Callbacks
 from .history import Cursor, HistoryView, covers, query_for
@@ -27,7 +28,7 @@ from .hub import Hub
 from .permissions import Access
 from .request_times import RequestTimes
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
-from .workers import Workers
+from .workers import FORGET, Workers
 
 logger = logging.getLogger("messagebus.hub")
 
@@ -56,7 +57,8 @@ class Node(Listener):
         self.hub.pacer.read_missing = self._read_missing
         self.hub.dispatcher.went_back = self._channel_went_back
         self.workers = Workers(self.store, self.reactor)
-        self.workers.on("forget", self.hub.windows.forget)
+        self.workers.on(FORGET, self.hub.windows.forget)
+        self.audiences = Audiences(self.workers, self.hub.membership, self.request_times, self.reactor)
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
         callbacks.went_back = self.renew_epoch

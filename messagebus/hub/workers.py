@@ -28,10 +28,15 @@ REPORT_SECONDS = 2.0
 """Between two reports that differ."""
 RENEW_SECONDS = 10.0
 """Between two reports that are the same: a third of their lease."""
+KNOWN_SECONDS = 1.0
+"""How long it is taken for granted who has a report."""
 ANSWER_SECONDS = 1.0
 """How long an answer is waited for."""
 SILENT_SECONDS = 30.0
 """How long a worker that has not answered is not waited for: it may have died, and its report lasts so long."""
+
+FORGET = "forget"
+"""Told with the name of a channel whose backlog was deleted."""
 
 Facts = dict[str, Any]
 
@@ -59,6 +64,27 @@ class _Question:
             self.complete.set()
 
 
+def tell(store: Store, kind: str, value: Any) -> None:
+    """Tell every worker of a store something of a kind that they know; from any process.
+
+    Raises:
+        BackendUnavailable: The store cannot be reached; some may have heard it.
+        ValueError: It is too long.
+    """
+    for text in cut({"tell": kind, "value": value}):
+        store.announce(text)
+
+
+def forget(store: Store, name: str) -> None:
+    """Delete a channel's backlog, in the store and in what the workers remember of it.
+
+    Raises:
+        BackendUnavailable: The store gave no answer; it may be deleted.
+    """
+    store.forget(name)
+    tell(store, FORGET, name)
+
+
 class Workers:
     """See the module. One for each worker; its methods are safe from any thread or greenlet."""
 
@@ -73,6 +99,7 @@ class Workers:
         self._joining = Joining()
         self._questions: dict[str, _Question] = {}
         self._silent: dict[str, float] = {}
+        self._known_others: tuple[float, frozenset[str]] = (-KNOWN_SECONDS, frozenset())
         self._reported = ""
         self._report_again_at = 0.0
         self._reporting = False
@@ -107,18 +134,7 @@ class Workers:
         except (BackendUnavailable, BusClosed):
             pass  # its lease ends
 
-    # --- tell and ask ---
-
-    def tell(self, kind: str, value: Any) -> None:
-        """Tell every worker, this one as well, something of a kind that they know.
-
-        Raises:
-            BackendUnavailable: The store cannot be reached; some may have heard it.
-            ValueError: It is too long.
-        """
-        telling = {"tell": kind, "value": value, "from": self.id}
-        self._announce(telling)
-        self._hear(telling)
+    # --- ask ---
 
     def ask(self, kind: str, value: Any = None, timeout: float = ANSWER_SECONDS) -> list[Answer]:
         """What every worker answers, this one first. Blocks; not for the loop.
@@ -164,7 +180,12 @@ class Workers:
         return found
 
     def _others(self) -> set[str]:
-        return {*self._store.reports()} - {self.id}
+        asked_at, others = self._known_others
+        now = self._reactor.clock()
+        if now >= asked_at + KNOWN_SECONDS:
+            others = frozenset(self._store.reports()) - {self.id}
+            self._known_others = now, others
+        return {*others}
 
     def _announce(self, telling: dict[str, Any]) -> None:
         for text in cut(telling):

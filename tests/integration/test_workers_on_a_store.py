@@ -1,0 +1,87 @@
+"""Several workers on one store that answer for each other."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from messagebus import Bus
+from tests.clients import EventSource
+from tests.eventually import eventually
+from tests.servers import Server
+
+KEY = "publisher-key-0123456789"
+SETTINGS = {"MESSAGEBUS_HTTP_PUBLISHING": "1", "MESSAGEBUS_PUBLISHER_KEYS": KEY}
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/bus.db"
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
+
+
+@pytest.fixture
+def servers(url: str) -> Iterator[list[Server]]:
+    """Two servers of one process each."""
+    with contextlib.ExitStack() as stack:
+        env = {**SETTINGS, "MESSAGEBUS_URL": url}
+        yield [stack.enter_context(Server("serve", env=env)) for _ in range(2)]
+
+
+def ask(server: Server, method: str) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(
+            method,
+            "/message-bus/channels/chat",
+            body="1" if method == "POST" else None,
+            headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
+        )
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+        return found
+
+
+def test_a_report_counts_the_subscribers_of_every_worker_and_a_deleted_channel_is_forgotten_by_all(
+    url: str, servers: list[Server]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        bus = stack.enter_context(contextlib.closing(Bus(url=url)))
+        for number in range(3):
+            bus.publish("/chat", number)
+        readers = [
+            stack.enter_context(EventSource.connect(server.url, {"/chat": 0})) for server in (*servers, servers[0])
+        ]
+        for reader in readers:
+            assert reader.data(3) == [0, 1, 2]
+        for server in servers:
+            eventually(lambda server=server: ask(server, "GET")["subscribers"] == 3, timeout=20)  # type: ignore[misc]
+            assert ask(server, "GET")["last_requested"] is not None
+        assert ask(servers[0], "DELETE")["stored_messages"] == 0
+        bus.publish("/chat", 3)
+        for reader in readers:
+            assert reader.data(1) == [3]
+
+        def has_forgotten(server: Server) -> bool:
+            """Also what it had in memory, for those who come next."""
+            with EventSource.connect(server.url, {"/chat": 0}) as late:
+                return late.data(1) == [3]
+
+        for server in servers:
+            eventually(lambda server=server: has_forgotten(server))  # type: ignore[misc]
+        bus.forget("/chat")
+        assert bus.backlog("/chat") == []
+        assert bus.last_id("/chat") == 4
