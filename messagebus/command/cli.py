@@ -21,6 +21,7 @@ class _Entry(NamedTuple):
 
 COMMANDS = {
     "backlog": _Entry(".backlog:backlog", "Print the messages that are kept of a channel."),
+    "channels": _Entry(".channels:channels", "List the channels that have messages."),
     "completion": _Entry(".completion:completion", "Print the completion of a shell: bash, zsh or fish."),
     "doctor": _Entry(
         ".doctor.cli:doctor", "Say what is wrong between browsers, the bus and its store, and which lines to change."

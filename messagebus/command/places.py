@@ -23,6 +23,17 @@ class Published(NamedTuple):
     """At the server's process that was asked; ``None`` where nobody knows."""
 
 
+class Channel(NamedTuple):
+    """A channel that has messages."""
+
+    channel: str
+    stored_messages: int
+    """That are kept."""
+    last_id: int
+    """Of the newest message, kept or not."""
+    site_id: str | None = None
+
+
 class Backlog(NamedTuple):
     """What is kept of a channel."""
 
@@ -60,6 +71,10 @@ class Place(ABC):
     @abstractmethod
     def backlog(self, channel: str, last_id: int) -> Backlog:
         """The messages that are kept of a channel. ``last_id``: ``n`` after message n; ``-k`` the last k-1."""
+
+    @abstractmethod
+    def channels(self) -> Iterator[Channel]:
+        """All channels that have messages, in no order; read as they are asked for."""
 
     @abstractmethod
     def close(self) -> None:

@@ -15,7 +15,7 @@ from ..client import Client, Gap, Refusal, StateInfo
 from ..client.types import ConnectionState
 from ..message import Message, check_channel, encode_data, encode_json
 from .ending import CannotDo, Failed
-from .places import Backlog, Place, Published
+from .places import Backlog, Channel, Place, Published
 from .server_requests import FAILURES, Refused, Requests, Unreachable
 
 LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
@@ -135,6 +135,9 @@ class ServerPlace(Place):
                 yield _message(message.channel, message.data, message.message_id, message.global_id)
         if ended:
             raise ended[0]
+
+    def channels(self) -> Iterator[Channel]:
+        raise CannotDo("a server does not list its channels: give the URL of its store")
 
     def close(self) -> None:
         self._requests.close()

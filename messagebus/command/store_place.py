@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..bus import Bus
-from ..message import Message, check_channel
+from ..message import Message, check_channel, split_name
 from ..stores import BacklogQuery, Store, open_store
-from .places import Backlog, Place, Published
+from .places import Backlog, Channel, Place, Published
 
 WAITING = 1000
 """Messages that wait to be printed; what is beyond is left in the store."""
@@ -71,6 +71,23 @@ class StorePlace(Place):
             if page.through <= after:
                 return
             after = page.through
+
+    def channels(self) -> Iterator[Channel]:
+        seen: set[str] = set()
+        cursor = ""
+        while True:
+            found = self._store.channels(cursor)
+            names = [name for name in dict.fromkeys(found.names) if name not in seen]
+            seen.update(names)
+            pages = self._store.backlogs([BacklogQuery(name, -1) for name in names], 1)
+            for name, page in zip(names, pages, strict=True):
+                stored = page.last_id - page.first_id + 1
+                if stored > 0:  # or it has gone meanwhile
+                    channel, site_id = split_name(name)
+                    yield Channel(channel, stored, page.last_id, site_id)
+            cursor = found.cursor
+            if not cursor:
+                return
 
     def close(self) -> None:
         self._closed = True

@@ -106,6 +106,23 @@ def test_stores_of_the_network_are_places_as_well(request: pytest.FixtureRequest
     shell.lines("publish", "/chat", "--lines", input="a\nb\n")
     assert shell.data("backlog", "/chat") == ["a", "b"]
     assert shell.data("subscribe", "/chat", "--last", "1", "--count", "1") == ["b"]
+    assert shell.lines("channels") == [{"channel": "/chat", "stored_messages": 2, "last_id": 2}]
+
+
+def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
+    shell = Shell(f"sqlite:///{tmp_path}/bus.db")
+    assert shell.lines("channels") == []
+    for channel in ("/b", "/a/1", "/a/2", "/a/2"):
+        shell.lines("publish", channel, "x", "--max-backlog-size", "1")
+    found = sorted(shell.lines("channels", "/a/*"), key=str)
+    assert found == [
+        {"channel": "/a/1", "stored_messages": 1, "last_id": 1},
+        {"channel": "/a/2", "stored_messages": 1, "last_id": 2},
+    ]
+    done = shell.run("channels", "--limit", "2")
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == "there are more than 2; --limit says how many to print\n"
+    assert shell.run("channels", "/a*b").returncode == 2
 
 
 # --- what only a server can do ---

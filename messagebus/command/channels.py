@@ -1,0 +1,53 @@
+"""``messagebus channels``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from itertools import islice
+
+import click
+
+from ..option_kinds import check_pattern, matches
+from .output import for_people, write_json, write_table
+from .url_option import open_place, with_place
+
+MOST = 10_000
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("pattern", required=False, default="/*")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=MOST,
+    show_default=True,
+    metavar="N",
+    help="The most to print; the standard error says if there are more.",
+)
+@with_place
+def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None:
+    """List the channels that have messages.
+
+    PATTERN is a channel, or its beginning and a *. With each channel stand the number of its messages that are kept and
+    the id of the newest one.
+
+    \b
+      messagebus channels
+      messagebus channels '/room/*'
+      messagebus channels | jq -r 'select(.stored_messages > 500).channel'
+    """
+    check_pattern(pattern)
+    with closing(open_place(url, key)) as place:
+        found = (each for each in place.channels() if matches(pattern, each.channel))
+        if for_people():
+            # Of the order of the store nobody can make anything.
+            listed = sorted(islice(found, limit), key=lambda each: (each.channel, each.site_id or ""))
+            sites = any(each.site_id is not None for each in listed)
+            head = ["channel", "kept", "newest id", *(["site"] if sites else [])]
+            rows = ([each.channel, each.stored_messages, each.last_id, each.site_id][: len(head)] for each in listed)
+            write_table(head, rows)
+        else:
+            for each in islice(found, limit):
+                write_json({name: value for name, value in each._asdict().items() if value is not None})
+        if next(found, None) is not None:
+            click.echo(f"there are more than {limit}; --limit says how many to print", err=True)
