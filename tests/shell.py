@@ -46,11 +46,11 @@ class Shell:
     def data(self, *arguments: str) -> list[Any]:
         return [message["data"] for message in self.lines(*arguments)]
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "messagebus", *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             env=self.environment,
         )

@@ -34,8 +34,10 @@ COMMANDS = {
     ),
     "serve": _Entry("..serve.cli:serve", "Serve a WSGI app that has the bus, or without APP the bus alone, on gevent."),
     "start": _Entry(".background:start", "Start messagebus serve in the background, and wait until it serves."),
+    "stats": _Entry(".stats:stats", "Print what a bus counts, once."),
     "stop": _Entry(".background:stop", "End the server in order, as SIGTERM does, and wait until it has ended."),
     "subscribe": _Entry(".subscribe:subscribe", "Print the messages of channels as they come."),
+    "top": _Entry(".top:top", "Show the busiest channels, live."),
 }
 
 

@@ -69,22 +69,24 @@ def progress(label: str, length: int, shows: bool) -> Iterator[Callable[[int], o
 
 
 def write_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns, numbers to the right."""
-    rows = list(rows)
-    cells = [["-" if each is None else printable(str(each)) for each in row] for row in rows]
-    numbers = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(head))]
-    widths = [max(len(name), *(len(row[column]) for row in cells), 0) for column, name in enumerate(head)]
+    lines = table_lines(head, rows)
+    click.secho(lines[0], bold=True)
+    for line in lines[1:]:
+        click.echo(line)
 
-    def line(row: Sequence[str]) -> str:
-        padded = [
+
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Columns of one width, the head first. What begins with a digit stands to the right; ``None`` is a dash."""
+    cells = [["-" if each is None else printable(str(each)) for each in row] for row in rows]
+    numbers = [all(row[column][:1].isdigit() or row[column] == "-" for row in cells) for column in range(len(head))]
+    widths = [max(len(name), *(len(row[column]) for row in cells), 0) for column, name in enumerate(head)]
+    return [
+        "  ".join(
             each.rjust(width) if number else each.ljust(width)
             for each, width, number in zip(row, widths, numbers, strict=True)
-        ]
-        return "  ".join(padded).rstrip()
-
-    click.secho(line(head), bold=True)
-    for row in cells:
-        click.echo(line(row))
+        ).rstrip()
+        for row in [list(head), *cells]
+    ]
 
 
 def printable(text: str) -> str:

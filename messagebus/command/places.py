@@ -77,5 +77,10 @@ class Place(ABC):
         """All channels that have messages, in no order; read as they are asked for."""
 
     @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """What the bus counts, over all its processes: ``global_id``, and in ``by_worker`` each process that
+        listens."""
+
+    @abstractmethod
     def close(self) -> None:
         """End all connections. May be repeated."""

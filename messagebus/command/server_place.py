@@ -139,6 +139,9 @@ class ServerPlace(Place):
     def channels(self) -> Iterator[Channel]:
         raise CannotDo("a server does not list its channels: give the URL of its store")
 
+    def stats(self) -> dict[str, Any]:
+        raise CannotDo("a server does not tell what it counts: give the URL of its store")
+
     def close(self) -> None:
         self._requests.close()
         if self._client is not None:

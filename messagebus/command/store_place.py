@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -88,6 +90,16 @@ class StorePlace(Place):
             cursor = found.cursor
             if not cursor:
                 return
+
+    def stats(self) -> dict[str, Any]:
+        state = self._store.state()
+        now = time.time()
+        workers = []
+        for report in self._store.reports().values():
+            facts = json.loads(report)
+            since = facts.pop("since", None)
+            workers.append({**facts, "uptime": None if since is None else max(0, round(now - since))})
+        return {"global_id": state.global_id, "epoch": state.epoch, "by_worker": workers}
 
     def close(self) -> None:
         self._closed = True

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ..eventually import eventually
 from ..fixtures_servers import ServeApp
 from ..ports import free_port
 from ..serve_helpers import alone
@@ -123,6 +127,39 @@ def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == "there are more than 2; --limit says how many to print\n"
     assert shell.run("channels", "/a*b").returncode == 2
+
+
+def test_statistics_have_the_processes_that_listen(serve_app: ServeApp, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bus.db"
+    server = alone(serve_app, "--url", url)
+    shell = Shell(url)
+    shell.lines("publish", "/a", "x")
+    pids = server.worker_pids()
+    eventually(lambda: [worker["pid"] for worker in shell.lines("stats")[0]["by_worker"]] == pids, timeout=20)
+    (found,) = shell.lines("top", "--count", "1", "--interval", "0.1")
+    assert (found["global_id"], found["messages_per_second"]) == (1, 0.0)
+    assert found["channels"] == [{"channel": "/a", "per_second": 0.0, "stored_messages": 1, "last_id": 1}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_top_gives_the_terminal_back_as_it_was(tmp_path: Path, number: signal.Signals) -> None:
+    shell = Shell(f"sqlite:///{tmp_path}/bus.db")
+    shell.lines("publish", "/busy", "x")
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        process = shell.start("top", stdout=theirs)
+        os.close(theirs)
+        shown = b""
+        while b"/busy" not in shown:
+            shown += screen.read(4096)
+        process.send_signal(number)
+        with contextlib.suppress(OSError):  # at the end of a terminal
+            while more := screen.read(4096):
+                shown += more
+        assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == (-number if number == signal.SIGINT else 128 + number)
+    assert shown.count(b"\x1b[?1049h") == 1
+    assert shown.endswith(b"\x1b[?25h\x1b[?1049l")
 
 
 # --- what only a server can do ---
