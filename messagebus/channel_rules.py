@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .option_kinds import Flag, Key, Kind, Number, check_pattern, matches
+from .option_kinds import Flag, Key, Kind, Number, check_pattern, matches, overlaps
 from .templates import compile_template
 
 _LONGEST = 100 * 365 * 86_400
@@ -74,6 +74,17 @@ def check_key_names(rules: Sequence[ChannelRule], keys: Sequence[Key]) -> None:
         for name in names:
             if name not in known:
                 raise RuleError(rule.pattern, "publish", f"none of publisher_keys has the name {name!r:.80}")
+
+
+def strictest(rules: Sequence[ChannelRule], channel: str) -> str:
+    """Who may subscribe to a channel; to a pattern: who may to each channel that it matches."""
+    found = "anyone"
+    for rule in rules:
+        if overlaps(rule.pattern, channel):
+            found = max(found, rule.subscribe, key=_SUBSCRIBERS.index)
+            if matches(rule.pattern, channel):  # the rules behind it count for none of them
+                break
+    return found
 
 
 def is_stored(rules: Sequence[ChannelRule], channel: str) -> bool:

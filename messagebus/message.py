@@ -27,6 +27,8 @@ REFUSED_CHANNEL = "/__refused"
 GAP_CHANNEL = "/__gap"
 SITE_SEPARATOR = "$|$"
 PIPE_ESCAPE = "$$123$$"
+PATTERN_MARK = "*"
+"""Before the name of a pattern; channels begin with ``/``."""
 MAX_CHANNEL_LENGTH = 255
 LARGE = 2048
 """Bytes of JSON. Up to this size a message's frame is made once and kept; of a larger message only the JSON is
@@ -200,10 +202,17 @@ def store_name(channel: str, site_id: str | None) -> str:
     return f"{channel}{SITE_SEPARATOR}{check_site(site_id)}"
 
 
+def subscription_name(channel: str, site_id: str | None) -> str:
+    """The name of what a client subscribes to: a channel's, as the store keeps it, or with a ``*`` at the end that of a
+    pattern, which is no channel's."""
+    name = store_name(channel, site_id)
+    return PATTERN_MARK + name if channel.endswith("*") else name
+
+
 @lru_cache(maxsize=4096)
 def split_name(name: str) -> tuple[str, str | None]:
-    """The channel and the site of a stored name."""
-    channel, separator, site_id = name.partition(SITE_SEPARATOR)
+    """The channel, or the pattern, and the site of a name."""
+    channel, separator, site_id = name.removeprefix(PATTERN_MARK).partition(SITE_SEPARATOR)
     return channel, site_id if separator else None
 
 

@@ -160,6 +160,16 @@ class Patterns(Texts):
         return value
 
 
+class Wildcards(Patterns):
+    """Patterns that end in ``*``."""
+
+    def check(self, value: object) -> Any:
+        for pattern in super().check(value):
+            if not pattern.endswith("*"):
+                raise ValueError(f"expected patterns that end in '*', not {pattern!r:.80}")
+        return value
+
+
 class Origins(Texts):
     def check(self, value: object) -> Any:
         if not isinstance(value, tuple) or not all(isinstance(item, (str, re.Pattern)) for item in value):
@@ -219,6 +229,18 @@ def check_pattern(pattern: str) -> str:
 def matches(pattern: str, channel: str) -> bool:
     """Whether a pattern, a channel's name or a prefix that ends in ``*``, matches a channel."""
     return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
+
+
+def overlaps(pattern: str, channel: str) -> bool:
+    """Whether there is a channel that both match; the second may be a pattern as well."""
+    if not channel.endswith("*"):
+        return matches(pattern, channel)
+    prefix = channel[:-1]
+    return (
+        matches(pattern, prefix)
+        if pattern.endswith("*") and len(pattern) <= len(channel)
+        else (pattern.removesuffix("*").startswith(prefix))
+    )
 
 
 def _shown(value: object) -> str:

@@ -44,6 +44,7 @@ class OptionValues(TypedDict, total=False):
     max_commands: int
     command_threads: int
     allowed_origins: Sequence[str | re.Pattern[str]]
+    wildcard_subscriptions: Sequence[str]
     protected_channels: Sequence[str]
     secret_key: str | None
     secret_key_fallbacks: Sequence[str]

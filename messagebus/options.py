@@ -33,6 +33,7 @@ from .option_kinds import (
     Secrets,
     Templates,
     Text,
+    Wildcards,
 )
 
 Environ = dict[str, Any]
@@ -139,6 +140,9 @@ class Options:
     allowed_origins: tuple[str | re.Pattern[str], ...] = _option(Origins(), ())
     """Other origins whose pages may connect: ``https://example.com``, ``https://*.example.com`` for its subdomains, a
     compiled regular expression that fits the whole origin, or ``*`` for all. The server's own is always allowed."""
+    wildcard_subscriptions: tuple[str, ...] = _option(Wildcards(), ())
+    """Patterns that clients may subscribe to as they stand here, for the messages of all channels that begin so:
+    ``/news/*``. Whatever rules, grants and hooks say of any of these channels holds for the whole. Empty: none."""
     protected_channels: tuple[str, ...] = _option(Patterns(), ())
     """Channels that need a grant, or an ``authorize`` hook that agrees: names, or prefixes that end in ``*``. For
     servers that cannot see the app's session."""

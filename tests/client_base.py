@@ -174,7 +174,11 @@ class Client(ABC):
                 self.gaps.append(data)
             else:
                 global_ids.append(message["global_id"])
-                self.positions[channel] = message["message_id"]
+                if channel in self.positions:
+                    self.positions[channel] = message["message_id"]
+                else:
+                    [pattern] = [name for name in self.positions if name[-1] == "*" and channel.startswith(name[:-1])]
+                    self.positions[pattern] = message["global_id"]
                 self.received.append(message)
                 self._unread.append(message)
             assert (message["global_id"] == message["message_id"] == -1) == channel.startswith("/__")

@@ -61,6 +61,7 @@ ROOMS = {
         "targets",
         "membership",
         "permissions",
+        "patterns",
         "window",
         "windows",
         "backlog_reader",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
-from ..channel_rules import find_rule
+from ..channel_rules import strictest
 from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..hub.permissions import read_grants
@@ -55,8 +55,7 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
     )
     refusals = Refusals(params.takes_refusals)
     for channel in params.positions:
-        rule = find_rule(options.channels, channel)
-        who = "anyone" if rule is None else rule.subscribe
+        who = strictest(options.channels, channel)
         if who == "nobody":
             refusals.add(channel, ChannelRefusal("forbidden", f"{channel}: no client may subscribe to it"))
             continue

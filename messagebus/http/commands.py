@@ -20,13 +20,13 @@ from ..hub.joining import Join
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Subscriber
-from ..message import check_channel, store_name
+from ..message import check_channel, split_name, subscription_name
 from ..option_kinds import matches
 from ..options import Options
 from .addresses import is_clients
 from .authorization import Handshake
 from .refusals import count_refused, limit_of
-from .requested_channels import CODES, ChannelRefused, Refusals, read_positions
+from .requested_channels import CODES, ChannelRefused, Refusals, check_patterns, read_positions
 
 logger = logging.getLogger("messagebus.http")
 
@@ -119,8 +119,13 @@ class Subscribe(Command):
         limit = caller.node.options.max_channels
         refusals = Refusals(caller.takes_refusals)
         positions = read_positions(
-            value, refusals, limit - len(followed), limit, lambda name: store_name(name, caller.site_id) in followed
+            value,
+            refusals,
+            limit - len(followed),
+            limit,
+            lambda name: subscription_name(name, caller.site_id) in followed,
         )
+        check_patterns(caller.node.options, positions, refusals, [split_name(name)[0] for name in followed])
         grants = command.get("grants", [])
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise CommandError("bad_request", "grants: expected a list of tokens")
@@ -166,7 +171,7 @@ class Unsubscribe(Command):
         assert caller.subscriber is not None
         self._subscriber = caller.subscriber
         self._hub = caller.node.hub
-        self._names = {store_name(check_channel(channel), caller.site_id) for channel in value}
+        self._names = {subscription_name(check_channel(channel), caller.site_id) for channel in value}
 
     def perform_at_once(self) -> dict[str, Any]:
         return self.perform()

@@ -23,7 +23,7 @@ from ..transports import BY_CHANNEL, FORMS, PlainTransport, plain_transport
 from ..wire import CLIENT_ID
 from .origins import is_allowed, is_same
 from .refusals import HTTPRefusal
-from .requested_channels import Refusals, read_positions
+from .requested_channels import Refusals, check_patterns, read_positions
 
 logger = logging.getLogger("messagebus.http")
 
@@ -237,6 +237,7 @@ def _read_params(pairs: Mapping[str, object], options: Options, takes_refusals: 
         )
     refusals = Refusals(takes_refusals)
     positions = read_positions(asked, refusals, limit, limit, None)
+    check_patterns(options, positions, refusals)
     grants = tuple(token for token in tokens if token)
     return SubscribeParams(positions, epoch, sequence, grants, takes_refusals, refusals.found)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import InvalidChannel, InvalidPosition
 from ..hub.subscribe_request import ChannelRefusal
 from ..message import check_channel
+from ..option_kinds import overlaps
+from ..options import Options
 from ..wire import Position, parse_position
 
 CODES: dict[type[Exception], str] = {InvalidChannel: "invalid_channel", InvalidPosition: "invalid_position"}
@@ -63,3 +65,33 @@ def read_positions(
             room -= 1
         positions[channel] = position
     return positions
+
+
+def check_patterns(
+    options: Options, positions: dict[str, Position], refusals: Refusals, followed: Sequence[str] = ()
+) -> None:
+    """Take the patterns out that nobody may subscribe to, and what would bring messages twice: a pattern brings those
+    of its channels. ``followed``: what the client follows already.
+
+    Raises:
+        ChannelRefused: As in ``Refusals.add``.
+    """
+    known = [*followed, *positions]
+    if not any(name.endswith("*") for name in known):
+        return
+    for channel in list(positions):
+        if channel.endswith("*") and channel not in options.wildcard_subscriptions:
+            reason = f"{channel}: a pattern, and none of those in wildcard_subscriptions"
+            refusals.add(channel, ChannelRefusal("forbidden", reason))
+            del positions[channel]
+            known.remove(channel)
+    for channel in list(positions):
+        other = next((other for other in known if other != channel and _has(other, channel)), None)
+        if other is not None:
+            reason = f"{channel}: {other} brings its messages already"
+            refusals.add(channel, ChannelRefusal("invalid_channel", reason))
+            del positions[channel]
+
+
+def _has(pattern: str, channel: str) -> bool:
+    return pattern.endswith("*") and overlaps(pattern, channel)

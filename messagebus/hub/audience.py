@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..loop.reactor import Reactor
 from .membership import Membership, count
 from .request_times import RequestTimes
+from .windows import Windows
 from .workers import Workers
 
 ANSWER_SECONDS = 0.5
@@ -30,9 +31,17 @@ class Audience(NamedTuple):
 class Audiences:
     """Of any channel. Its methods are safe from any thread or greenlet."""
 
-    def __init__(self, workers: Workers, membership: Membership, request_times: RequestTimes, reactor: Reactor) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        membership: Membership,
+        windows: Windows,
+        request_times: RequestTimes,
+        reactor: Reactor,
+    ) -> None:
         self._workers = workers
         self._membership = membership
+        self._windows = windows
         self._request_times = request_times
         self._clock = reactor.clock
         self._others: OrderedDict[str, tuple[float, Audience]] = OrderedDict()
@@ -54,9 +63,9 @@ class Audiences:
         return [self._own(name) for name in names]
 
     def _own(self, name: str) -> Audience:
-        followers = self._membership.followers(name)
         asked_for = self._request_times.ago(name, self._clock())
-        return Audience(count(dict(followers)) if followers else 0, asked_for)
+        names = (name, *self._windows.patterns_of(name))
+        return Audience(sum([count(dict(self._membership.followers(each) or {})) for each in names]), asked_for)
 
     def _fresh(self, name: str) -> Audience | None:
         known = self._others.get(name)

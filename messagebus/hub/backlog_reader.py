@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import BackendUnavailable
-from ..stores import BacklogPage, BacklogQuery, Store
+from ..stores import BacklogPage, BacklogQuery
 from .history import HistoryView, answers, view_of_page
+from .patterns import PatternBacklogs, Source
 
 ROUND_BYTES = 4 * 1024 * 1024
 """Approximate number of bytes read in one round."""
@@ -61,13 +62,13 @@ class BacklogReader:
 
     def __init__(
         self,
-        store: Store,
+        store: Source,
         timeout: float,
         absorb: Callable[[str, HistoryView], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``timeout``: seconds that the store may take. ``absorb``: called with every page that was read."""
-        self._store = store
+        self._store = PatternBacklogs(store)
         self._patience = min(PATIENCE, timeout)
         self._absorb = absorb
         self._clock = clock

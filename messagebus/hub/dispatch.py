@@ -17,6 +17,7 @@ from ..message import Message, split_name, status_message
 from ..options import Options
 from ..transports import Transport, join_batch
 from .membership import Followers, Membership, count
+from .patterns import PatternMessage
 from .permissions import Access, ReportError
 from .subscriber import Subscriber
 from .window import ChannelWindow
@@ -69,6 +70,7 @@ class Dispatcher:
         self._withheld: dict[str, _Withheld] = {}
         # Often enough that what the store keeps cannot pass the followers by.
         self._most_withheld = max(1, min(options.max_backlog_size, options.window_size) // 4)
+        self._most_passed = max(1, options.max_global_backlog_size // 4)
         self._statuses = float(STATUSES_PER_SECOND)  # that may be sent now
         self._counted_at = reactor.clock()
         self.tick = 0
@@ -77,10 +79,13 @@ class Dispatcher:
         """Deliver the feed's next messages. Consecutive messages of a channel are one batch to its followers."""
         now, windows = self._clock(), self._windows
         find, followers_of, filters, share = windows.find, self._followers, self._access.filters, windows.share
+        patterns = windows.patterns
         for batch, targeted in _runs(messages):
             first, last = batch[0], batch[-1]
             windows.global_id = last.global_id
             name = first.channel if first.site_id is None else first.name
+            if patterns:
+                self._dispatch_to_patterns(batch, targeted, now)
             window = find(name)
             if window is None:
                 continue
@@ -106,6 +111,44 @@ class Dispatcher:
                 self._deliver(name, followers, delivered)
             if targeted or len(delivered) < len(batch):
                 self._withhold(name, window, batch, now)
+
+    def _dispatch_to_patterns(self, batch: Sequence[Message], targeted: bool, now: float) -> None:
+        """Deliver a run of one channel to those who follow it by a pattern; the others stand after it all the same."""
+        windows, filters = self._windows, self._access.filters
+        for name, pattern in (*windows.patterns.items(),):
+            window = windows.find(name)
+            if window is None:
+                continue
+            followers = self._followers(name)
+            if not pattern.matches(batch[0]):
+                window.pass_by(batch[-1].global_id)
+                if followers is not None:
+                    self._pass_by(name, batch, now)
+                continue
+            if filters and followers is not None:
+                for message in batch:  # once, whoever follows it
+                    self._access.lets_through(message, self._report)
+            whole: list[Message] = [PatternMessage.of(message) for message in batch]
+            windows.size += window.append(whole, now, self._window_size, windows.share)
+            if followers is None:
+                continue
+            delivered = [message for message in whole if message.kept] if filters else whole
+            if targeted:
+                self._deliver_targeted(name, followers, delivered)
+            elif delivered:
+                self._deliver(name, followers, delivered)
+            if targeted or len(delivered) < len(whole):
+                self._withhold(name, window, whole, now)
+
+    def _pass_by(self, name: str, batch: Sequence[Message], now: float) -> None:
+        """Messages that are none of a pattern's: its followers are told of them before the store's global backlog, from
+        which they come back, has passed them by."""
+        held = self._withheld.get(name)
+        if held is None:
+            held = self._withheld[name] = _Withheld(batch[0].global_id - 1)
+        held.count += len(batch)
+        if held.count >= self._most_passed:
+            self._tell(name, held, now)
 
     def _deliver(
         self, name: str, followers: Followers, messages: Sequence[Message], excluded: Collection[Subscriber] = ()

@@ -58,7 +58,9 @@ class Node(Listener):
         self.hub.dispatcher.went_back = self._channel_went_back
         self.workers = Workers(self.store, self.reactor)
         self.workers.on(FORGET, self.hub.windows.forget)
-        self.audiences = Audiences(self.workers, self.hub.membership, self.request_times, self.reactor)
+        self.audiences = Audiences(
+            self.workers, self.hub.membership, self.hub.windows, self.request_times, self.reactor
+        )
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
         callbacks.went_back = self.renew_epoch

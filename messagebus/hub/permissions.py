@@ -11,7 +11,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 
 from ..errors import InvalidOption
 from ..message import Message
-from ..option_kinds import check_pattern, matches
+from ..option_kinds import check_pattern, matches, overlaps
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -46,12 +46,12 @@ class Access:
     def may_subscribe(
         self, request: Request, channel: str, protected: Sequence[str], granted: Callable[[str], bool]
     ) -> bool:
-        """Whether a request may subscribe to a channel.
+        """Whether a request may subscribe to a channel, or to all that a pattern matches.
 
         A valid grant suffices. Otherwise every hook whose pattern matches has to agree, and a protected channel needs
         at least one. A hook's exception propagates."""
-        hooks = [hook for pattern, hook in self._hooks if matches(pattern, channel)]
-        closed = any(matches(pattern, channel) for pattern in protected)
+        hooks = [hook for pattern, hook in self._hooks if overlaps(pattern, channel)]
+        closed = any(overlaps(pattern, channel) for pattern in protected)
         if not hooks and not closed:
             return True
         return granted(channel) or (bool(hooks) and all(hook(request, channel) for hook in hooks))

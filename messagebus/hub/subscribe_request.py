@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import ChannelRule, is_stored
-from ..message import Message, refused_message, store_name
+from ..message import Message, refused_message, subscription_name
 from ..wire import NEW_ONLY, Position
 from .history import Cursor, HistoryView
 from .subscriber import Identity
@@ -74,7 +74,9 @@ class SubscribeRequest(NamedTuple):
             knows_something = message_id >= 0 or global_id is not None
             if rules and not stale and message_id < least and not is_stored(rules, channel):
                 message_id = NEW_ONLY
-            name = store_name(channel, self.site_id)
+            name = subscription_name(channel, self.site_id)
+            if channel.endswith("*") and knows_something:  # its ids are global ids
+                message_id = global_id = max(message_id, global_id or 0)
             cursors.append(Cursor(channel, name, message_id, global_id, stale and knows_something, strict))
         return cursors
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ..message import Message, memory_of
 from .history import NOTHING, HistoryView, appended, merged, trimmed
 
@@ -15,7 +17,7 @@ from .history import NOTHING, HistoryView, appended, merged, trimmed
 class ChannelWindow:
     """The window of a channel that somebody follows, or asked for a moment ago. Changed in the reactor's loop only."""
 
-    __slots__ = ("created", "entered", "name", "size", "state", "touched")
+    __slots__ = ("created", "entered", "name", "old", "size", "state", "touched")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -27,6 +29,8 @@ class ChannelWindow:
         """What is known; ``None`` where neither a message nor a reading has told yet. May be read from any thread."""
         self.size = 0
         """Bytes of memory that the messages take."""
+        self.old = 0
+        """Of a pattern: messages up to this id were there when it was last aged."""
         self.touched = now
         """When somebody last asked for the channel."""
 
@@ -39,6 +43,23 @@ class ChannelWindow:
         if state.end > max_messages + max_messages // 4 or self.size > max_bytes:
             self.trim(max_messages, max_bytes)
         return self.size - before
+
+    def pass_by(self, global_id: int) -> None:
+        """Of a pattern: what was dispatched up to a global id is none of its messages."""
+        state = self.state
+        if state is not None and global_id > state.last_id:
+            self.state = msgspec.structs.replace(state, last_id=global_id, through=global_id)
+
+    def age(self) -> None:
+        """Of a pattern: forget what was there the last time. Its channels may not keep that any more, and say nothing
+        of it here."""
+        state = self.state
+        if state is not None:
+            drop = state.index_after(self.old)
+            if drop:
+                self.size -= memory_of(state.log[:drop])
+                self.state = trimmed(state, drop)
+            self.old = state.last_id
 
     def merge(self, page: HistoryView) -> bool:
         """Add messages that were read from the store and have been dispatched. ``False``: there would be a hole."""

@@ -16,6 +16,7 @@ import msgspec
 from ..message import Message, memory_of
 from ..options import Options
 from .history import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
+from .patterns import Pattern
 from .window import ChannelWindow
 
 LINGER_SECONDS = 60.0
@@ -33,6 +34,8 @@ class Windows:
         self.find = self._by_name.get
         """The window of a channel, if it has one. From any thread; the table's own method, for the dispatcher calls it
         for every message of the store."""
+        self.patterns: dict[str, Pattern] = {}
+        """Those of the windows that are patterns', by their names."""
         self._pages: dict[tuple[str, int], HistoryView] = {}  # by channel and floor, the newest last
         self._floors: dict[str, tuple[int, ...]] = {}
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
@@ -59,6 +62,9 @@ class Windows:
                     # After it can be found: every message that is dispatched from now on has a greater global id, and
                     # finds it. The other way round, one that came in between would be claimed and never seen.
                     window.entered = self.global_id
+                    pattern = Pattern.of(name)
+                    if pattern is not None:
+                        self.patterns[name] = pattern
         window.touched = self._clock()
         return window
 
@@ -84,7 +90,7 @@ class Windows:
 
     def newest(self) -> list[Message]:
         """The newest message of each channel that has one."""
-        states = [window.state for window in list(self._by_name.values())]
+        states = [window.state for window in list(self._by_name.values()) if window.name not in self.patterns]
         return [state.log[state.end - 1] for state in states if state is not None and state.end]
 
     def knows(self, want: Cursor) -> bool:
@@ -104,6 +110,10 @@ class Windows:
             if page is not None and (floor <= position or page.whole) and position < page.through:
                 return page
         return None
+
+    def patterns_of(self, name: str) -> list[str]:
+        """The patterns that somebody asked for, by their names, of those that match a channel."""
+        return [other for other, pattern in list(self.patterns.items()) if pattern.has(name)]
 
     # --- in the loop ---
 
@@ -145,6 +155,7 @@ class Windows:
         with self._lock:
             # The same table: its method is known elsewhere.
             self._by_name.clear()
+            self.patterns.clear()
         self._pages.clear()
         self._floors.clear()
         self.size = self._pages_size = 0
@@ -170,6 +181,9 @@ class Windows:
             for number, window in enumerate(idle):
                 if window.touched < now - LINGER_SECONDS or number < len(idle) - MAX_IDLE_CHANNELS:
                     del self._by_name[window.name]
+                    self.patterns.pop(window.name, None)
+            for name in self.patterns:
+                self._by_name[name].age()
         # Not of all channels: whoever asks for many that are empty must not make the others forget.
         windows = [window for window in list(self._by_name.values()) if window.size]
         self.share = self._options.window_bytes // max(1, len(windows))
