@@ -110,6 +110,14 @@ class Process:
         finally:
             self.stop()
 
+    def end(self, timeout: float) -> None:
+        """Tell it to end, as a supervisor does, and wait until it has."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout)
+        finally:
+            self.stop()
+
     def kill(self) -> None:
         """End it at once, and all that it has started."""
         if self in _processes:

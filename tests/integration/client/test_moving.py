@@ -16,7 +16,7 @@ from messagebus.client import ClientMessage
 from messagebus.client.types import ConnectionState, StateInfo, Transport
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
-from tests.servers import Server
+from tests.servers import ROOT, Server
 
 from .conftest import APP, QUICK, follows
 
@@ -67,6 +67,31 @@ def test_clients_move_to_the_new_workers_of_a_reload_and_are_never_without_a_con
             assert follower.client.stats.reconnects == 0
             assert follower.client.stats.requests == 2
             assert follower.client.stats.last_error is None
+
+
+@pytest.mark.parametrize("kind", ["gunicorn-gthread", "gunicorn-gevent", "gunicorn-geventwebsocket"])
+def test_clients_move_to_the_new_workers_of_gunicorn_with_our_hook(
+    kind: str, serve_app: ServeApp, redis_url: str, bus: Bus, channel: str
+) -> None:
+    args = ("-c", str(ROOT / "deploy/gunicorn/gunicorn.conf.py"))
+    server = serve_app(kind, APP, args=args, env={"MESSAGEBUS_URL": redis_url})
+    old = server.worker_pids()
+    with contextlib.ExitStack() as stack:
+        followers = [Follower(server.url, transport, channel) for transport in STREAMS]
+        for follower in followers:
+            stack.enter_context(follower.client)
+        for follower in followers:
+            eventually(follows(follower.client, channel))
+        os.kill(server.pid, signal.SIGHUP)
+        published = 0
+        while set(old) & set(server.worker_pids()):
+            bus.publish(channel, published)
+            published += 1
+        for follower in followers:
+            eventually(lambda follower=follower: len(follower.got) == published)  # type: ignore[misc]
+            assert follower.got == list(range(published))
+            assert follower.states == ["connecting", "connected"]
+    assert "Traceback" not in server.output()
 
 
 def test_a_client_in_an_event_loop_moves_as_well(
