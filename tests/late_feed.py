@@ -34,8 +34,8 @@ class Plain(Transport):
         return batch
 
 
-class Paper:
-    """A connection that writes down what is put."""
+class RecordingClient:
+    """A writer that keeps the batches which the client would get."""
 
     def __init__(self) -> None:
         self.batches: list[list[dict[str, Any]]] = []
@@ -120,7 +120,7 @@ class LateFeed(Listener):
         self.node.seen_id = messages[-1].global_id
         self.node.hub.dispatch(messages)
 
-    def subscribe(self, want: Cursor, between: str) -> Paper:
+    def subscribe(self, want: Cursor, between: str) -> RecordingClient:
         """A subscriber; ``between`` happens after what it needs was read, and before it is let in."""
         plan = self.plan(want)
         self.do(between)
@@ -129,26 +129,26 @@ class LateFeed(Listener):
     def plan(self, *wants: Cursor) -> SubscriptionPlan:
         return self.node.plan(request_for(*wants))
 
-    def open(self, plan: SubscriptionPlan, plan_again: Callable[[], SubscriptionPlan] | None = None) -> Paper:
+    def open(self, plan: SubscriptionPlan, plan_again: Callable[[], SubscriptionPlan] | None = None) -> RecordingClient:
         """A subscriber that is let in with what was read for it; ``plan_again``: what it gets where that no longer
         suffices."""
-        paper = Paper()
+        client = RecordingClient()
         subscriber = Subscriber(self.node.hub, Plain(), Identity("c"), b"", None)
-        subscriber.writer = paper
-        paper.on_drained = lambda: self.node.reactor.call_soon(subscriber.on_drained)
+        subscriber.writer = client
+        client.on_drained = lambda: self.node.reactor.call_soon(subscriber.on_drained)
         # In the loop, after whatever the reading has handed over to it.
         self.node.reactor.call_soon(
             join_when_ready, StubPlanner(self.node.hub, plan_again) if plan_again else self.node, subscriber, plan
         )
         self.settle()
-        return paper
+        return client
 
-    def finish(self, paper: Paper) -> None:
+    def finish(self, client: RecordingClient) -> None:
         """The feed catches up with the store, and a subscriber that has waited for it is let in."""
         while self._late:
             self.dispatch(3)
         self.settle()
-        assert not paper.finished, "sent back"
+        assert not client.finished, "sent back"
 
     def settle(self) -> None:
         """As many turns as it takes until nothing is left to do."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import pytest
@@ -20,81 +20,96 @@ from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import Message
 from messagebus.stores import BacklogPage, StoreState
 
-from .late_feed import NAME, Paper, Plain, late_feed
+from .late_feed import NAME, LateFeed, Plain, RecordingClient, late_feed
 from .planning import request_for
 
 actions = st.text(alphabet="ppoddt", max_size=14)
 sizes = st.sampled_from([1, 2, 3, 8, 1000])
-story = given(before=actions, between=actions, after=actions, kept=sizes, window=sizes, data=st.data())
+
+
+class Story(NamedTuple):
+    """What happens, in the actions of :meth:`LateFeed.do`: before a subscriber's backlog is read, between that and its
+    joining, and afterwards."""
+
+    before: str
+    between: str
+    after: str
+    kept: int
+    """Messages that the store keeps."""
+    window: int
+    """And the process."""
+
+    def tell(self, feed: LateFeed, want: Cursor) -> RecordingClient:
+        """From ``between`` on; what the subscriber got."""
+        client = feed.subscribe(want, self.between)
+        feed.do(self.after)
+        feed.finish(client)
+        return client
+
+
+stories = st.builds(Story, before=actions, between=actions, after=actions, kept=sizes, window=sizes)
+
+
+def last_that_came(feed: LateFeed, client: RecordingClient, position: int, is_known: bool) -> int:
+    """The last message id that a client got; each after ``position`` came once and in order, or is in a gap that begins
+    where the client stands. ``is_known``: whether the client has said its position, and not only a global id."""
+    reached = least = position
+    for message in [message for batch in client.batches for message in batch]:
+        if message["channel"] == "/__gap":
+            gap = message["data"][NAME]
+            assert gap["after"] == (reached if is_known else None)
+            # Of what is gone only the ids are known, and so not always whether a global id is of before or after it.
+            assert reached + is_known < gap["before"] <= feed.node.store.backlog(NAME).first_id
+            reached = gap["before"] - 1
+        elif message["channel"] == NAME:
+            # What the store has dropped before the feed brought it may still come with the feed.
+            assert least < message["message_id"] <= reached + 1
+            reached = least = message["message_id"]
+        is_known = True
+    return reached
 
 
 @settings(max_examples=250, deadline=None)
-@story
+@given(story=stories, data=st.data())
 def test_from_a_position_everything_after_it_arrives_once_or_is_said_to_be_gone(
-    before: str, between: str, after: str, kept: int, window: int, data: st.DataObject
+    story: Story, data: st.DataObject
 ) -> None:
-    with late_feed(kept, window) as feed:
-        feed.do(before)
+    with late_feed(story.kept, story.window) as feed:
+        feed.do(story.before)
         position = data.draw(st.integers(0, len(feed.global_ids)))
-        want = Cursor(NAME, NAME, position)
-        paper = feed.subscribe(want, between)
-        feed.do(after)
-        feed.finish(paper)
-        reached = least = position
-        for message in [message for batch in paper.batches for message in batch]:
-            if message["channel"] == "/__gap":
-                gap = message["data"][NAME]
-                assert gap["after"] == reached
-                assert reached + 1 < gap["before"] <= feed.node.store.backlog(NAME).first_id
-                reached = gap["before"] - 1
-            elif message["channel"] == NAME:
-                # What the store has dropped before the feed brought it may still come with the feed.
-                assert least < message["message_id"] <= reached + 1
-                reached = least = message["message_id"]
-        assert reached == len(feed.global_ids)
+        client = story.tell(feed, Cursor(NAME, NAME, position))
+        assert last_that_came(feed, client, position, True) == len(feed.global_ids)
 
 
 @settings(max_examples=250, deadline=None)
-@story
-def test_from_minus_k_the_last_messages_arrive_once_and_then_the_new_ones(
-    before: str, between: str, after: str, kept: int, window: int, data: st.DataObject
-) -> None:
-    with late_feed(kept, window) as feed:
-        feed.do(before)
+@given(story=stories, data=st.data())
+def test_from_minus_k_the_last_messages_arrive_once_and_then_the_new_ones(story: Story, data: st.DataObject) -> None:
+    with late_feed(story.kept, story.window) as feed:
+        feed.do(story.before)
         known = len(feed.global_ids)
         position = data.draw(st.integers(-8, -1))
-        want = Cursor(NAME, NAME, position)
-        paper = feed.subscribe(want, between)
-        feed.do(after)
-        feed.finish(paper)
+        client = story.tell(feed, Cursor(NAME, NAME, position))
         total = len(feed.global_ids)
-        assert paper.ids == list(range(total - len(paper.ids) + 1, total + 1))
+        assert client.ids == list(range(total - len(client.ids) + 1, total + 1))
         if position == -1:
-            [status] = paper.told("/__status")
+            [status] = client.told("/__status")
             # At least what comes after; more where the store has dropped what the feed had not brought yet.
-            assert len(paper.ids) >= total - status[NAME]
-        elif "p" not in between:
-            assert len(paper.ids) >= min(-position - 1, kept, known)
+            assert len(client.ids) >= total - status[NAME]
+        elif "p" not in story.between:
+            assert len(client.ids) >= min(-position - 1, story.kept, known)
 
 
 @settings(max_examples=250, deadline=None)
-@story
+@given(story=stories, data=st.data())
 def test_from_a_global_id_everything_after_it_arrives_once_or_is_said_to_be_gone(
-    before: str, between: str, after: str, kept: int, window: int, data: st.DataObject
+    story: Story, data: st.DataObject
 ) -> None:
-    with late_feed(kept, window) as feed:
-        feed.do(before)
+    with late_feed(story.kept, story.window) as feed:
+        feed.do(story.before)
         since = data.draw(st.integers(0, feed.node.store.state().global_id))
-        want = Cursor(NAME, NAME, -1, after=since)
-        paper = feed.subscribe(want, between)
-        feed.do(after)
-        feed.finish(paper)
-        expected = [global_id for global_id in feed.global_ids if global_id > since]
-        if paper.told("/__gap"):
-            assert len(feed.global_ids) > kept, "nothing is gone"
-            assert paper.global_ids == feed.global_ids[len(feed.global_ids) - len(paper.global_ids) :]
-        else:
-            assert paper.global_ids == expected
+        client = story.tell(feed, Cursor(NAME, NAME, -1, after=since))
+        seen = sum(global_id <= since for global_id in feed.global_ids)
+        assert last_that_came(feed, client, seen, False) == len(feed.global_ids)
 
 
 def page(
@@ -168,9 +183,18 @@ def test_nothing_that_is_kept_is_no_gap_to_who_has_a_global_id() -> None:
         feed.do("pod")
         feed.node.store.expire_all_backlogs()
         feed.dispatch(1)
-        paper = feed.subscribe(Cursor(NAME, NAME, after=1), "")
-        assert paper.told("/__gap") == []
-        assert [status[NAME] for status in paper.told("/__status")] == [1]
+        client = feed.subscribe(Cursor(NAME, NAME, after=1), "")
+        assert client.told("/__gap") == []
+        assert [status[NAME] for status in client.told("/__status")] == [1]
+
+
+def test_what_the_store_had_dropped_when_it_was_read_and_the_feed_brings_afterwards_is_said_to_be_gone() -> None:
+    with late_feed(kept=1, window=1) as feed:
+        feed.do("oopp")
+        client = feed.subscribe(Cursor(NAME, NAME, after=1), "")
+        feed.finish(client)
+        assert client.told("/__gap") == [{NAME: {"after": None, "before": 2}}]
+        assert client.ids == [2]
 
 
 def test_who_is_beyond_the_backlog_is_served_from_memory_where_that_is_all_that_is_kept() -> None:
@@ -179,9 +203,9 @@ def test_who_is_beyond_the_backlog_is_served_from_memory_where_that_is_all_that_
         feed.subscribe(Cursor(NAME, NAME, 0), "")
         for position in (0, 1, 3):
             assert feed.node.hub.windows.knows(Cursor(NAME, NAME, position))
-            paper = feed.subscribe(Cursor(NAME, NAME, position), "")
-            assert paper.told("/__gap") == [{NAME: {"after": position, "before": 6}}] if position == 0 else True
-            assert paper.ids[-5:] == [6, 7, 8, 9, 10]
+            client = feed.subscribe(Cursor(NAME, NAME, position), "")
+            assert client.told("/__gap") == [{NAME: {"after": position, "before": 6}}] if position == 0 else True
+            assert client.ids[-5:] == [6, 7, 8, 9, 10]
 
 
 def test_what_was_forgotten_since_it_was_read_has_a_subscriber_come_back() -> None:
@@ -199,10 +223,10 @@ def test_a_window_that_moves_on_before_a_subscriber_is_let_in_has_it_read_again(
         feed.do("ppppdddd")
         want = Cursor(NAME, NAME, 1)
         assert feed.node.plan_at_once(request_for(want)), "nothing is read for it"
-        paper = feed.subscribe(want, "ppppdddd")
-        assert paper.ids == [2, 3, 4, 5, 6, 7, 8]
+        client = feed.subscribe(want, "ppppdddd")
+        assert client.ids == [2, 3, 4, 5, 6, 7, 8]
         feed.do("pd")
-        assert paper.ids == [2, 3, 4, 5, 6, 7, 8, 9]
+        assert client.ids == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("outage", [BackendUnavailable("away"), ValueError("a mistake"), gevent.Timeout(1)])
@@ -216,8 +240,8 @@ def test_a_subscriber_is_sent_back_where_it_cannot_be_read_again(outage: BaseExc
         plan = feed.plan(Cursor(NAME, NAME, 1))
         assert not plan.pages, "it is in the window"
         feed.do("ppppdddd")
-        paper = feed.open(plan, fail)
-        assert paper.finished
+        client = feed.open(plan, fail)
+        assert client.finished
         assert len(feed.node.hub.membership) == 1  # the other one
 
 
@@ -250,7 +274,7 @@ def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None
     with late_feed(kept=8, window=8) as feed:
         hub = feed.node.hub
         subscriber = Subscriber(hub, Plain(), Identity("c"), b"", None)
-        subscriber.writer = Paper()
+        subscriber.writer = RecordingClient()
         called: list[Subscriber] = []
         assert hub.add(subscriber)
         hub.when_reached(2, subscriber, lambda waiting: waiting.end(RESYNC))

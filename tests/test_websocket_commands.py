@@ -16,10 +16,10 @@ from messagebus.hub.joining import join_when_ready
 from messagebus.hub.subscriber import Phase
 from messagebus.transports import WEBSOCKET
 
-from .late_feed import NAME, LateFeed, Paper, late_feed
+from .late_feed import NAME, LateFeed, RecordingClient, late_feed
 
 
-class Frames(Paper):
+class Frames(RecordingClient):
     """A connection that writes down batches and answers."""
 
     def __init__(self) -> None:

@@ -214,9 +214,9 @@ def appended(view: HistoryView | None, messages: Sequence[Message], now: float, 
     # Where nothing came for longer than is certain, all that was there before may have expired meanwhile.
     sure_from = view.sure_from if view.until > now else first.message_id
     until, forgotten = now + MIN_AGE, view.forgotten
-    return HistoryView(
-        log, len(log), view.floor, last, last, view.after, view.first_id, until, sure_from, now, forgotten
-    )
+    # What the store had dropped already when it was read may still come with the feed, which is behind it.
+    floor = min(view.floor, first.message_id - 1)
+    return HistoryView(log, len(log), floor, last, last, view.after, view.first_id, until, sure_from, now, forgotten)
 
 
 def dispatched(page: HistoryView, global_id: int) -> HistoryView:
