@@ -275,9 +275,9 @@ def test_a_store_that_is_gone_is_a_typed_error_that_does_not_tell_the_password(m
 
 
 def test_the_bus_knows_when_it_does_not_hear_its_store(mortal_redis: RedisServer) -> None:
-    bus = Bus(url=mortal_redis.url, store_timeout=0.5)
+    bus = Bus(url=mortal_redis.url)
     bus.start()
-    assert bus.healthy
+    eventually(lambda: bus.healthy)
     mortal_redis.kill()
     eventually(lambda: not bus.healthy)
     mortal_redis.start()

@@ -60,7 +60,7 @@ def test_threads_that_publish_first_at_the_same_time_share_one_store() -> None:
 
 
 def test_closing_writes_what_a_process_that_only_published_had_kept(mortal_redis: RedisServer) -> None:
-    bus = Bus(url=mortal_redis.url, store_timeout=0.5)
+    bus = Bus(url=mortal_redis.url)
     bus.publish("/a", 1)
     mortal_redis.kill()
     assert bus.publish("/a", 2) is None

@@ -169,8 +169,8 @@ def test_readers_that_do_not_read_take_no_memory_and_are_ended(bounded: World, k
 
 def eventually_ends(sock: socket.socket) -> bool:
     """Whether the server closes the connection, once what it has sent is read."""
-    sock.settimeout(15)
-    deadline = time.monotonic() + 15
+    sock.settimeout(30)
+    deadline = time.monotonic() + 30
     try:
         while time.monotonic() < deadline:
             if not sock.recv(1 << 20):

@@ -19,7 +19,7 @@ def open_redis() -> Iterator[OpenRedis]:
     opened: list[RedisStore] = []
 
     def make(url: str, **options: object) -> RedisStore:
-        store = RedisStore(Options(url=url, store_timeout=1.0, **options))  # type: ignore[arg-type]
+        store = RedisStore(Options(url=url, **options))  # type: ignore[arg-type]
         opened.append(store)
         return store
 
@@ -33,7 +33,7 @@ def open_postgres() -> Iterator[OpenPostgres]:
     opened: list[PostgresStore] = []
 
     def make(url: str, **options: object) -> PostgresStore:
-        store = PostgresStore(Options(url=url, store_timeout=2.0, **options))  # type: ignore[arg-type]
+        store = PostgresStore(Options(url=url, **options))  # type: ignore[arg-type]
         opened.append(store)
         return store
 

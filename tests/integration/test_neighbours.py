@@ -143,7 +143,7 @@ def test_waiting_pages_keep_no_connection_of_the_database(
 
     def ask_the_database() -> None:
         for _ in range(4):
-            status, body = server.get("/database", timeout=5.0)
+            status, body = server.get("/database")
             assert status == 200, body
             assert json.loads(body) == {"found": 5, "checked_out": 1}
 

@@ -52,7 +52,7 @@ TICKER = """if True:
     waiting.get(timeout=30)
     eventually(lambda: len(recorder.messages) == 210)
     assert recorder.ids == list(range(1, 211))
-    assert longest < 0.5, f"the hub was blocked for {longest} s"
+    assert longest < 5, f"the hub was blocked for {longest} s"
     store.close()
 """
 

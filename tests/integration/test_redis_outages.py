@@ -114,7 +114,7 @@ def test_a_server_that_hangs_is_noticed_by_the_feed(
     mortal_redis: RedisServer, open_redis: OpenRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("messagebus.stores.redis_feed.QUIET", 0.2)
-    store = open_redis(mortal_redis.url)
+    store = open_redis(mortal_redis.url, store_timeout=1.0)
     recorder = listen(store)
     assert mortal_redis.process is not None
     mortal_redis.process.send_signal(signal.SIGSTOP)

@@ -148,7 +148,7 @@ def test_redis_that_comes_back_from_an_older_snapshot_is_given_another_epoch_whe
 
 @pytest.fixture
 def bus(redis_url: str) -> Iterator[Bus]:
-    bus = Bus(url=redis_url, store_timeout=1.0)
+    bus = Bus(url=redis_url)
     yield bus
     bus.close()
 
@@ -189,7 +189,7 @@ def test_functions_hear_another_program_that_begins_their_channelʼs_ids_again(b
 def test_functions_hear_each_message_once_when_redis_comes_back_from_an_older_snapshot(
     mortal_redis: RedisServer,
 ) -> None:
-    bus = Bus(url=mortal_redis.url, store_timeout=1.0)
+    bus = Bus(url=mortal_redis.url)
     heard, all_heard = subscribe(bus), subscribe(bus, None)
     with mortal_redis.client() as client:
         for number in range(10):

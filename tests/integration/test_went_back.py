@@ -69,7 +69,7 @@ class Crowd:
         environment = {"MESSAGEBUS_URL": url, "MESSAGEBUS_STORE_TIMEOUT": "1"}
         self.shared = url != "memory://"
         self.servers = [serve_app("serve", env=environment) for _ in range(2 if self.shared else 1)]
-        self.bus = stack.enter_context(contextlib.closing(Bus(url=url, store_timeout=1.0)))
+        self.bus = stack.enter_context(contextlib.closing(Bus(url=url)))
         self.followers = [Follower(server, transport) for server in self.servers for transport in TRANSPORTS]
         for follower in self.followers:
             stack.enter_context(follower.client)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from messagebus import Client
 from messagebus.client import ClientMessage
 from messagebus.client.types import Transport
+from tests import publishing
 from tests.clients import request
 from tests.servers import Server
 
@@ -51,11 +51,7 @@ def got() -> list[ClientMessage]:
 
 def publish(server: Server, channel: str, *data: Any, **options: Any) -> list[int]:
     """Their ids."""
-    body = json.dumps({"channel": channel, "data": data, **options})
-    with request(server.url, "POST", "/publish", body, {"Content-Type": "application/json"}) as response:
-        assert response.status == 200, response.read()
-        ids: list[int] = json.loads(response.read())["ids"]
-        return ids
+    return publishing.publish(server.url, channel, *data, **options)
 
 
 def reset(server: Server) -> None:

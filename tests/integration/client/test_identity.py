@@ -60,7 +60,7 @@ def test_a_function_that_fails_is_logged_and_asked_again(
 
     with StubServer(ruby.serve) as server, Client(server.url, transports=("polling",), headers=headers) as client:
         client.subscribe("/chat", got.append)
-        assert client.wait_connected(10.0)
+        assert client.wait_connected(30.0)
         assert "headers or grants: ValueError: no token yet" in str(client.stats.last_error)
     assert "no token yet" in caplog.text
 
@@ -127,7 +127,7 @@ def test_what_needs_a_person_is_told_so_and_retry_goes_on_at_once(status: int, g
         assert (info.code, info.retry, info.delay) == ("forbidden", False, 180.0)
         closed = False
         client.start()
-        assert client.wait_connected(5.0)
+        assert client.wait_connected(30.0)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def _follow(client: Client, writer: int) -> None:
         channel = next(iter(client.positions))
         client.subscribe(channel, heard.append)
         client.start()
-        client.wait_connected(10.0)
+        client.wait_connected(30.0)
         print("ready", file=out, flush=True)
         eventually(lambda: heard)
         print(heard[0].data, file=out, flush=True)

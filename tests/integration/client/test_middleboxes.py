@@ -84,9 +84,13 @@ def test_a_better_transport_is_tried_beside_the_one_in_use_which_loses_nothing(
         eventually(lambda: len(got) == 1)
         assert (client.stats.transport, client.stats.reconnects) == ("eventsource", reconnects)
         box.mute = False
-        client._selector._upgrade_at = 0.0
-        client.retry()
-        eventually(lambda: client.stats.transport == "websocket")
+
+        def takes_over() -> bool:
+            client._selector._upgrade_at = 0.0
+            client.retry()
+            return client.stats.transport == "websocket"
+
+        eventually(takes_over, interval=0.5)  # a busy machine may not answer within the short timeout at once
         publish(server, channel, "after it")
         eventually(lambda: len(got) == 2)
         assert client.stats.reconnects == reconnects
