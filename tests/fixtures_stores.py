@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from messagebus import Bus
+
 from .postgres_server import PostgresServer
 from .redis_server import RedisServer
 
@@ -63,3 +65,18 @@ def mortal_postgres() -> Iterator[PostgresServer]:
         yield server.start()
     finally:
         server.stop()
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
+def bus_on_each_store(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    """A bus, on each store in turn; the store is empty."""
+    url = "memory://" if request.param == "memory" else request.getfixturevalue(f"{request.param}_url")
+    with_store = Bus(url=url)
+    yield with_store
+    with_store.close()

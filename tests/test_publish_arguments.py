@@ -7,7 +7,6 @@ import datetime
 import decimal
 import sys
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import flask
@@ -25,18 +24,9 @@ class LikeNumpy:
         return self.value
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("postgres", marks=pytest.mark.postgres),
-    ]
-)
-def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    url = "memory://" if request.param == "memory" else request.getfixturevalue(f"{request.param}_url")
-    with_store = Bus(url=url)
-    yield with_store
-    with_store.close()
+@pytest.fixture
+def bus(bus_on_each_store: Bus) -> Bus:
+    return bus_on_each_store
 
 
 NO_NUMBERS = [86400.0, 1.5, True, False, "7", b"7", decimal.Decimal(7), float("nan"), float("inf"), [7], object()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from messagebus import (
@@ -20,18 +18,9 @@ from messagebus import (
 from .eventually import eventually
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("postgres", marks=pytest.mark.postgres),
-    ]
-)
-def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    url = "memory://" if request.param == "memory" else request.getfixturevalue(f"{request.param}_url")
-    with_store = Bus(url=url)
-    yield with_store
-    with_store.close()
+@pytest.fixture
+def bus(bus_on_each_store: Bus) -> Bus:
+    return bus_on_each_store
 
 
 def test_pairs_of_channel_and_data_are_published_in_order_and_their_ids_returned(bus: Bus) -> None:

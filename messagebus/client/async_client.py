@@ -14,7 +14,7 @@ from typing import Any
 from ..message import check_channel, encode_data
 from .async_waiting import AsyncWaiter
 from .base import BaseClient, Unread
-from .channels import check_position
+from .channels import check_listen
 from .commands import Call
 from .types import ClientMessage, Position, PublishError
 
@@ -112,13 +112,7 @@ class AsyncClient(BaseClient):
         Raises:
             InvalidChannel, InvalidPosition: A channel or a position is malformed.
         """
-        if not channels:
-            raise TypeError("listen() needs a channel")
-        for channel in channels:
-            check_channel(channel)
-            check_position(channel, last_id)
-        if max_waiting < 1:
-            raise ValueError("max_waiting: expected at least 1")
+        check_listen(channels, last_id, max_waiting)
         return self._listen(channels, last_id, math.inf if timeout is None else timeout, max_waiting)
 
     async def _listen(

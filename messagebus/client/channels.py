@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -275,6 +275,17 @@ def check_position(channel: str, position: object) -> None:
     if isinstance(position, str) and not position.startswith("@"):
         raise InvalidPosition(channel, position)  # to a program, a number is no text
     parse_position(channel, position)
+
+
+def check_listen(channels: Sequence[str], position: object, max_waiting: int) -> None:
+    """Raises InvalidChannel, InvalidPosition, TypeError or ValueError where ``listen`` is called wrongly."""
+    if not channels:
+        raise TypeError("listen() needs a channel")
+    for channel in channels:
+        check_channel(channel)
+        check_position(channel, position)
+    if max_waiting < 1:
+        raise ValueError("max_waiting: expected at least 1")
 
 
 def encode_query(

@@ -15,7 +15,7 @@ from typing import Any
 from .. import forks
 from ..message import check_channel, encode_data
 from .base import BaseClient, Unread
-from .channels import check_position
+from .channels import check_listen
 from .commands import Call
 from .listening import Listening
 from .mailbox import Mailbox
@@ -138,13 +138,7 @@ class Client(BaseClient):
         Raises:
             InvalidChannel, InvalidPosition: A channel or a position is malformed.
         """
-        if not channels:
-            raise TypeError("listen() needs a channel")
-        for channel in channels:
-            check_channel(channel)
-            check_position(channel, last_id)
-        if max_waiting < 1:
-            raise ValueError("max_waiting: expected at least 1")
+        check_listen(channels, last_id, max_waiting)
         mailbox = Mailbox(max_waiting)
         with self._lock:
             self._mailboxes.add(mailbox)

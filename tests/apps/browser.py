@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 
-from flask import Flask, Response, jsonify, render_template, request
+from flask import Flask, Response, render_template, request
 from werkzeug.wrappers import Request
 
 from messagebus import MessageBus
 
+from .common import routes
+
 app = Flask(__name__)
 app.register_blueprint(MessageBus.blueprint)
+app.register_blueprint(routes)
 
 
 @MessageBus.authorize("/secret/*")
 def is_friend(request: Request, channel: str) -> bool:
     """Who may follow what begins so: those who bring the cookie, on whatever transport."""
     return request.cookies.get("friend") == "yes"
-
-
-@app.get("/hello")
-def hello() -> str:
-    return "hello"
 
 
 @app.get("/page")
@@ -48,10 +46,3 @@ def module() -> Response:
     response = Response(render_template("module.html"))
     response.headers["Content-Security-Policy"] = "default-src 'self'"
     return response
-
-
-@app.post("/publish")
-def publish() -> Response:
-    """``channel`` and ``data``, a list: each is a message."""
-    arguments = request.get_json()
-    return jsonify(ids=[MessageBus.publish(arguments["channel"], item) for item in arguments["data"]])

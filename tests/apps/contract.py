@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
-from flask import Flask, Response, jsonify, render_template_string, request
+from flask import Flask, render_template_string, request
 
 from messagebus import MessageBus
 from messagebus.options import Environ
+
+from .common import routes
 
 
 def groups(environ: Environ) -> list[str]:
@@ -24,30 +26,12 @@ MessageBus.register_client_message_filter(
 )
 app = Flask(__name__)
 app.register_blueprint(MessageBus.blueprint)
-
-
-@app.get("/hello")
-def hello() -> str:
-    return "hello"
-
-
-@app.get("/subscribers")
-def subscribers() -> str:
-    """How many it holds, in this process."""
-    return str(len(MessageBus._running_node().hub.membership))
+app.register_blueprint(routes)
 
 
 @app.get("/pid")
 def pid() -> str:
     return str(os.getpid())
-
-
-@app.post("/publish")
-def publish() -> Response:
-    """``channel``, ``data`` (a list: each is a message) and the options of ``publish`` by their names."""
-    arguments = request.get_json()
-    channel, data = arguments.pop("channel"), arguments.pop("data")
-    return jsonify(ids=[MessageBus.publish(channel, item, **arguments) for item in data])
 
 
 @app.post("/reset")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flask import Flask, Response, jsonify, render_template, request, send_from_directory
+from flask import Flask, Response, render_template, send_from_directory
 
 from messagebus import Message, MessageBus
+
+from .common import routes
 
 NODE_MODULES = Path(__file__).resolve().parents[2] / "node_modules"
 SCRIPTS = {
@@ -16,17 +18,7 @@ SCRIPTS = {
 
 app = Flask(__name__)
 app.register_blueprint(MessageBus.blueprint)
-
-
-@app.get("/hello")
-def hello() -> str:
-    return "hello"
-
-
-@app.get("/subscribers")
-def subscribers() -> str:
-    """How many it holds, in this process."""
-    return str(len(MessageBus._running_node().hub.membership))
+app.register_blueprint(routes)
 
 
 @app.get("/judge/<client>")
@@ -37,14 +29,6 @@ def judge(client: str) -> str:
 @app.get("/node_modules/<path:path>")
 def module(path: str) -> Response:
     return send_from_directory(NODE_MODULES, path)
-
-
-@app.post("/publish")
-def publish() -> Response:
-    """``channel``, ``data`` (a list: each is a message) and the options of ``publish`` by their names."""
-    arguments = request.get_json()
-    channel, data = arguments.pop("channel"), arguments.pop("data")
-    return jsonify(ids=[MessageBus.publish(channel, item, **arguments) for item in data])
 
 
 @app.post("/turn-away")

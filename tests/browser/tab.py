@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import urllib.request
 from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import urlencode
 
 from playwright.sync_api import Error, Page
 
+from tests import publishing
 from tests.servers import Server
 
 from .other_browsers import RemotePage
@@ -37,13 +37,9 @@ def new_channel() -> str:
     return f"/chat-{next(_numbers)}"
 
 
-def publish(server: Server, channel: str, data: Sequence[object]) -> list[int | None]:
+def publish(server: Server, channel: str, data: Sequence[object]) -> list[int]:
     """Have the server's app publish messages, one after the other; their ids."""
-    body = json.dumps({"channel": channel, "data": list(data)}).encode()
-    request = urllib.request.Request(f"{server.url}/publish", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        ids: list[int | None] = json.load(response)["ids"]
-        return ids
+    return publishing.publish(server.url, channel, *data)
 
 
 class Tab:

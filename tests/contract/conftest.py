@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from messagebus import Bus
 from messagebus.stores import Store
 from tests.eventually import eventually
 
+from .. import publishing
 from ..clients import TRANSPORTS, Client, request
 from ..redis_server import RedisServer
 from ..servers import Server
@@ -40,8 +40,7 @@ class World:
 
     def publish(self, channel: str, *data: Any, **options: Any) -> list[int]:
         """Publish messages one after the other; their ids."""
-        ids: list[int] = self._post("/publish", {"channel": channel, "data": data, **options})["ids"]
-        return ids
+        return publishing.publish(self.url, channel, *data, **options)
 
     def publish_from_elsewhere(self, channel: str, *data: Any, **options: Any) -> None:
         """As :meth:`publish`, but by another process than the server's where that is possible."""
@@ -55,12 +54,6 @@ class World:
         """The store loses everything."""
         with request(self.url, "POST", "/reset") as response:
             assert response.status == 200, response.read()
-
-    def _post(self, path: str, arguments: dict[str, Any]) -> Any:
-        body = json.dumps(arguments)
-        with request(self.url, "POST", path, body, {"Content-Type": "application/json"}) as response:
-            assert response.status == 200, response.read()
-            return json.loads(response.read())
 
 
 def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **env: str) -> Iterator[World]:

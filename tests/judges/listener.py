@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from playwright.sync_api import Error, Page, Request
 
-from tests.clients import request
+from tests import publishing
 from tests.servers import Server
 
 APP = "tests.apps.judge:app"
@@ -35,11 +34,7 @@ def new_channel() -> str:
 
 def publish(server: Server, channel: str, *data: object, **options: object) -> list[int]:
     """Have the server's app publish messages, one after the other; their ids."""
-    body = json.dumps({"channel": channel, "data": data, **options})
-    with request(server.url, "POST", "/publish", body, {"Content-Type": "application/json"}) as response:
-        assert response.status == 200, response.read()
-        ids: list[int] = json.load(response)["ids"]
-        return ids
+    return publishing.publish(server.url, channel, *data, **options)
 
 
 class Listener:
