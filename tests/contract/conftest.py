@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from messagebus import Bus
 from messagebus.stores import Store
 from tests.eventually import eventually
+from tests.threads import alive, started_threads
 
 from .. import publishing
 from ..clients import TRANSPORTS, Client, request
@@ -106,11 +106,11 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnd
     else:
         request.getfixturevalue("postgres_url")
         harness = PostgresStore(request.getfixturevalue("postgres_server"))
-    before = set(threading.enumerate())
-    yield harness
-    for store in harness.stores:
-        store.close()
-    eventually(lambda: set(threading.enumerate()) <= before, message="a closed store left threads behind")
+    with started_threads() as threads:
+        yield harness
+        for store in harness.stores:
+            store.close()
+    eventually(lambda: not alive(threads), message="a closed store left threads behind")
 
 
 @pytest.fixture

@@ -503,7 +503,7 @@ def test_a_closed_feed_is_silent_and_its_thread_has_ended(harness: StoreUnderTes
     began = time.monotonic()
     feed.close()
     feed.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     publish(store, "/a", 2)
     assert recorder.data == [1]
     assert not [thread for thread in recorder.threads - {threading.current_thread()} if thread.is_alive()]
