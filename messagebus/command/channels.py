@@ -7,7 +7,7 @@ from itertools import islice
 
 import click
 
-from ..option_kinds import check_pattern, matches
+from ..option_kinds import check_pattern
 from .output import for_people, write_json, write_table
 from .url_option import open_place, with_place
 
@@ -29,23 +29,23 @@ def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None
     """List the channels that have messages.
 
     PATTERN is a channel, or its beginning and a *. With each channel stand the number of its messages that are kept and
-    the id of the newest one.
+    the id of the newest one. A server does not list its channels: name one, and it also tells how many listen.
 
     \b
       messagebus channels
       messagebus channels '/room/*'
+      messagebus channels /chat --url http://localhost:8000
       messagebus channels | jq -r 'select(.stored_messages > 500).channel'
     """
     check_pattern(pattern)
     with closing(open_place(url, key)) as place:
-        found = (each for each in place.channels() if matches(pattern, each.channel))
+        found = place.channels(pattern)
         if for_people():
             # Of the order of the store nobody can make anything.
             listed = sorted(islice(found, limit), key=lambda each: (each.channel, each.site_id or ""))
-            sites = any(each.site_id is not None for each in listed)
-            head = ["channel", "kept", "newest id", *(["site"] if sites else [])]
-            rows = ([each.channel, each.stored_messages, each.last_id, each.site_id][: len(head)] for each in listed)
-            write_table(head, rows)
+            heads = ("channel", "kept", "newest id", "site", "subscribers")
+            known = [n for n in range(len(heads)) if n < 3 or any(each[n] is not None for each in listed)]
+            write_table([heads[n] for n in known], [[each[n] for n in known] for each in listed])
         else:
             for each in islice(found, limit):
                 write_json({name: value for name, value in each._asdict().items() if value is not None})

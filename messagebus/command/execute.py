@@ -29,6 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--json", "is_json", is_flag=True, help="Its lines are JSON; one that is not is said, and left out.")
 @click.option("--input", "source", metavar="CHANNEL", help="The messages of this channel are the lines that it reads.")
+@click.option("--forget", is_flag=True, help="Delete what the channel has of an earlier run.")
 @click.option("--max-backlog-size", type=int, metavar="N", help="Lines that late viewers can read: the last N.")
 @click.option("--max-backlog-age", type=int, metavar="SECONDS", help="How long they can, after the last line.")
 @click.option(
@@ -44,6 +45,7 @@ def execute(
     command: tuple[str, ...],
     is_json: bool,
     source: str | None,
+    forget: bool,
     stop_wait: float,
     url: str | None,
     key: str | None,
@@ -63,7 +65,7 @@ def execute(
 
     \b
       messagebus exec /vmstat -- vmstat 1
-      messagebus exec /build --max-backlog-size 100000 -- make -j4
+      messagebus exec /build --forget --max-backlog-size 100000 -- make -j4
       messagebus exec /shell --input /shell/in -- bc -l
     """
     if source == channel:
@@ -71,6 +73,8 @@ def execute(
     given = {name: value for name, value in options.items() if value is not None}
     with closing(open_place(url, key)) as place:
         place.check(channel)
+        if forget:
+            place.forget(channel)
         # From before the program begins: what is published when it says that it does reaches it.
         newest = 0 if source is None else place.backlog(source, -1).newest
         program = Program(command, stop_wait, reads=source is not None)

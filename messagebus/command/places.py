@@ -32,6 +32,8 @@ class Channel(NamedTuple):
     last_id: int
     """Of the newest message, kept or not."""
     site_id: str | None = None
+    subscribers: int | None = None
+    """``None``: the place does not know."""
 
 
 class Backlog(NamedTuple):
@@ -66,15 +68,22 @@ class Place(ABC):
     @abstractmethod
     def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:
         """The messages of channels as they come, without end. ``last_id``: ``n`` after message n of each channel; -1
-        from now on; ``-k`` the last k-1 before."""
+        from now on; ``-k`` the last k-1 before.
+
+        A store takes patterns with a ``*`` at the end as well, from now on."""
 
     @abstractmethod
     def backlog(self, channel: str, last_id: int) -> Backlog:
         """The messages that are kept of a channel. ``last_id``: ``n`` after message n; ``-k`` the last k-1."""
 
     @abstractmethod
-    def channels(self) -> Iterator[Channel]:
-        """All channels that have messages, in no order; read as they are asked for."""
+    def channels(self, pattern: str = "/*") -> Iterator[Channel]:
+        """The channels that have messages and match, in no order; read as they are asked for. A server tells of one
+        channel, by its name."""
+
+    @abstractmethod
+    def forget(self, channel: str) -> None:
+        """Delete the messages of a channel. Its ids continue."""
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:

@@ -35,10 +35,16 @@ class ServerPlace(Place):
     # --- publishing ---
 
     def check(self, channel: str) -> None:
+        self._report("GET", channel)
+
+    def _report(self, method: str, channel: str) -> dict[str, Any]:
         try:
-            self._requests.ask("GET", f"publish?channel={quote(check_channel(channel), safe='')}")
+            found = self._requests.ask(method, f"publish?channel={quote(check_channel(channel), safe='')}")
         except Refused as refusal:
             raise refusal.as_ending() from None
+        if not isinstance(found, dict):
+            raise CannotDo("the server's answer is no report of a channel")
+        return found
 
     def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
         path = f"publish?channel={quote(check_channel(channel), safe='')}{_query(options)}"
@@ -104,6 +110,9 @@ class ServerPlace(Place):
         return max([status, *(message.message_id for message in messages)]), messages
 
     def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:
+        patterns = [channel for channel in channels if channel.endswith("*")]
+        if patterns:
+            raise CannotDo(f"{patterns[0]}: name the channels of a server; only a store takes patterns here")
         ended: list[CannotDo | Failed] = []
 
         def fail(error: CannotDo | Failed) -> None:
@@ -136,8 +145,17 @@ class ServerPlace(Place):
         if ended:
             raise ended[0]
 
-    def channels(self) -> Iterator[Channel]:
-        raise CannotDo("a server does not list its channels: give the URL of its store")
+    def channels(self, pattern: str = "/*") -> Iterator[Channel]:
+        if pattern.endswith("*"):
+            raise CannotDo("a server does not list its channels: name one of them, or give the URL of its store")
+        found = self._report("GET", pattern)
+        if found.get("published_messages"):
+            yield Channel(
+                pattern, found.get("stored_messages", 0), found["published_messages"], None, found.get("subscribers")
+            )
+
+    def forget(self, channel: str) -> None:
+        self._report("DELETE", channel)
 
     def stats(self) -> dict[str, Any]:
         raise CannotDo("a server does not tell what it counts: give the URL of its store")

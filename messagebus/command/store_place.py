@@ -11,7 +11,9 @@ from typing import Any
 
 from ..bus import Bus
 from ..message import Message, check_channel, split_name
+from ..option_kinds import check_pattern, matches
 from ..stores import BacklogQuery, Store, open_store
+from .ending import CannotDo
 from .places import Backlog, Channel, Place, Published
 
 WAITING = 1000
@@ -46,11 +48,23 @@ class StorePlace(Place):
         return Published(channel, self._bus.publish_many([(channel, each) for each in data], **given)[-1], None)
 
     def subscribe(self, channels: Sequence[str], last_id: int) -> Iterator[Message]:
+        patterns = [check_pattern(channel) for channel in channels if channel.endswith("*")]
+        if patterns and last_id != -1:
+            raise CannotDo(f"{patterns[0]}: --last and --from are for channels by their names, not for a pattern")
         for channel in channels:
             check_channel(channel)
         self._store.state()  # it answers: later the bus itself comes back to it, however long that takes
-        for channel in channels:
+        names = [channel for channel in dict.fromkeys(channels) if channel not in patterns]
+        for channel in names:
             self._bus.subscribe(channel, self._put, last_id)
+
+        def put_what_matches(message: Message) -> None:
+            channel = message.channel
+            if channel not in names and any(matches(pattern, channel) for pattern in patterns):
+                self._put(message)
+
+        if patterns:
+            self._bus.subscribe(None, put_what_matches)
         while True:
             yield self._waiting.get()
 
@@ -74,22 +88,28 @@ class StorePlace(Place):
                 return
             after = page.through
 
-    def channels(self) -> Iterator[Channel]:
+    def channels(self, pattern: str = "/*") -> Iterator[Channel]:
         seen: set[str] = set()
         cursor = ""
         while True:
             found = self._store.channels(cursor)
             names = [name for name in dict.fromkeys(found.names) if name not in seen]
             seen.update(names)
-            pages = self._store.backlogs([BacklogQuery(name, -1) for name in names], 1)
-            for name, page in zip(names, pages, strict=True):
-                stored = page.last_id - page.first_id + 1
-                if stored > 0:  # or it has gone meanwhile
-                    channel, site_id = split_name(name)
-                    yield Channel(channel, stored, page.last_id, site_id)
+            yield from self._describe([name for name in names if matches(pattern, split_name(name)[0])])
             cursor = found.cursor
             if not cursor:
                 return
+
+    def _describe(self, names: Sequence[str]) -> Iterator[Channel]:
+        pages = self._store.backlogs([BacklogQuery(name, -1) for name in names], 1)
+        for name, page in zip(names, pages, strict=True):
+            stored = page.last_id - page.first_id + 1
+            if stored > 0:  # or it has gone meanwhile
+                channel, site_id = split_name(name)
+                yield Channel(channel, stored, page.last_id, site_id)
+
+    def forget(self, channel: str) -> None:
+        self._bus.forget(channel)
 
     def stats(self) -> dict[str, Any]:
         state = self._store.state()

@@ -37,13 +37,14 @@ def subscribe(
 ) -> None:
     """Print the messages of channels as they come.
 
-    Until Ctrl-C. Where the connection breaks, it comes back and goes on where it was. From a store come all messages;
-    from a server those that are for everybody.
+    Until Ctrl-C. Where the connection breaks, it comes back and goes on where it was. From a store come all messages,
+    also of every channel that begins as a CHANNEL with a * at its end; from a server those that are for everybody.
 
     \b
       messagebus subscribe /chat
       messagebus subscribe /chat /orders --last 10
       messagebus subscribe /orders --from 1 --format json | jq .data.total
+      messagebus subscribe '/room/*'
       messagebus subscribe /done --count 1 && echo it is done
     """
     position = begin(last, first)

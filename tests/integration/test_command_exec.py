@@ -46,6 +46,13 @@ def test_its_lines_are_messages_for_late_viewers_too_and_its_code_is_the_command
     assert either.data("subscribe", "/out", "--from", "1", "--count", "2") == ["one", "last\ufffd"]
 
 
+def test_what_the_channel_has_of_an_earlier_run_can_be_forgotten(either: Shell) -> None:
+    either.run("exec", "/out", "--", "echo", "first")
+    either.run("exec", "/out", "--", "echo", "second")
+    either.run("exec", "/out", "--forget", "--", "echo", "third")
+    assert [(each["message_id"], each["data"]) for each in either.lines("backlog", "/out")] == [(3, "third")]
+
+
 def test_it_reads_the_messages_of_another_channel_a_line_for_each(either: Shell) -> None:
     program = "echo begun; read -r a; echo 1 $a; read -r b; echo 2 $b; read -r c; echo 3 $c"
     process = either.start("exec", "/out", "--input", "/in", "--", "bash", "-c", program)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ..clients import WebSocket
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
 from ..ports import free_port
@@ -129,6 +130,25 @@ def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
     assert shell.run("channels", "/a*b").returncode == 2
 
 
+def test_a_pattern_follows_every_channel_that_matches_at_a_store(tmp_path: Path) -> None:
+    shell = Shell(f"sqlite:///{tmp_path}/bus.db")
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file:
+        process = shell.start("subscribe", "/room/*", "/room/1", "--count", "3", stdout=file.fileno())
+        try:
+            # It listens at some time, and does not say when.
+            eventually(lambda: shell.lines("publish", "/room/0", "x") and printed.read_bytes(), timeout=30)
+            for channel in ("/lobby", "/room/1", "/room/2", "/room/3"):
+                shell.lines("publish", channel, "x")
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.communicate()
+    seen = [json.loads(line)["channel"] for line in printed.read_text().splitlines()]
+    assert "/lobby" not in seen
+    assert seen[seen.count("/room/0") :] == ["/room/1", "/room/2", "/room/3"][: 3 - seen.count("/room/0")]
+
+
 def test_statistics_have_the_processes_that_listen(serve_app: ServeApp, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/bus.db"
     server = alone(serve_app, "--url", url)
@@ -163,6 +183,22 @@ def test_top_gives_the_terminal_back_as_it_was(tmp_path: Path, number: signal.Si
 
 
 # --- what only a server can do ---
+
+
+def test_a_server_tells_of_a_channel_how_many_listen(serve_app: ServeApp) -> None:
+    server = alone(serve_app, "--allow-anonymous-publish")
+    shell = Shell(server.url)
+    shell.lines("publish", "/a", "x")
+    with WebSocket.connect(server.url, {"/a": 0}) as client:
+        client.next_batch()
+        assert shell.lines("channels", "/a") == [
+            {"channel": "/a", "stored_messages": 1, "last_id": 1, "subscribers": 1}
+        ]
+    assert shell.lines("channels", "/nothing") == []
+    for arguments in (("channels",), ("subscribe", "/a/*"), ("stats",), ("top",)):
+        done = shell.run(*arguments)
+        assert done.returncode == 2
+        assert "store" in done.stderr
 
 
 def test_a_wrong_key_fails_and_a_missing_bus_is_said(serve_app: ServeApp) -> None:
