@@ -7,6 +7,9 @@ from .findings import Lines
 LOOSE_SECONDS = 75
 """Above ``long_polling_interval`` and ``heartbeat_interval``."""
 
+_APACHE_PASS = "ProxyPass / http://127.0.0.1:8000/ upgrade=websocket timeout=75 flushpackets=on"
+"""The same for everything: of two lines for one path, Apache takes the first alone."""
+
 UPGRADE: Lines = {
     "nginx": (
         "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }  # in http {}",
@@ -16,7 +19,7 @@ UPGRADE: Lines = {
     ),
     "Apache": (
         "# Apache 2.4.47 or newer, with mod_proxy_http",
-        "ProxyPass / http://127.0.0.1:8000/ upgrade=websocket timeout=75",
+        _APACHE_PASS,
     ),
     "Caddy": ("reverse_proxy 127.0.0.1:8000  # passes upgrades on; remove header_up lines for Upgrade and Connection",),
     "Traefik": ("# It passes upgrades on; remove middlewares that set the headers Upgrade and Connection.",),
@@ -30,7 +33,7 @@ BUFFERING: Lines = {
         "gzip off;  # in the location /message-bus/",
         "# and remove 'proxy_ignore_headers X-Accel-Buffering;'",
     ),
-    "Apache": ('SetEnvIf Request_URI "/message-bus/" no-gzip', "ProxyPass / http://127.0.0.1:8000/ flushpackets=on"),
+    "Apache": ('SetEnvIf Request_URI "/message-bus/" no-gzip', _APACHE_PASS),
     "Caddy": (
         "@app not path /message-bus/*",
         "encode @app gzip",
@@ -44,7 +47,7 @@ BUFFERING: Lines = {
 }
 TIMEOUT: Lines = {
     "nginx": ("proxy_read_timeout 75s;", "proxy_send_timeout 75s;"),
-    "Apache": ("ProxyTimeout 75", "ProxyPass / http://127.0.0.1:8000/ upgrade=websocket timeout=75"),
+    "Apache": ("ProxyTimeout 75", _APACHE_PASS),
     "Caddy": (
         "reverse_proxy 127.0.0.1:8000 {",
         "    transport http {",
@@ -87,7 +90,8 @@ def prefix(path: str) -> Lines:
             "}",
         ),
         "Apache": (
-            f"ProxyPass {path}/ http://127.0.0.1:8000/ upgrade=websocket timeout=75",
+            "# above the ProxyPass of /",
+            _APACHE_PASS.replace(" / ", f" {path}/ ", 1),
             f"<Location {path}/>",
             f'    RequestHeader set X-Forwarded-Prefix "{path}"',
             "</Location>",
