@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .hub.permissions import Filter, Hook
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
+    from .statistics.bus import ChannelStats
     from .stores import Store, StoreState
 
 
@@ -304,6 +305,29 @@ class Bus(Lifecycle):
 
         scope = Scope(None, site_id)
         return [message for message in self._publisher_now().store.global_backlog(last_id) if scope.holds(message)]
+
+    def stats(self) -> dict[str, Any]:
+        """The numbers of the whole bus, summed over all processes that listen, and of each: docs/statistics.md explains
+        them. Asks the store, and not the other processes, whose last report counts.
+
+        Raises:
+            BackendUnavailable: The store gave no answer.
+        """
+        from .statistics.bus import bus_stats
+
+        return bus_stats(self._running_node())
+
+    def channel_stats(self, *channels: str, site_id: str | None = None) -> list[ChannelStats]:
+        """The numbers of some channels, in their order: published and stored messages, and the subscribers of all
+        processes.
+
+        Raises:
+            InvalidChannel, InvalidSite: One is not the name of a channel.
+            BackendUnavailable: The store gave no answer.
+        """
+        from .statistics.bus import channel_stats
+
+        return channel_stats(self._running_node(), [store_name(check_channel(name), site_id) for name in channels])
 
     def newest_global_id(self) -> int:
         """The newest global id, over all channels and sites; 0 in an empty store."""

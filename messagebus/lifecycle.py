@@ -10,6 +10,7 @@ import sys
 import weakref
 from _thread import allocate_lock
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import forks
@@ -201,6 +202,7 @@ class Lifecycle:
         from .hub.callbacks import Callbacks
         from .hub.node import Node
         from .publishing.publisher import Publisher
+        from .statistics.worker import worker_facts
 
         with self._lock:
             if self._closed:
@@ -212,6 +214,7 @@ class Lifecycle:
             if self._callbacks is None:
                 self._callbacks = Callbacks()
             node = self._node = Node(self._publisher, self._callbacks, self._access)
+            node.workers.report_also(partial(worker_facts, node))
             self._rests = False
         try:
             node.start()

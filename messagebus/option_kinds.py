@@ -107,6 +107,15 @@ class Secrets(Texts):
         return value
 
 
+class AdminKeys(Secrets):
+    """Keys that are not for channels."""
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, tuple) or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in value):
+            raise ValueError(f"expected a tuple of keys; {_WHAT_A_KEY_IS}")
+        return value
+
+
 class Key(NamedTuple):
     """A secret that a program shows, and the channels that it is for."""
 
@@ -138,7 +147,7 @@ class Keys(Texts):
             raise ValueError('expected each key as a string, or as {"key": ..., "channels": [...], "name": ...}')
         key, channels, name = value["key"], value.get("channels", ("/*",)), value.get("name")
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise ValueError("a key is 16 to 256 visible ASCII characters, such as secrets.token_urlsafe() makes")
+            raise ValueError(_WHAT_A_KEY_IS)
         if not isinstance(channels, (list, tuple)) or not channels:
             raise ValueError("the channels of a key are a list of names or prefixes that end in '*', at least one")
         if not all(isinstance(pattern, str) for pattern in channels):
@@ -149,6 +158,7 @@ class Keys(Texts):
 
 
 _KEY = re.compile("[!-~]{16,256}")
+_WHAT_A_KEY_IS = "a key is 16 to 256 visible ASCII characters, such as secrets.token_urlsafe() makes"
 
 
 class Patterns(Texts):

@@ -54,6 +54,8 @@ class OptionValues(TypedDict, total=False):
     anonymous_publish: bool
     max_publishes_per_key: int
     max_publishes_per_client: int
+    statistics: bool
+    admin_keys: Sequence[str]
     window_size: int
     window_bytes: int
     callback_queue_size: int

@@ -21,6 +21,7 @@ from .channel_rules import ChannelRule, ChannelRules, RuleError, check_key_names
 from .codecs import Codec
 from .errors import InvalidOption
 from .option_kinds import (
+    AdminKeys,
     Coding,
     Flag,
     Function,
@@ -168,6 +169,14 @@ class Options:
     max_publishes_per_client: int = _option(Number(1), 1000)
     """The same for one address that shows no key, and for its clients' publishes over WebSocket. Behind a proxy, set
     ``trusted_proxies``."""
+
+    # --- statistics ---
+    statistics: bool = _option(Flag(), False)
+    """Whether ``/message-bus/stats``, ``/message-bus/channels-stats`` and ``/message-bus/metrics`` are served, to those
+    who show one of ``admin_keys``. ``messagebus serve`` without an app always serves them."""
+    admin_keys: tuple[str, ...] = _option(AdminKeys(), (), repr=False)
+    """Who may see the numbers of the bus: keys, shown as ``Authorization: Bearer KEY``. Several make a rotation
+    possible. Empty: nobody."""
 
     # --- what a process remembers ---
     window_size: int = _option(Number(1), 1000)

@@ -38,6 +38,8 @@ from .health import RESOURCES
 from .publishing import PLACES, serve_publishing
 from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, refuse_channel, unavailable
 from .requested_channels import ChannelRefused
+from .statistics import PLACES as STATISTICS
+from .statistics import serve_statistics
 from .streaming_response import Headers, StartResponse, StreamingResponse, refuse_upgraded, respond_and_close
 
 SUBPROTOCOL = "messagebus.v1"
@@ -141,6 +143,8 @@ def _route(node: Node, request: Request, path: str, context: HookContext) -> Ans
     if first in PLACES and node.options.http_publishing:
         return Answer(*serve_publishing(node, request, first, rest))
     try:
+        if path in STATISTICS and node.options.statistics:
+            return Answer(*serve_statistics(node, request, path))
         return _resource(node, request, path) or _endpoint(node, request, first, rest, context)
     except ChannelRefused as refused:
         raise refuse_channel(refused) from None

@@ -16,6 +16,7 @@ from ..loop.reactor import Reactor
 from ..message import Message, split_name, status_message
 from ..options import Options
 from ..transports import Transport, join_batch
+from .counters import Counters
 from .membership import Followers, Membership, count
 from .patterns import PatternMessage
 from .permissions import Access, ReportError
@@ -63,6 +64,7 @@ class Dispatcher:
         self._of_client = membership.of_client
         self._access = access
         self._report = report
+        self.counters = Counters()
         self._window_size = options.window_size
         self.went_back: Callable[[str, int | None], object] = lambda name, last_id: None
         """Called where a message came with an id that its channel had passed. With the last id where that may only be
@@ -77,6 +79,7 @@ class Dispatcher:
 
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages. Consecutive messages of a channel are one batch to its followers."""
+        self.counters.dispatched += len(messages)
         now, windows = self._clock(), self._windows
         find, followers_of, filters, share = windows.find, self._followers, self._access.filters, windows.share
         patterns = windows.patterns
@@ -153,12 +156,15 @@ class Dispatcher:
     def _deliver(
         self, name: str, followers: Followers, messages: Sequence[Message], excluded: Collection[Subscriber] = ()
     ) -> None:
+        counters = self.counters
         batch = join_batch(messages)
         global_id = messages[-1].global_id
         # Copies: a subscriber leaves after its one batch, or when it is too slow. Tuples are made faster than lists.
         for transport, members in (*followers.items(),):
             data = transport.encode(batch, global_id)
             to = (*members,) if not excluded else [member for member in members if member not in excluded]
+            counters.delivered += len(to) * len(messages)
+            counters.bytes += len(to) * len(data)
             if transport.one_batch:
                 for subscriber in to:
                     self._answer(subscriber, name, messages, data)
@@ -170,6 +176,7 @@ class Dispatcher:
                     subscriber.writer.put(data)  # as ``put`` does, without a call more for each
 
     def _deliver_targeted(self, name: str, followers: Followers, messages: Iterable[Message]) -> None:
+        counters = self.counters
         for message in messages:
             encoded: dict[Transport, bytes] = {}
             if message.user_ids is message.group_ids is message.client_ids is None:
@@ -183,6 +190,8 @@ class Dispatcher:
                     data = encoded.get(transport)
                     if data is None:
                         data = encoded[transport] = transport.encode(join_batch([message]), message.global_id)
+                    counters.delivered += 1
+                    counters.bytes += len(data)
                     if transport.one_batch:
                         self._answer(subscriber, name, (message,), data)
                     elif subscriber.head:

@@ -56,9 +56,11 @@ class Hub:
         """What clients were refused, or cut off for."""
         self.outboxes = Outboxes(options.max_outbox_total, reactor.clock, self.refused)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
+        self.counters = self.dispatcher.counters
         self.endings = Ending(reactor, self.dispatcher)
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
+        self.pacer.counters = self.counters
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
         self._when_empty: Callable[[], object] | None = None
@@ -109,7 +111,10 @@ class Hub:
             return view if position < view.through or view.ends else None
 
         may_see = self.pacer.may_see(identity)
-        return catch_up.take(holding, may_see, self.options.max_catch_up_batch, self.epoch).batch
+        batch = catch_up.take(holding, may_see, self.options.max_catch_up_batch, self.epoch).batch
+        if batch:
+            self.counters.caught_up(batch, sum([len(message.raw) for message in batch]))
+        return batch
 
     def _view_with(self, want: Cursor, page: HistoryView | None) -> HistoryView | None:
         """What tells where ``want`` begins: what is known here, together with what was read for it."""
@@ -254,6 +259,7 @@ class Hub:
 
     def on_slow(self, subscriber: Subscriber) -> None:
         self.refused.count("max_outbox")
+        self.counters.slow += 1
         self.endings.end(subscriber, SLOW)
 
     def on_drained(self, subscriber: Subscriber) -> None:

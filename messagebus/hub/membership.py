@@ -23,6 +23,8 @@ class Membership:
     def __init__(self) -> None:
         self._subscribers: set[Subscriber] = set()
         self._by_channel: dict[str, Followers] = {}
+        self.by_transport: dict[str, int] = {}
+        """The number of subscribers of each transport, by its name."""
         self.followers = self._by_channel.get
         """A channel's followers, or ``None``. It is the table's own method, because it is called for every message."""
         self.addresses = Addresses()
@@ -39,6 +41,11 @@ class Membership:
     def all(self) -> list[Subscriber]:
         return list(self._subscribers)
 
+    @property
+    def channels(self) -> int:
+        """The number of channels that somebody follows. From any thread."""
+        return len(self._by_channel)
+
     def is_followed(self, name: str) -> bool:
         return name in self._by_channel
 
@@ -47,6 +54,7 @@ class Membership:
     def add(self, subscriber: Subscriber) -> None:
         """Add a connected subscriber, which follows nothing yet."""
         self._subscribers.add(subscriber)
+        self._count(subscriber, 1)
         self._targets.add(subscriber)
         self.addresses.add(subscriber.address)
 
@@ -55,11 +63,16 @@ class Membership:
         if subscriber not in self._subscribers:
             return
         self._subscribers.discard(subscriber)
+        self._count(subscriber, -1)
         for name in subscriber.channels:
             self._remove(subscriber, name)
         subscriber.channels = ()
         self._targets.remove(subscriber)
         self.addresses.remove(subscriber.address)
+
+    def _count(self, subscriber: Subscriber, by: int) -> None:
+        name = subscriber.transport.name
+        self.by_transport[name] = self.by_transport.get(name, 0) + by
 
     # --- channels ---
 

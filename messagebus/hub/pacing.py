@@ -15,6 +15,7 @@ from ..loop.reactor import Reactor
 from ..message import LARGE, Message
 from ..options import Options
 from ..transports import batch_parts
+from .counters import Counters
 from .ending import Ending
 from .history import Cursor
 from .membership import Membership
@@ -62,6 +63,7 @@ class Pacer:
         self._own = 0
         self._waiting: dict[Subscriber, None] = {}
         """Subscribers that wait for memory, in order of arrival."""
+        self.counters = Counters()
         self.read_missing: ReadMissing = lambda missing: None
 
     def may_see(self, identity: Identity) -> Callable[[Message], bool]:
@@ -126,6 +128,8 @@ class Pacer:
 
     def _put(self, subscriber: Subscriber, batch: list[Message], global_id: int | None) -> None:
         parts = subscriber.transport.encode_parts(batch_parts(batch), global_id)
+        if batch:
+            self.counters.caught_up(batch, sum(map(len, parts)))
         if subscriber.catch_up is not None:
             own = sum(map(len, parts)) - sum([len(message.raw) for message in batch if len(message.raw) > LARGE])
             self._under_way[subscriber] = own

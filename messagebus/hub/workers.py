@@ -104,6 +104,8 @@ class Workers:
         self._report_again_at = 0.0
         self._reporting = False
         self._stopped = False
+        self.store_seconds = 0.0
+        """How long the store took for the last report."""
         self.tick = 0
 
     # --- what this worker does; to be set before it starts ---
@@ -118,12 +120,19 @@ class Workers:
         self._asked[kind] = call
 
     def report_also(self, facts: Callable[[], Facts]) -> None:
-        """Have more in the report, as ``facts()`` tells in the loop."""
+        """Have more in the report, as ``facts()`` tells: in the loop, or in another thread."""
         self._facts.append(facts)
 
     def start(self) -> None:
         """Begin to report."""
         self._reactor.call_soon(self.on_deadline)
+
+    def own_facts(self) -> Facts:
+        """What this worker would report now. From any thread."""
+        facts: Facts = {}
+        for more in self._facts:
+            facts |= more()
+        return facts
 
     def stop(self) -> None:
         """Report no more. Waits for the store."""
@@ -248,10 +257,7 @@ class Workers:
         if self._stopped:
             return
         self._reactor.set_deadline(self, REPORT_SECONDS)
-        facts: Facts = {}
-        for more in self._facts:
-            facts |= more()
-        report = json.dumps(facts, separators=(",", ":"))
+        report = json.dumps(self.own_facts(), separators=(",", ":"))
         now = self._reactor.clock()
         if not self._reporting and (report != self._reported or now >= self._report_again_at):
             self._reporting = True
@@ -262,7 +268,9 @@ class Workers:
         try:
             if not self._stopped:
                 self._reported = report
+                began = time.perf_counter()
                 self._store.report(self.id, report)
+                self.store_seconds = time.perf_counter() - began
         except (BackendUnavailable, BusClosed):
             self._report_again_at = 0.0
         finally:

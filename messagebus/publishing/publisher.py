@@ -29,6 +29,8 @@ class Publisher:
         self.store: Store = open_store(options)
         self.queue = PublishQueue(self.store, options.publish_queue_size)
         self.dumps = dumps
+        self.published = 0
+        """Messages that this process has published since it began, the waiting ones as well."""
 
     def check(self, messages: Iterable[Any], **options: Unpack[PublishOptions]) -> CheckedPublish:
         """See :class:`CheckedPublish`."""
@@ -36,9 +38,11 @@ class Publisher:
 
     def publish(self, request: CheckedPublish) -> list[Ids | None]:
         """See ``PublishQueue.publish_many``."""
-        return self.queue.publish_many(
+        given = self.queue.publish_many(
             request.publications, queue_in_memory=request.queue_in_memory, idempotency_key=request.idempotency_key
         )
+        self.published += len(given)
+        return given
 
     def publish_one(self, channel: str, data: Any, **options: Unpack[PublishOptions]) -> Ids | None:
         """See ``Bus.publish_ids``."""

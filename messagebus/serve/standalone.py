@@ -25,10 +25,9 @@ def make_app(
 
     ``anonymous_publish``: anybody who reaches it may publish. ``allowed_hosts``: see :class:`HostCheck`;
     ``hosts_are_checked``: no request comes in but by a proxy, whose matter that is."""
+    bus.configure(http_publishing=True, statistics=True)
     if anonymous_publish:
-        bus.configure(http_publishing=True, anonymous_publish=True)
-    else:
-        bus.configure(http_publishing=True)
+        bus.configure(anonymous_publish=True)
     app = Flask(__name__)
     app.register_blueprint(bus.blueprint)
 

@@ -17,7 +17,12 @@ from tests.eventually import eventually
 from tests.servers import Server
 
 KEY = "publisher-key-0123456789"
-SETTINGS = {"MESSAGEBUS_HTTP_PUBLISHING": "1", "MESSAGEBUS_PUBLISHER_KEYS": KEY}
+SETTINGS = {
+    "MESSAGEBUS_HTTP_PUBLISHING": "1",
+    "MESSAGEBUS_PUBLISHER_KEYS": KEY,
+    "MESSAGEBUS_STATISTICS": "1",
+    "MESSAGEBUS_ADMIN_KEYS": KEY,
+}
 
 
 @pytest.fixture(
@@ -42,17 +47,21 @@ def servers(url: str) -> Iterator[list[Server]]:
         yield [stack.enter_context(Server("serve", env=env)) for _ in range(2)]
 
 
-def ask(server: Server, method: str) -> dict[str, Any]:
+def ask(server: Server, method: str, place: str = "channels/chat") -> dict[str, Any]:
     connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
     with contextlib.closing(connection):
         connection.request(
             method,
-            "/message-bus/channels/chat",
+            f"/message-bus/{place}",
             body="1" if method == "POST" else None,
             headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
         )
         found: dict[str, Any] = json.loads(connection.getresponse().read())
         return found
+
+
+def bus_stats(server: Server) -> dict[str, Any]:
+    return ask(server, "GET", "stats")
 
 
 def test_a_report_counts_the_subscribers_of_every_worker_and_a_deleted_channel_is_forgotten_by_all(
@@ -70,6 +79,11 @@ def test_a_report_counts_the_subscribers_of_every_worker_and_a_deleted_channel_i
         for server in servers:
             eventually(lambda server=server: ask(server, "GET")["subscribers"] == 3, timeout=20)  # type: ignore[misc]
             assert ask(server, "GET")["last_requested"] is not None
+        eventually(lambda: bus_stats(servers[0])["subscribers"] == 3, timeout=20)
+        stats = bus_stats(servers[0])
+        assert stats["by_transport"] == {"eventsource": 3}
+        assert sorted(worker["subscribers"] for worker in stats["by_worker"]) == [1, 2]
+        assert (stats["delivered"], stats["catch_ups"], stats["published_messages"]) == (9, 3, 3)
         assert ask(servers[0], "DELETE")["stored_messages"] == 0
         bus.publish("/chat", 3)
         for reader in readers:

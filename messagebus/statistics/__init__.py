@@ -1,0 +1,1 @@
+"""What a bus does, counted: by each worker, and over all of them."""

@@ -1,0 +1,144 @@
+"""The numbers of a whole bus: the sum of its workers' reports, and what the store knows of its channels."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..channel_rules import is_stored
+from ..errors import BackendUnavailable
+from ..hub.node import Node
+from ..message import split_name
+from ..stores import BacklogQuery
+from .worker import COUNTED, MEASURED, worker_facts
+
+MAX_COUNTED_CHANNELS = 10_000
+"""Channels that are counted; where there are more, this number is given."""
+PAGE = 1000
+"""Channels of one page, at most."""
+
+
+class ChannelStats(NamedTuple):
+    """The numbers of one channel."""
+
+    channel: str
+    site: str | None
+    published_messages: int
+    """Over the channel's life: its last message id."""
+    stored_messages: int
+    subscribers: int
+    """Over all workers."""
+    last_requested: int | None
+    """Seconds since a client last asked for it; ``None``: not within the workers' memory."""
+
+
+class ChannelStatsPage(NamedTuple):
+    """Some channels, and where the next page begins."""
+
+    channels: list[ChannelStats]
+    cursor: str
+    """Empty: this is the last page."""
+
+
+def workers_of(node: Node) -> dict[str, dict[str, Any]]:
+    """What each worker has last reported, by its name; this one's as of now, and alone where the store is away."""
+    try:
+        found = node.workers.reports()
+    except BackendUnavailable:
+        found = {}
+    found[node.workers.id] = {**node.workers.own_facts(), **worker_facts(node)}
+    return found
+
+
+def bus_stats(node: Node) -> dict[str, Any]:
+    """The numbers of the whole bus, as ``docs/statistics.md`` describes them. Blocks.
+
+    Raises:
+        BackendUnavailable: The store gives no answer.
+    """
+    now = time.time()
+    began = time.perf_counter()
+    state = node.store.state()
+    round_trip = time.perf_counter() - began
+    reports = workers_of(node)
+    return {
+        "hostname": socket.gethostname(),
+        "time": _time(now),
+        "uptime": max(_uptime(report, now) for report in reports.values()),
+        "workers": len(reports),
+        "channels": count_channels(node),
+        "published_messages": state.global_id,
+        "store_round_trip": round(round_trip, 6),
+        **sums(reports.values()),
+        "by_worker": [
+            {
+                "worker": name,
+                "pid": report.get("pid"),
+                "hostname": report.get("host"),
+                "uptime": _uptime(report, now),
+                **{key: report.get(key, 0) for key in (*MEASURED, *COUNTED)},
+                "by_transport": report.get("by_transport", {}),
+                "limits": report.get("limits", {}),
+                "store_seconds": report.get("store_seconds", 0.0),
+            }
+            for name, report in sorted(reports.items(), key=lambda item: str(item[1].get("since", "")))
+        ],
+    }
+
+
+def sums(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the workers' numbers come to. ``followed_channels`` is what they follow together, each channel once for each
+    worker."""
+    total: dict[str, Any] = dict.fromkeys((*MEASURED, *COUNTED), 0)
+    total |= {"by_transport": {}, "limits": {}}
+    for report in reports:
+        for key in (*MEASURED, *COUNTED):
+            total[key] += report.get(key, 0)
+        for key in ("by_transport", "limits"):
+            for name, number in report.get(key, {}).items():
+                total[key][name] = total[key].get(name, 0) + number
+    total["followed_channels"] = total.pop("channels")
+    return total
+
+
+def count_channels(node: Node) -> int:
+    """The channels with stored messages, ``MAX_COUNTED_CHANNELS`` at most."""
+    cursor, number = "", 0
+    while True:
+        names, cursor = node.store.channels(cursor, PAGE)
+        number += len(names)
+        if not cursor or number >= MAX_COUNTED_CHANNELS:
+            return min(number, MAX_COUNTED_CHANNELS)
+
+
+def channels_page(node: Node, prefix: str = "", cursor: str = "", limit: int = PAGE) -> ChannelStatsPage:
+    """The numbers of up to about ``limit`` channels with stored messages whose names begin with ``prefix``. A page may
+    have none, and not be the last. Blocks.
+
+    Raises:
+        BackendUnavailable: The store gives no answer.
+    """
+    names, cursor = node.store.channels(cursor, min(limit, PAGE))
+    return ChannelStatsPage(channel_stats(node, [name for name in names if name.startswith(prefix)]), cursor)
+
+
+def channel_stats(node: Node, names: Sequence[str]) -> list[ChannelStats]:
+    """The numbers of these channels, as the store names them."""
+    pages = node.store.backlogs([BacklogQuery(name, -1) for name in names], 1)
+    found = []
+    for name, page, audience in zip(names, pages, node.audiences.of(names), strict=True):
+        channel, site = split_name(name)
+        stored = page.last_id - page.first_id + 1 if is_stored(node.options.channels, channel) else 0
+        asked_for = None if audience.asked_for is None else int(audience.asked_for)
+        found.append(ChannelStats(channel, site, page.last_id, max(0, stored), audience.subscribers, asked_for))
+    return found
+
+
+def _uptime(report: Mapping[str, Any], now: float) -> int:
+    return max(0, int(now - float(report.get("since", now))))
+
+
+def _time(now: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + "Z"
