@@ -57,6 +57,7 @@ ROOMS = {
         "history",
         "catch_up",
         "subscriber",
+        "ended",
         "addresses",
         "subscribe_request",
         "targets",

@@ -62,6 +62,7 @@ class Dispatcher:
         self._followers = membership.followers
         self._find = membership.find
         self._of_client = membership.of_client
+        self._given = membership.given
         self._access = access
         self._report = report
         self.counters = Counters()
@@ -159,12 +160,19 @@ class Dispatcher:
         counters = self.counters
         batch = join_batch(messages)
         global_id = messages[-1].global_id
+        given = self._given[name]
+        given.messages += len(messages)
         # Copies: a subscriber leaves after its one batch, or when it is too slow. Tuples are made faster than lists.
         for transport, members in (*followers.items(),):
             data = transport.encode(batch, global_id)
+            given.bytes[transport] = given.bytes.get(transport, 0) + len(data)
             to = (*members,) if not excluded else [member for member in members if member not in excluded]
             counters.delivered += len(to) * len(messages)
             counters.bytes += len(to) * len(data)
+            for subscriber in excluded:
+                if subscriber in members:
+                    subscriber.messages -= len(messages)
+                    subscriber.bytes -= len(data)
             if transport.one_batch:
                 for subscriber in to:
                     self._answer(subscriber, name, messages, data)
@@ -192,6 +200,8 @@ class Dispatcher:
                         data = encoded[transport] = transport.encode(join_batch([message]), message.global_id)
                     counters.delivered += 1
                     counters.bytes += len(data)
+                    subscriber.messages += 1
+                    subscriber.bytes += len(data)
                     if transport.one_batch:
                         self._answer(subscriber, name, (message,), data)
                     elif subscriber.head:

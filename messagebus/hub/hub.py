@@ -22,6 +22,7 @@ from ..options import Options
 from ..stores import StoreState
 from .catch_up import CatchUp
 from .dispatch import Dispatcher
+from .ended import Ended
 from .ending import Ending
 from .history import Cursor, HistoryView, covers, merged
 from .membership import Membership
@@ -63,6 +64,8 @@ class Hub:
         self.pacer.counters = self.counters
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
+        self.on_ended: Callable[[Ended], object] | None = None
+        """Told of each connection that was to stay open, when it has ended. Must not block for long."""
         self._when_empty: Callable[[], object] | None = None
         self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
         self.tick = 0
@@ -134,6 +137,7 @@ class Hub:
     def add(self, subscriber: Subscriber) -> bool:
         """Register a subscriber before it joins any channel. ``False`` if it was ended instead: the hub is shutting
         down, or a newer request of the same client is held."""
+        subscriber.since = self.reactor.clock()
         if self.is_shutting_down:
             self.endings.end(subscriber, SHUTDOWN)
             return False
@@ -268,6 +272,8 @@ class Hub:
     def closed(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
         self.draining.discard(subscriber)
+        if self.on_ended is not None and not subscriber.transport.one_batch:
+            self.on_ended(Ended.of(subscriber, self.reactor.clock()))
         if self._when_empty is not None and self._is_empty():
             self._when_empty()
 

@@ -17,6 +17,25 @@ Followers = dict[Transport, dict[Subscriber, None]]
 and writing to ten thousand sockets costs about a tenth less."""
 
 
+class Given:
+    """What all followers of a channel were given, since the first of them joined. A subscriber's share is what was
+    added while it followed: nothing is counted for each of thousands."""
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.bytes: dict[Transport, int] = {}
+
+    def begin(self, subscriber: Subscriber) -> None:
+        subscriber.messages -= self.messages
+        subscriber.bytes -= self.bytes.get(subscriber.transport, 0)
+
+    def finish(self, subscriber: Subscriber) -> None:
+        subscriber.messages += self.messages
+        subscriber.bytes += self.bytes.get(subscriber.transport, 0)
+
+
 class Membership:
     """See the module."""
 
@@ -27,6 +46,8 @@ class Membership:
         """The number of subscribers of each transport, by its name."""
         self.followers = self._by_channel.get
         """A channel's followers, or ``None``. It is the table's own method, because it is called for every message."""
+        self.given: dict[str, Given] = {}
+        """Of each channel that is followed."""
         self.addresses = Addresses()
         self._targets = TargetIndex()
         self.of_client = self._targets.of_client
@@ -81,6 +102,8 @@ class Membership:
         if not names:
             return
         for name in names:
+            if name not in subscriber.channels:
+                self._given(name).begin(subscriber)
             self._by_channel.setdefault(name, {}).setdefault(subscriber.transport, {})[subscriber] = None
         alone = len(names) == 1 and not subscriber.channels
         # A tuple takes less memory than a set, and most have one channel.
@@ -94,16 +117,24 @@ class Membership:
         self._remove(subscriber, name)
         return True
 
+    def _given(self, name: str) -> Given:
+        given = self.given.get(name)
+        if given is None:
+            given = self.given[name] = Given()
+        return given
+
     def _remove(self, subscriber: Subscriber, name: str) -> None:
         followers = self._by_channel.get(name)
         members = followers.get(subscriber.transport) if followers is not None else None
         if followers is None or members is None:
             return
         members.pop(subscriber, None)
+        self.given[name].finish(subscriber)
         if not members:
             del followers[subscriber.transport]
             if not followers:
                 del self._by_channel[name]
+                del self.given[name]
 
 
 def count(followers: Mapping[Transport, Collection[Subscriber]]) -> int:

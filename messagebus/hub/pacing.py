@@ -129,7 +129,10 @@ class Pacer:
     def _put(self, subscriber: Subscriber, batch: list[Message], global_id: int | None) -> None:
         parts = subscriber.transport.encode_parts(batch_parts(batch), global_id)
         if batch:
-            self.counters.caught_up(batch, sum(map(len, parts)))
+            size = sum(map(len, parts))
+            self.counters.caught_up(batch, size)
+            subscriber.messages += sum([message.message_id > 0 for message in batch])
+            subscriber.bytes += size
         if subscriber.catch_up is not None:
             own = sum(map(len, parts)) - sum([len(message.raw) for message in batch if len(message.raw) > LARGE])
             self._under_way[subscriber] = own

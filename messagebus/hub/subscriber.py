@@ -74,12 +74,16 @@ class Subscriber:
 
     __slots__ = (
         "address",
+        "bytes",
         "catch_up",
         "channels",
+        "close",
         "head",
         "identity",
+        "messages",
         "registry",
         "sequence",
+        "since",
         "state",
         "transport",
         "writer",
@@ -106,6 +110,13 @@ class Subscriber:
         """The channels that it is live on, by their stored names. ``Membership`` maintains them."""
         self.catch_up: CatchUp | None = None
         """What it is still to be given."""
+        self.messages = self.bytes = 0
+        """What it was given, and their size on the wire, once it has ended. Until then ``Membership`` has to add those
+        of its channels."""
+        self.since = 0.0
+        """When it was taken in, by the reactor's clock."""
+        self.close: Close | None = None
+        """Why its connection was ended; ``None`` where it was not, or by its one batch."""
         self.state = Phase.OPENING
         self.writer: Writer
 
@@ -134,6 +145,7 @@ class Subscriber:
     def end(self, close: Close, last: bytes = b"") -> None:
         """Close its connection cleanly, now. ``last``: the encoded batch that says why, if it ends early."""
         if self.state in (Phase.OPENING, Phase.OPEN):
+            self.close = close
             # First: the last bytes must not count as too slow.
             self.state = Phase.CLOSING
             data = self.transport.end(close, last)

@@ -124,8 +124,10 @@ def _owner(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--umask", callback=_octal, metavar="OCTAL", help="The process's umask; 007 makes a unix:PATH 770.")
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Where to write the master process's number.")
-@click.option("--access-log", is_flag=True, help="Log every request to the standard error.")
-@click.option("--access-log-file", type=click.Path(dir_okay=False), help="Log every request there.")
+@click.option(
+    "--access-log", is_flag=True, help="Log every request, and the end of every held connection, to the standard error."
+)
+@click.option("--access-log-file", type=click.Path(dir_okay=False), help="Log them there.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),

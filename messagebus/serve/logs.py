@@ -9,6 +9,7 @@ import re
 import time
 from typing import Any
 
+from ..hub.ended import Ended
 from .response import Response
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -29,7 +30,9 @@ def without_values(target: str) -> str:
 
 class JSONFormatter(logging.Formatter):
     """A line of JSON for each record: ``time`` (UTC), ``level``, ``logger``, ``message``, ``exception`` where there is
-    one; and of a request ``address``, ``method``, ``target``, ``protocol``, ``status``, ``bytes``, ``seconds``."""
+    one; and of a request ``address``, ``method``, ``target``, ``protocol``, ``status``, ``bytes``, ``seconds``; of a
+    held connection that has ended ``address``, ``client``, ``transport``, ``code``, ``reason``, ``messages``,
+    ``bytes``, ``seconds``."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -56,7 +59,8 @@ def configure(form: str) -> None:
 
 class AccessLog:
     """Writes a line for each request: address, time, request line without the values of its query, status, bytes of the
-    body, seconds."""
+    body, seconds. And one when a connection ends that the bus has held: address, time, client and transport, code,
+    bytes, seconds, messages, reason."""
 
     def __init__(self, path: str | None, form: str) -> None:
         """``path``: a file, opened again where it was moved away; ``None``: the standard error. ``form``: ``text`` or
@@ -82,4 +86,27 @@ class AccessLog:
             '%(address)s - - [%(when)s] "%(method)s %(target)s %(protocol)s" %(status)03d %(bytes)d %(seconds).6f',
             {**request, "when": time.strftime("%d/%b/%Y:%H:%M:%S %z")},
             extra={"request": request},
+        )
+
+    def ended(self, ended: Ended) -> None:
+        """A WebSocket, an EventSource, a stream or an iframe has ended. In the bus's loop."""
+        connection = {
+            "address": ended.address or "-",
+            "client": ended.client_id,
+            "transport": ended.transport,
+            "code": ended.code,
+            "reason": printable(ended.reason),
+            "messages": ended.messages,
+            "bytes": ended.bytes,
+            "seconds": round(ended.seconds, 3),
+        }
+        self._logger.info(
+            '%(address)s - - [%(when)s] "END %(client)s %(transport)s" %(shown)s %(bytes)d %(seconds).3f %(messages)d '
+            '"%(reason)s"',
+            {
+                **connection,
+                "when": time.strftime("%d/%b/%Y:%H:%M:%S %z"),
+                "shown": "-" if ended.code is None else ended.code,
+            },
+            extra={"request": connection},
         )

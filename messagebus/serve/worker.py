@@ -95,11 +95,15 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         gevent.signal_handler(signal.SIGQUIT, self._stop, 0.0)
         gevent.signal_handler(signal.SIGUSR1, self.log.reopen_files)
         with_log = settings.access_log or settings.access_log_file is not None
+        access_log = AccessLog(settings.access_log_file, settings.log_format) if with_log else None
+        if access_log is not None:
+            for bus in self._buses:
+                bus._running_node().hub.on_ended = access_log.ended
         acceptor = Acceptor(
             [each.sock for each in self.sockets],
             self.wsgi,
             settings.limits,
-            AccessLog(settings.access_log_file, settings.log_format) if with_log else None,
+            access_log,
             multiprocess=self.cfg.workers > 1,
         )
         # What stands now stays to the end. Under load the collector would look at all of it again and again, a

@@ -8,7 +8,7 @@ import re
 import signal
 from pathlib import Path
 
-from ..clients import request
+from ..clients import WebSocket, request
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
 from ..raw_http import exchange, head
@@ -60,3 +60,35 @@ def test_logs_are_lines_of_json_where_asked(serve_app: ServeApp, tmp_path: Path)
     first = json.loads(server.output().splitlines()[0])
     assert first["message"].startswith("messagebus listening on ")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
+
+
+def test_a_held_connection_has_a_line_when_it_ends(serve_app: ServeApp) -> None:
+    server = serve_app("serve", "tests.apps.contract:app", args=("--access-log",))
+
+    def publish(data: list[int]) -> None:
+        body = json.dumps({"channel": "/a", "data": data})
+        with request(server.url, "POST", "/publish", body, {"Content-Type": "application/json"}) as response:
+            assert response.status == 200
+
+    publish([0])
+    with WebSocket.connect(server.url, {"/a": 0}, client_id="somebody") as sock:
+        assert sock.data(1) == [0]
+        publish([1, 2])
+        assert sock.data(2) == [1, 2]
+    pattern = r'127\.0\.0\.1 - - \[[^]]+\] "END somebody websocket" \S+ (\d+) \d+\.\d{3} 3 "([^"]+)"'
+    [(size, reason)] = eventually(lambda: re.findall(pattern, server.output()))
+    assert int(size) > 3 * len('{"global_id":1,"message_id":1,"channel":"/a","data":0}')
+    assert "client" in reason
+
+
+def test_the_line_of_a_held_connection_says_why_the_server_has_ended_it(serve_app: ServeApp) -> None:
+    server = serve_app("serve", args=("--access-log", "--log-format", "json"))
+    with WebSocket.connect(server.url, {"/a": 0}, client_id="somebody") as sock:
+        sock.next_batch()
+        server.stop()
+    ends = [json.loads(line) for line in server.output().splitlines() if '"reason"' in line]
+    known = {"client": "somebody", "transport": "websocket", "code": 1001, "reason": "server shutdown", "messages": 0}
+    assert len(ends) == 1
+    assert ends[0].items() >= {**known, "address": "127.0.0.1", "logger": "messagebus.serve.access"}.items()
+    assert ends[0]["seconds"] > 0
+    assert ends[0]["bytes"] > 0
