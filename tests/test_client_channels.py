@@ -46,7 +46,7 @@ class Reader:
             for channel, value in self.channels.accept(item, self.asked):
                 told.append(value)
                 if isinstance(value, ClientMessage):
-                    self.channels.move(channel, value.message_id)
+                    self.channels.move(channel, channel.id_of(value))
         return told
 
     @property
@@ -249,3 +249,21 @@ def test_names_and_positions_survive_the_query() -> None:
     }
     assert "__epoch" not in encode_query(positions, None)
     assert encode_query({}, "") == "__epoch="
+
+
+def test_a_pattern_brings_the_messages_of_its_channels_and_stands_at_a_global_id() -> None:
+    reader = Reader(**{"news/*": -1, "chat": 0})
+    reader.read(status(**{"news/*": 100}))
+    told = reader.read(message(3, "/news/a"), message(2, "/news/b"), message(5, "/newsletter"), message(4, "/news/a"))
+    # The second one has a lower global id than the first: it was there before.
+    assert told == [ClientMessage("/news/a", None, 3, 103), ClientMessage("/news/a", None, 4, 104)]
+    assert reader.positions == {"/news/*": 104, "/chat": 0}
+    assert [each.id_of("/news/*") for each in told if isinstance(each, ClientMessage)] == [103, 104]
+    assert reader.read(gap("/news/*", 104, 200)) == [Gap("/news/*", 104, 200)]
+    assert reader.positions["/news/*"] == 199
+
+
+def test_a_channel_that_is_followed_by_its_name_is_not_a_patterns_matter() -> None:
+    reader = Reader(**{"news/*": 0, "news/a": 0})
+    assert reader.read(message(3, "/news/a")) == [ClientMessage("/news/a", None, 3, 103)]
+    assert reader.positions == {"/news/*": 0, "/news/a": 3}

@@ -197,7 +197,7 @@ class AsyncMailbox:
     def first_unread(self, channel: str) -> int | None:
         """See :meth:`Mailbox.first_unread`."""
         messages = [*([self._taken] if self._taken else []), *self._messages]
-        return next((message.message_id for message in messages if message.channel == channel), None)
+        return next((found for message in messages if (found := message.id_of(channel)) is not None), None)
 
     def close(self) -> None:
         self._closed = True

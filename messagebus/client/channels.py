@@ -34,15 +34,21 @@ class Follower:
 class FollowedChannel:
     """A channel from when it is followed until it is left; one that is followed again is another object."""
 
-    __slots__ = ("ask_at", "followers", "position", "waiting")
+    __slots__ = ("ask_at", "followers", "is_pattern", "position", "waiting")
 
-    def __init__(self, position: Position, followers: list[Follower]) -> None:
+    def __init__(self, position: Position, followers: list[Follower], is_pattern: bool = False) -> None:
+        """``is_pattern``: it stands for all channels that begin alike, and its ids are global ids."""
+        self.is_pattern = is_pattern
         self.position = position
         self.followers = followers
         self.waiting: list[Follower] = []
         """Followers that want older messages, from when it is known where the others stand."""
         self.ask_at = -math.inf
         """When the server may be asked for it; later than now where it has been refused."""
+
+    def id_of(self, message: ClientMessage) -> int:
+        """The id of one of its messages."""
+        return message.global_id if self.is_pattern else message.message_id
 
     @property
     def stands(self) -> int | None:
@@ -94,7 +100,7 @@ class Channels:
                     left.followers = [follower]
                     self._channels[name] = left
                 else:
-                    self._channels[name] = FollowedChannel(position, [follower])
+                    self._channels[name] = FollowedChannel(position, [follower], name.endswith("*"))
                 return True
             if wanted is not None and channel.stands is None:
                 channel.waiting = [*channel.waiting, follower]
@@ -111,7 +117,8 @@ class Channels:
         for follower in channel.followers:
             follower.seen = max(follower.seen, stands)
         new = list(followers)
-        again = FollowedChannel(min(stands, *(one.seen for one in new)), [*channel.followers, *new])
+        begin = min(stands, *(one.seen for one in new))
+        again = FollowedChannel(begin, [*channel.followers, *new], channel.is_pattern)
         again.ask_at = channel.ask_at
         self._channels[name] = again
 
@@ -203,7 +210,7 @@ class Channels:
             return {name: channel.position for name, channel in self._channels.items()}
 
     def move(self, channel: FollowedChannel, message_id: int) -> None:
-        """The program has had a message."""
+        """The program has had a message, see :meth:`FollowedChannel.id_of`."""
         with self._lock:
             self._move(channel, message_id)
 
@@ -228,8 +235,8 @@ class Channels:
         except (TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a message of the bus: {type(error).__name__} {error}") from None
         with self._lock:
-            channel = self._followed(name, asked)
-            if channel is None or (isinstance(channel.position, int) and channel.position >= value.message_id):
+            channel = self._followed(name, asked) or self._pattern_of(name, asked)
+            if channel is None or (isinstance(channel.position, int) and channel.position >= channel.id_of(value)):
                 return []  # it was left, or this is a duplicate
             return [Delivery(channel, value)]
 
@@ -264,6 +271,13 @@ class Channels:
         # Not if it was left and followed again since the connection began: that is for the next.
         channel = self._channels.get(name)
         return channel if channel is not None and asked.get(name) is channel else None
+
+    def _pattern_of(self, name: str, asked: Following) -> FollowedChannel | None:
+        """What brings the messages of a channel that is not followed by its name."""
+        for pattern, channel in self._channels.items():
+            if channel.is_pattern and name.startswith(pattern[:-1]) and asked.get(pattern) is channel:
+                return channel
+        return None
 
     def _move(self, channel: FollowedChannel, position: int) -> None:
         channel.position = position

@@ -42,12 +42,13 @@ class Deliverer:
                 await self._guard(self._hooks.on_refused(), value, "on_refused")
             else:
                 self._counters.messages += 1
+                message_id = channel.id_of(value)
                 for follower in channel.followers:
                     # One that came before may have removed it.
-                    if follower.seen < value.message_id and follower in channel.followers:
+                    if follower.seen < message_id and follower in channel.followers:
                         await self._guard(follower.callback, value, f"a callback of {value.channel}")
                 # Only now: what is given back as a position has been dealt with.
-                self._channels.move(channel, value.message_id)
+                self._channels.move(channel, message_id)
 
     async def _guard(self, function: Callable[[Any], object] | None, value: Any, what: str) -> None:
         try:

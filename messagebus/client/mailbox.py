@@ -47,7 +47,7 @@ class Mailbox:
         message has been dealt with when the next one is asked for."""
         with self._condition:
             messages = [*([self._taken] if self._taken else []), *self._messages]
-        return next((message.message_id for message in messages if message.channel == channel), None)
+        return next((found for message in messages if (found := message.id_of(channel)) is not None), None)
 
     def close(self) -> None:
         with self._condition:

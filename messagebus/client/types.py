@@ -19,7 +19,8 @@ ConnectionState = Literal["connecting", "connected", "reconnecting", "stopped"]
 
 Position = int | str
 """``n >= 0``: every message after number n; 0 is the whole backlog. ``-1``: what comes from now on. ``-k``: the last
-k-1 messages, then what comes. ``"@g"``: every message after global id g."""
+k-1 messages, then what comes. ``"@g"``: every message after global id g. Of a pattern, such as ``/news/*``, all
+numbers are global ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,13 @@ class ClientMessage:
     """The id on the channel, from 1, without holes."""
     global_id: int
     """The id over all channels of the store."""
+
+    def id_of(self, name: str) -> int | None:
+        """Its id to those who follow ``name``: a channel, or a pattern such as ``/news/*``, whose ids are global ids.
+        ``None`` if it is not of that."""
+        if name == self.channel:
+            return self.message_id
+        return self.global_id if name.endswith("*") and self.channel.startswith(name[:-1]) else None
 
 
 @dataclass(frozen=True, slots=True)

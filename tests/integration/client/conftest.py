@@ -22,6 +22,7 @@ SETTINGS = {
     "MESSAGEBUS_CLIENT_PUBLISH": "/open-*",
     "MESSAGEBUS_PROTECTED_CHANNELS": "/protected-*",
     "MESSAGEBUS_SECRET_KEY": SECRET,
+    "MESSAGEBUS_WILDCARD_SUBSCRIPTIONS": ",".join(f"/below-{transport}/*" for transport in TRANSPORTS),
 }
 QUICK: dict[str, Any] = {"callback_interval": 0.05}
 """Settings for a client that is not to wait."""

@@ -263,3 +263,31 @@ def test_a_server_that_keeps_its_sockets_is_followed_without_websocket(
         eventually(lambda: client.stats.transport == "eventsource")
         publish(server, channel, 1)
         eventually(lambda: len(got) == 1)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_pattern_is_followed_through_a_break_on_every_transport(
+    transport: Transport, server: Server, got: list[ClientMessage]
+) -> None:
+    below = f"/below-{transport}/"
+    publish(server, f"{below}a", "before")
+    with Client(server.url, transports=(transport,), **QUICK) as client:
+        client.subscribe(f"{below}*", got.append)
+        eventually(lambda: client.positions[f"{below}*"] != -1)
+        publish(server, f"{below}a", 1)
+        publish(server, f"{below}b", 2)
+        eventually(lambda: len(got) == 2)
+        positions = client.positions
+        epoch = client.epoch
+    publish(server, f"{below}b", 3)
+    with Client(server.url, transports=(transport,), epoch=epoch, **QUICK) as client:
+        client.subscribe(f"{below}*", got.append, positions[f"{below}*"])
+        eventually(lambda: len(got) == 3)
+        publish(server, f"{below}c", 4)
+        eventually(lambda: len(got) == 4)
+    assert [(message.channel[len(below) :], message.data) for message in got] == [
+        ("a", 1),
+        ("b", 2),
+        ("b", 3),
+        ("c", 4),
+    ]
