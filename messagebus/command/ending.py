@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -33,10 +34,19 @@ class NotTaken(CannotDo):
     """A message is too large for the bus; another one may not be."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Why what a command prints cannot be written."""
+
+
 @contextmanager
 def ended_as_the_shell_expects() -> Iterator[None]:
     """Errors of the bus become a line and an exit code. Ctrl-C ends the process by its signal (130 in a shell), so that
     a loop around it ends, too. So does a reader that has gone, such as ``| head`` (141)."""
+    # Where a shell has closed one of them (>&-), Python has none.
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or open(os.devnull, mode)  # noqa: SIM115 - for the life of the process
+        for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
+    )
     try:
         yield
         sys.stdout.flush()
@@ -46,6 +56,11 @@ def ended_as_the_shell_expects() -> Iterator[None]:
         end_by(signal.SIGPIPE)
     except MessageBusError as error:
         raise as_ending(error) from None
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python will try once more to write what is left
+        raise Failed(str(error)) from None
 
 
 def as_ending(error: MessageBusError) -> click.ClickException:

@@ -63,7 +63,10 @@ def publish(
         if lines:
             _publish_lines(place, channel, is_json, given)
             return
-        value = _value(_input() if data in (None, "-") else os.fsencode(data or ""), is_json, "the message")
+        text = os.fsencode(data) if data not in (None, "-") else _input()
+        if data is None and not text:
+            raise click.UsageError("no message: give DATA, or write one to the standard input; '' is an empty text")
+        value = _value(text, is_json, "the message")
         published = place.publish(channel, [value], given)
     if for_people():
         click.echo(f"{click.style(printable(channel), fg='cyan')} {_outcome(published)}")

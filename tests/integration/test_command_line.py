@@ -6,7 +6,10 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +95,26 @@ def test_a_line_that_is_wrong_is_named_and_so_is_what_was_published(shell: Shell
     assert done.stderr.startswith("Error: line 2 is not JSON")
     assert "0 messages were published" in done.stderr
     assert shell.data("backlog", "/chat") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("publish /chat <&-", 2, "no message"),
+        ("publish /chat </dev/null", 2, "no message"),
+        ("publish /chat '' >&-", 0, ""),
+        ("backlog /chat >/dev/full", 1, "No space left on device"),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_said_in_a_line(tmp_path: Path, command: str, code: int, says: str) -> None:
+    shell = Shell(f"sqlite:///{tmp_path}/bus.db")
+    shell.lines("publish", "/chat", "x")
+    line = f"exec {shlex.quote(sys.executable)} -m messagebus {command}"
+    done = subprocess.run(["sh", "-c", line], env=shell.environment, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_what_is_gone_is_said(shell: Shell) -> None:
