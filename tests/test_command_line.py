@@ -125,20 +125,20 @@ def look(at: float, global_id: int, complete: bool = True, **last_ids: int) -> L
     channels: dict[tuple[str, str | None], Channel] = {
         (f"/{name}", None): Channel(f"/{name}", 1, last_id) for name, last_id in last_ids.items()
     }
-    return Look(at, {"global_id": global_id}, channels, complete)
+    return Look(at, {"published_messages": global_id}, channels, complete)
 
 
 def test_the_busiest_channel_comes_first() -> None:
     before, now = look(10.0, 100, a=50, b=50), look(12.0, 130, a=52, b=60, new=8)
     rows = [(row.channel, row.per_second) for row in busiest(before, now)]
     assert rows == [("/b", 5.0), ("/new", 4.0), ("/a", 1.0)]
-    assert rate(before, now) == 15.0
+    assert rate(before, now, "published_messages") == 15.0
 
 
 def test_ids_that_begin_again_and_channels_that_were_not_seen_before_are_no_rate() -> None:
     before, now = look(10.0, 100, complete=False, a=50), look(11.0, 3, a=2, unseen=1000)
     assert {row.per_second for row in busiest(before, now)} == {0.0}
-    assert rate(before, now) == 0.0
+    assert rate(before, now, "published_messages") == 0.0
 
 
 # --- lines ---

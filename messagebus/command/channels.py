@@ -29,7 +29,8 @@ def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None
     """List the channels that have messages.
 
     PATTERN is a channel, or its beginning and a *. With each channel stand the number of its messages that are kept and
-    the id of the newest one. A server does not list its channels: name one, and it also tells how many listen.
+    the number of those that were ever published, which is the newest one's id. A server also tells how many listen; the
+    key is one of its admin_keys.
 
     \b
       messagebus channels
@@ -42,8 +43,8 @@ def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None
         found = place.channels(pattern)
         if for_people():
             # Of the order of the store nobody can make anything.
-            listed = sorted(islice(found, limit), key=lambda each: (each.channel, each.site_id or ""))
-            heads = ("channel", "kept", "newest id", "site", "subscribers")
+            listed = sorted(islice(found, limit), key=lambda each: (each.channel, each.site or ""))
+            heads = ("channel", "kept", "published", "subscribers", "site")
             known = [n for n in range(len(heads)) if n < 3 or any(each[n] is not None for each in listed)]
             write_table([heads[n] for n in known], [[each[n] for n in known] for each in listed])
         else:

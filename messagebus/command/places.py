@@ -29,11 +29,11 @@ class Channel(NamedTuple):
     channel: str
     stored_messages: int
     """That are kept."""
-    last_id: int
-    """Of the newest message, kept or not."""
-    site_id: str | None = None
+    published_messages: int
+    """Over its life: the newest message's id."""
     subscribers: int | None = None
-    """``None``: the place does not know."""
+    """Over all processes; ``None``: the place does not know."""
+    site: str | None = None
 
 
 class Backlog(NamedTuple):
@@ -78,8 +78,7 @@ class Place(ABC):
 
     @abstractmethod
     def channels(self, pattern: str = "/*") -> Iterator[Channel]:
-        """The channels that have messages and match, in no order; read as they are asked for. A server tells of one
-        channel, by its name."""
+        """The channels that have messages and match, in no order; read as they are asked for."""
 
     @abstractmethod
     def forget(self, channel: str) -> None:
@@ -87,8 +86,7 @@ class Place(ABC):
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:
-        """What the bus counts, over all its processes: ``global_id``, and in ``by_worker`` each process that
-        listens."""
+        """The numbers of the bus, over all its processes, as ``Bus.stats`` has them."""
 
     @abstractmethod
     def close(self) -> None:

@@ -14,6 +14,7 @@ import click
 from ..client import Client, Gap, Refusal, StateInfo
 from ..client.types import ConnectionState
 from ..message import Message, check_channel, encode_data, encode_json
+from ..option_kinds import check_pattern
 from .ending import CannotDo, Failed
 from .places import Backlog, Channel, Place, Published
 from .server_requests import FAILURES, Refused, Requests, Unreachable
@@ -37,14 +38,11 @@ class ServerPlace(Place):
     def check(self, channel: str) -> None:
         self._report("GET", channel)
 
-    def _report(self, method: str, channel: str) -> dict[str, Any]:
+    def _report(self, method: str, channel: str) -> None:
         try:
-            found = self._requests.ask(method, f"publish?channel={quote(check_channel(channel), safe='')}")
+            self._requests.ask(method, f"publish?channel={quote(check_channel(channel), safe='')}")
         except Refused as refusal:
             raise refusal.as_ending() from None
-        if not isinstance(found, dict):
-            raise CannotDo("the server's answer is no report of a channel")
-        return found
 
     def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:
         path = f"publish?channel={quote(check_channel(channel), safe='')}{_query(options)}"
@@ -146,19 +144,39 @@ class ServerPlace(Place):
             raise ended[0]
 
     def channels(self, pattern: str = "/*") -> Iterator[Channel]:
-        if pattern.endswith("*"):
-            raise CannotDo("a server does not list its channels: name one of them, or give the URL of its store")
-        found = self._report("GET", pattern)
-        if found.get("published_messages"):
-            yield Channel(
-                pattern, found.get("stored_messages", 0), found["published_messages"], None, found.get("subscribers")
-            )
+        if not pattern.endswith("*"):
+            found = _channel(self._ask(f"stats?channel={quote(check_channel(pattern), safe='')}"))
+            if found.published_messages:
+                yield found
+            return
+        cursor = ""
+        while True:
+            query = f"channels={quote(check_pattern(pattern), safe='')}&cursor={quote(cursor, safe='')}"
+            page = self._ask(f"stats?{query}")
+            if not isinstance(page.get("channels"), list):
+                raise _no_statistics()
+            yield from map(_channel, page["channels"])
+            cursor = page.get("cursor", "")
+            if not cursor:
+                return
+
+    def stats(self) -> dict[str, Any]:
+        found = self._ask("stats")
+        if "published_messages" not in found:
+            raise _no_statistics()
+        return found
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        try:
+            found = self._requests.ask("GET", path)
+        except Refused as refusal:
+            raise refusal.as_ending() from None
+        if not isinstance(found, dict):
+            raise _no_statistics()
+        return found
 
     def forget(self, channel: str) -> None:
         self._report("DELETE", channel)
-
-    def stats(self) -> dict[str, Any]:
-        raise CannotDo("a server does not tell what it counts: give the URL of its store")
 
     def close(self) -> None:
         self._requests.close()
@@ -190,6 +208,19 @@ def _published(channel: str, answer: Any) -> Published:
     if not isinstance(report, dict) or "message_id" not in report:
         raise CannotDo("the server's answer is no report of a publish")
     return Published(channel, report["message_id"], report.get("global_id"), report.get("subscribers"))
+
+
+def _channel(found: dict[str, Any]) -> Channel:
+    try:
+        return Channel(
+            found["channel"], found["stored_messages"], found["published_messages"], found["subscribers"], found["site"]
+        )
+    except (KeyError, TypeError):
+        raise _no_statistics() from None
+
+
+def _no_statistics() -> CannotDo:
+    return CannotDo("the server's answer is no statistics of a bus")
 
 
 def _message(channel: str, data: Any, message_id: int, global_id: int) -> Message:

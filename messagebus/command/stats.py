@@ -11,13 +11,17 @@ import click
 from .output import for_people, printable, write_json, write_table
 from .url_option import open_place, with_place
 
+SHOWN = ("hostname", "pid", "uptime", "subscribers", "delivered", "bytes", "catch_ups", "gaps", "slow")
+"""Of each worker, for people; a program gets all."""
+
 
 @click.command(context_settings={"max_content_width": 100})
 @with_place
 def stats(url: str | None, key: str | None) -> None:
     """Print what a bus counts, once.
 
-    Summed over all processes that listen to its store, and for each of them. messagebus top shows it live.
+    Summed over all processes that listen, and for each of them. messagebus top shows it live. A server wants one of its
+    admin_keys.
 
     \b
       messagebus stats
@@ -28,16 +32,16 @@ def stats(url: str | None, key: str | None) -> None:
     if not for_people():
         write_json(found)
         return
-    tables = {name: value for name, value in found.items() if isinstance(value, list)}
-    lines = list(_flat({name: value for name, value in found.items() if name not in tables}))
+    lines = list(_flat({name: value for name, value in found.items() if name != "by_worker"}))
     width = max((len(name) for name, _ in lines), default=0)
     for name, value in lines:
         click.echo(f"{click.style(name.ljust(width), fg='cyan')}  {value}")
-    for name, rows in tables.items():
+    workers = found.get("by_worker", [])
+    if workers:
         click.echo()
-        click.secho(name.replace("_", " "), fg="cyan")
-        heads = list(dict.fromkeys(each for row in rows for each in row))
-        write_table(heads, [[row.get(head) for head in heads] for row in rows])
+        write_table(
+            [name.replace("_", " ") for name in SHOWN], [[worker.get(name) for name in SHOWN] for worker in workers]
+        )
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -46,5 +50,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
         words = before + printable(name.replace("_", " "))
         if isinstance(value, dict):
             yield from _flat(value, f"{words}: ")
+        elif isinstance(value, float):
+            yield words, f"{value:.6f}".rstrip("0").rstrip(".")
         else:
             yield words, "-" if value is None else printable(str(value))

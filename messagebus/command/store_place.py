@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..bus import Bus
+from ..hub.workers import reports_of
 from ..message import Message, check_channel, split_name
 from ..option_kinds import check_pattern, matches
+from ..statistics.bus import stats_of
 from ..stores import BacklogQuery, Store, open_store
 from .ending import CannotDo
 from .places import Backlog, Channel, Place, Published
@@ -106,20 +106,14 @@ class StorePlace(Place):
             stored = page.last_id - page.first_id + 1
             if stored > 0:  # or it has gone meanwhile
                 channel, site_id = split_name(name)
-                yield Channel(channel, stored, page.last_id, site_id)
+                yield Channel(channel, stored, page.last_id, site=site_id)
 
     def forget(self, channel: str) -> None:
         self._bus.forget(channel)
 
     def stats(self) -> dict[str, Any]:
-        state = self._store.state()
-        now = time.time()
-        workers = []
-        for report in self._store.reports().values():
-            facts = json.loads(report)
-            since = facts.pop("since", None)
-            workers.append({**facts, "uptime": None if since is None else max(0, round(now - since))})
-        return {"global_id": state.global_id, "epoch": state.epoch, "by_worker": workers}
+        # Not Bus.stats, which would make this process one of those that it counts.
+        return stats_of(self._store, reports_of(self._store))
 
     def close(self) -> None:
         self._closed = True

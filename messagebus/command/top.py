@@ -46,8 +46,9 @@ class Row(NamedTuple):
     channel: str
     per_second: float
     stored_messages: int
-    last_id: int
-    site_id: str | None
+    published_messages: int
+    subscribers: int | None
+    site: str | None
 
     def as_json(self) -> dict[str, Any]:
         found = {**self._asdict(), "per_second": round(self.per_second, 2)}
@@ -71,12 +72,13 @@ class Row(NamedTuple):
 def top(interval: float, count: int | None, rows: int | None, url: str | None, key: str | None) -> None:
     """Show the busiest channels, live.
 
-    With each channel stand its messages per second since the last look, the number that is kept, and the id of the
-    newest one. Until Ctrl-C. In a pipe each look is a line of JSON.
+    With each channel stand its messages per second since the last look, and the numbers of those that are kept and that
+    were ever published. A server also tells how many listen; the key is one of its admin_keys. Until Ctrl-C. In a pipe
+    each look is a line of JSON.
 
     \b
       messagebus top
-      messagebus top --interval 10 | jq .messages_per_second
+      messagebus top --interval 10 | jq .published_per_second
     """
     with closing(open_place(url, key)) as place:
         before = _look(place)
@@ -102,7 +104,7 @@ def top(interval: float, count: int | None, rows: int | None, url: str | None, k
 
 def _look(place: Place) -> Look:
     found = list(islice(place.channels(), MOST_CHANNELS))
-    channels = {(each.channel, each.site_id): each for each in found}
+    channels = {(each.channel, each.site): each for each in found}
     return Look(time.monotonic(), place.stats(), channels, len(found) < MOST_CHANNELS)
 
 
@@ -113,21 +115,25 @@ def busiest(before: Look, now: Look) -> list[Row]:
     for name, channel in now.channels.items():
         earlier = before.channels.get(name)
         # A channel that was not there before has got all its messages since.
-        known = earlier.last_id if earlier is not None else 0 if before.complete else channel.last_id
-        per_second = max(channel.last_id - known, 0) / seconds
-        rows.append(Row(channel.channel, per_second, channel.stored_messages, channel.last_id, channel.site_id))
-    return sorted(rows, key=lambda row: (-row.per_second, -row.last_id, row.channel))
+        published = channel.published_messages
+        known = earlier.published_messages if earlier is not None else 0 if before.complete else published
+        per_second = max(published - known, 0) / seconds
+        rows.append(
+            Row(channel.channel, per_second, channel.stored_messages, published, channel.subscribers, channel.site)
+        )
+    return sorted(rows, key=lambda row: (-row.per_second, -row.published_messages, row.channel))
 
 
-def rate(before: Look, now: Look) -> float:
-    """Messages per second on all channels. A store that was reset begins with 0."""
-    new: int = now.stats["global_id"] - before.stats["global_id"]
+def rate(before: Look, now: Look, name: str) -> float:
+    """What a number grows by in a second. It begins with 0 again where a store was reset, or a process has ended."""
+    new: int = now.stats.get(name, 0) - before.stats.get(name, 0)
     return max(new, 0) / max(now.at - before.at, 0.001)
 
 
 def _as_json(before: Look, now: Look, rows: int) -> dict[str, Any]:
     return {
-        "messages_per_second": round(rate(before, now), 2),
+        "published_per_second": round(rate(before, now, "published_messages"), 2),
+        "delivered_per_second": round(rate(before, now, "delivered"), 2),
         **now.stats,
         "channels": [row.as_json() for row in busiest(before, now)[:rows]],
     }
@@ -155,22 +161,35 @@ def _screen(people: bool) -> Iterator[None]:
 def _draw(before: Look, now: Look, rows: int | None) -> None:
     """Over what was drawn before, so that nothing flickers."""
     width, height = shutil.get_terminal_size()
-    workers = now.stats.get("by_worker", [])
+    stats = now.stats
     head = (
-        f"{time.strftime('%H:%M:%S')}   {rate(before, now):.1f} messages/s   {now.stats['global_id']} so far   "
-        f"{len(now.channels)}{'' if now.complete else '+'} channels   {len(workers)} listening processes"
+        f"{time.strftime('%H:%M:%S')}   {rate(before, now, 'published_messages'):.1f} published/s   "
+        f"{rate(before, now, 'delivered'):.1f} delivered/s"
     )
-    shown = busiest(before, now)[: min(rows or height, max(height - 3, 1))]
-    table = table_lines(
-        ["channel", "per second", "kept", "newest id"],
-        [[_name(row), f"{row.per_second:.1f}", row.stored_messages, row.last_id] for row in shown],
+    counts = (
+        f"{len(now.channels)}{'' if now.complete else '+'} channels   {stats['subscribers']} subscribers   "
+        f"{stats['workers']} processes"
     )
+    shown = busiest(before, now)[: min(rows or height, max(height - 4, 1))]
+    heads = ["channel", "per second", "kept", "published"]
+    cells: list[list[Any]] = [
+        [_name(row), f"{row.per_second:.1f}", row.stored_messages, row.published_messages] for row in shown
+    ]
+    if any(row.subscribers is not None for row in shown):
+        heads.append("subscribers")
+        cells = [[*line, row.subscribers] for line, row in zip(cells, shown, strict=True)]
+    table = table_lines(heads, cells)
     # Colours come last: they take no place.
-    lines = [click.style(printable(head)[:width], bold=True), "", click.style(table[0][:width], fg="cyan")]
+    lines = [
+        click.style(printable(head)[:width], bold=True),
+        printable(counts)[:width],
+        "",
+        click.style(table[0][:width], fg="cyan"),
+    ]
     lines += [line[:width] for line in table[1:]]
     sys.stdout.write(HOME + "\n".join(f"{line}{END_OF_LINE}" for line in lines[:height]) + END_OF_SCREEN)
     sys.stdout.flush()
 
 
 def _name(row: Row) -> str:
-    return row.channel if row.site_id is None else f"{row.channel} ({row.site_id})"
+    return row.channel if row.site is None else f"{row.channel} ({row.site})"

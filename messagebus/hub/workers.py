@@ -180,13 +180,7 @@ class Workers:
         Raises:
             BackendUnavailable: The store cannot be reached.
         """
-        found = {}
-        for worker, report in self._store.reports().items():
-            try:
-                found[worker] = json.loads(report)
-            except ValueError:
-                logger.warning("the report of the worker %s cannot be read", worker)
-        return found
+        return reports_of(self._store)
 
     def _others(self) -> set[str]:
         asked_at, others = self._known_others
@@ -275,6 +269,21 @@ class Workers:
             self._report_again_at = 0.0
         finally:
             self._reporting = False
+
+
+def reports_of(store: Store) -> dict[str, Facts]:
+    """What the workers that use a store have last reported, for a process that is none of them.
+
+    Raises:
+        BackendUnavailable: The store cannot be reached.
+    """
+    found = {}
+    for worker, report in store.reports().items():
+        try:
+            found[worker] = json.loads(report)
+        except ValueError:
+            logger.warning("the report of the worker %s cannot be read", worker)
+    return found
 
 
 def _of_process(since: float) -> Facts:

@@ -11,7 +11,7 @@ from ..channel_rules import is_stored
 from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..message import split_name
-from ..stores import BacklogQuery
+from ..stores import BacklogQuery, Store
 from .worker import COUNTED, MEASURED, worker_facts
 
 MAX_COUNTED_CHANNELS = 10_000
@@ -58,17 +58,21 @@ def bus_stats(node: Node) -> dict[str, Any]:
     Raises:
         BackendUnavailable: The store gives no answer.
     """
+    return stats_of(node.store, workers_of(node))
+
+
+def stats_of(store: Store, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The same for a process that is no worker itself. ``reports``: of the workers."""
     now = time.time()
     began = time.perf_counter()
-    state = node.store.state()
+    state = store.state()
     round_trip = time.perf_counter() - began
-    reports = workers_of(node)
     return {
         "hostname": socket.gethostname(),
         "time": _time(now),
-        "uptime": max(_uptime(report, now) for report in reports.values()),
+        "uptime": max((_uptime(report, now) for report in reports.values()), default=0),
         "workers": len(reports),
-        "channels": count_channels(node),
+        "channels": count_channels(store),
         "published_messages": state.global_id,
         "store_round_trip": round(round_trip, 6),
         **sums(reports.values()),
@@ -103,11 +107,11 @@ def sums(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def count_channels(node: Node) -> int:
+def count_channels(store: Store) -> int:
     """The channels with stored messages, ``MAX_COUNTED_CHANNELS`` at most."""
     cursor, number = "", 0
     while True:
-        names, cursor = node.store.channels(cursor, PAGE)
+        names, cursor = store.channels(cursor, PAGE)
         number += len(names)
         if not cursor or number >= MAX_COUNTED_CHANNELS:
             return min(number, MAX_COUNTED_CHANNELS)

@@ -134,7 +134,7 @@ def test_stores_of_the_network_are_places_as_well(request: pytest.FixtureRequest
     shell.lines("publish", "/chat", "--lines", input="a\nb\n")
     assert shell.data("backlog", "/chat") == ["a", "b"]
     assert shell.data("subscribe", "/chat", "--last", "1", "--count", "1") == ["b"]
-    assert shell.lines("channels") == [{"channel": "/chat", "stored_messages": 2, "last_id": 2}]
+    assert shell.lines("channels") == [{"channel": "/chat", "stored_messages": 2, "published_messages": 2}]
 
 
 def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
         shell.lines("publish", channel, "x", "--max-backlog-size", "1")
     found = sorted(shell.lines("channels", "/a/*"), key=str)
     assert found == [
-        {"channel": "/a/1", "stored_messages": 1, "last_id": 1},
-        {"channel": "/a/2", "stored_messages": 1, "last_id": 2},
+        {"channel": "/a/1", "stored_messages": 1, "published_messages": 1},
+        {"channel": "/a/2", "stored_messages": 1, "published_messages": 2},
     ]
     done = shell.run("channels", "--limit", "2")
     assert len(done.stdout.splitlines()) == 2
@@ -180,8 +180,8 @@ def test_statistics_have_the_processes_that_listen(serve_app: ServeApp, tmp_path
     pids = server.worker_pids()
     eventually(lambda: [worker["pid"] for worker in shell.lines("stats")[0]["by_worker"]] == pids, timeout=20)
     (found,) = shell.lines("top", "--count", "1", "--interval", "0.1")
-    assert (found["global_id"], found["messages_per_second"]) == (1, 0.0)
-    assert found["channels"] == [{"channel": "/a", "per_second": 0.0, "stored_messages": 1, "last_id": 1}]
+    assert (found["published_messages"], found["published_per_second"]) == (1, 0.0)
+    assert found["channels"] == [{"channel": "/a", "per_second": 0.0, "stored_messages": 1, "published_messages": 1}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -208,20 +208,32 @@ def test_top_gives_the_terminal_back_as_it_was(tmp_path: Path, number: signal.Si
 # --- what only a server can do ---
 
 
-def test_a_server_tells_of_a_channel_how_many_listen(serve_app: ServeApp) -> None:
-    server = alone(serve_app, "--allow-anonymous-publish")
-    shell = Shell(server.url)
-    shell.lines("publish", "/a", "x")
+def test_a_server_tells_the_same_and_how_many_listen(serve_app: ServeApp) -> None:
+    server = alone(serve_app, "--allow-anonymous-publish", env={"MESSAGEBUS_ADMIN_KEYS": KEY})
+    for channel in ("/a", "/a", "/b/1"):
+        Shell(server.url).lines("publish", channel, "x")
+    shell = Shell(server.url, KEY)
+    a = {"channel": "/a", "stored_messages": 2, "published_messages": 2, "subscribers": 1}
+    b = {"channel": "/b/1", "stored_messages": 1, "published_messages": 1, "subscribers": 0}
     with WebSocket.connect(server.url, {"/a": 0}) as client:
         client.next_batch()
-        assert shell.lines("channels", "/a") == [
-            {"channel": "/a", "stored_messages": 1, "last_id": 1, "subscribers": 1}
-        ]
-    assert shell.lines("channels", "/nothing") == []
-    for arguments in (("channels",), ("subscribe", "/a/*"), ("stats",), ("top",)):
-        done = shell.run(*arguments)
-        assert done.returncode == 2
-        assert "store" in done.stderr
+        assert shell.lines("channels", "/a") == [a]
+        assert shell.lines("channels", "/b/*") == [b]
+        assert sorted(shell.lines("channels"), key=str) == [a, b]
+        assert shell.lines("channels", "/nothing") == []
+        (found,) = shell.lines("stats")
+        assert (found["subscribers"], found["published_messages"], found["by_transport"]) == (1, 3, {"websocket": 1})
+        (found,) = shell.lines("top", "--count", "1", "--interval", "0.1")
+        assert found["channels"] == [{**a, "per_second": 0.0}, {**b, "per_second": 0.0}]
+
+
+def test_statistics_without_their_key_fail(serve_app: ServeApp) -> None:
+    server = alone(serve_app, "--allow-anonymous-publish", env={"MESSAGEBUS_ADMIN_KEYS": KEY})
+    for arguments in (("channels",), ("stats",), ("top",)):
+        done = Shell(server.url, "another-key-that-is-long").run(*arguments)
+        assert done.returncode == 1
+        assert "one of admin_keys" in done.stderr
+    assert Shell(server.url).run("subscribe", "/a/*").returncode == 2
 
 
 def test_a_wrong_key_fails_and_a_missing_bus_is_said(serve_app: ServeApp) -> None:
