@@ -102,14 +102,14 @@ def test_every_worker_hears_once_what_is_told(make: MakeWorker, store: MemorySto
 
 def test_an_answer_may_be_larger_than_an_announcement(make: MakeWorker) -> None:
     one, other = make(), make()
-    answers = one.workers.ask("large", timeout=10)
+    answers = one.workers.ask("large", timeout=30)
     assert {*answers} == {(worker.workers.id, "ü" * 100_000) for worker in (one, other)}
 
 
 def test_a_question_that_fails_in_a_worker_or_is_unknown_to_it_is_answered_with_nothing(make: MakeWorker) -> None:
     one, other = make(), make()
     for kind in ("broken", "of a newer version"):
-        answers = one.workers.ask(kind, timeout=10)
+        answers = one.workers.ask(kind, timeout=30)
         assert {*answers} == {(worker.workers.id, None) for worker in (one, other)}
 
 
@@ -143,7 +143,7 @@ def test_questions_may_be_asked_side_by_side(make: MakeWorker) -> None:
     found: dict[int, Any] = {}
 
     def ask(number: int) -> None:
-        found[number] = sorted(answer.value for answer in one.workers.ask("double", number, timeout=20))
+        found[number] = sorted(answer.value for answer in one.workers.ask("double", number, timeout=30))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
     for thread in threads:

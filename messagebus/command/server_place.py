@@ -123,7 +123,7 @@ class ServerPlace(Place):
             if info.message is not None and info.delay is not None and (state == "connecting" or not info.retry):
                 fail((Failed if info.status in FAILURES else CannotDo)(f"{self._requests.place}: {info.message}"))
             elif state == "reconnecting" and info.message is not None:
-                click.echo(f"the connection broke, and is made anew: {info.message}", err=True)
+                click.echo(f"the connection broke, and is made again: {info.message}", err=True)
 
         def is_refused(refusal: Refusal) -> None:
             if not refusal.retry:

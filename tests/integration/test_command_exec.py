@@ -36,7 +36,7 @@ def either(request: pytest.FixtureRequest, shell: Shell, serve_app: ServeApp) ->
 
 
 def begun(shell: Shell, process: subprocess.Popen[bytes]) -> None:
-    eventually(lambda: "begun" in shell.data("backlog", "/out") or process.poll() is not None, timeout=20)
+    eventually(lambda: "begun" in shell.data("backlog", "/out") or process.poll() is not None)
     assert process.poll() is None
 
 

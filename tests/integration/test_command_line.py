@@ -178,7 +178,7 @@ def test_statistics_have_the_processes_that_listen(serve_app: ServeApp, tmp_path
     shell = Shell(url)
     shell.lines("publish", "/a", "x")
     pids = server.worker_pids()
-    eventually(lambda: [worker["pid"] for worker in shell.lines("stats")[0]["by_worker"]] == pids, timeout=20)
+    eventually(lambda: [worker["pid"] for worker in shell.lines("stats")[0]["by_worker"]] == pids)
     (found,) = shell.lines("top", "--count", "1", "--interval", "0.1")
     assert (found["published_messages"], found["published_per_second"]) == (1, 0.0)
     assert found["channels"] == [{"channel": "/a", "per_second": 0.0, "stored_messages": 1, "published_messages": 1}]

@@ -30,7 +30,7 @@ publish = "anyone"
 
 
 def publish(server: Server, channel: str, data: str) -> int:
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=30)) as connection:
         connection.request("POST", f"/message-bus/channels{channel}", data, {"Content-Type": "text/plain"})
         status = connection.getresponse().status
     assert status in (201, 202)
@@ -56,7 +56,7 @@ def test_what_a_file_says_of_channels_holds(serve_app: ServeApp, tmp_path: Path)
         assert socket.data(5) == events.data(5) == poller.data(5) == live
         assert socket.gaps == events.gaps == poller.gaps == []
     publish(server, "/items", "a < b")
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=30)) as connection:
         connection.request("GET", "/message-bus/any/stream?/items=0")
         response = connection.getresponse()
         lines = iter(response.readline, b"")
@@ -69,7 +69,7 @@ def test_who_follows_a_pattern_is_counted_and_gets_lines_as_they_come(serve_app:
     path.write_text(RULES)
     server = alone(serve_app, "--config", str(path))
     assert publish(server, "/all/a", "before") == 202
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=30)) as connection:
         connection.request("GET", "/message-bus/any/stream?/all/*=0&format=raw")
         response = connection.getresponse()
         lines = (line.strip() for line in iter(response.readline, b"") if line.strip())

@@ -48,7 +48,7 @@ def servers(url: str) -> Iterator[list[Server]]:
 
 
 def ask(server: Server, method: str, place: str = "channels/chat") -> dict[str, Any]:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
     with contextlib.closing(connection):
         connection.request(
             method,
@@ -77,9 +77,9 @@ def test_a_report_counts_the_subscribers_of_every_worker_and_a_deleted_channel_i
         for reader in readers:
             assert reader.data(3) == [0, 1, 2]
         for server in servers:
-            eventually(lambda server=server: ask(server, "GET")["subscribers"] == 3, timeout=20)  # type: ignore[misc]
+            eventually(lambda server=server: ask(server, "GET")["subscribers"] == 3)  # type: ignore[misc]
             assert ask(server, "GET")["last_requested"] is not None
-        eventually(lambda: bus_stats(servers[0])["subscribers"] == 3, timeout=20)
+        eventually(lambda: bus_stats(servers[0])["subscribers"] == 3)
         stats = bus_stats(servers[0])
         assert stats["by_transport"] == {"eventsource": 3}
         assert sorted(worker["subscribers"] for worker in stats["by_worker"]) == [1, 2]

@@ -173,8 +173,8 @@ def test_two_loops_on_one_client_do_not_end_each_other(server: Server, channel: 
     other = f"{channel}-other"
     client = Client(server.url, **QUICK)
     with (
-        client.listen(channel, last_id=0, timeout=10.0) as first,
-        client.listen(other, last_id=0, timeout=10.0) as second,
+        client.listen(channel, last_id=0, timeout=30.0) as first,
+        client.listen(other, last_id=0, timeout=30.0) as second,
     ):
         publish(server, channel, 1)
         publish(server, other, 1)
@@ -189,13 +189,13 @@ def test_two_loops_on_one_client_do_not_end_each_other(server: Server, channel: 
 def test_positions_are_a_checkpoint_of_a_loop(server: Server, channel: str) -> None:
     publish(server, channel, *range(10))
     client = Client(server.url, **QUICK)
-    with client.listen(channel, last_id=0, timeout=10.0) as messages:
+    with client.listen(channel, last_id=0, timeout=30.0) as messages:
         for message in messages:
             if message.message_id == 4:
                 break
         checkpoint = client.positions
         assert checkpoint == {channel: 3}, "the loop may not have dealt with the fourth"
-    with Client(server.url, **QUICK).listen(channel, last_id=checkpoint[channel], timeout=10.0) as messages:
+    with Client(server.url, **QUICK).listen(channel, last_id=checkpoint[channel], timeout=30.0) as messages:
         assert [next(messages).message_id for _ in range(7)] == list(range(4, 11))
 
 
