@@ -32,6 +32,10 @@ class Move:
         if self.at is None and is_number and 0 <= milliseconds <= MOST_MILLISECONDS:  # type: ignore[operator]
             self.at = self._clock() + self._dice() * milliseconds / 1000  # type: ignore[operator]
 
+    def at_after(self, now: float) -> float | None:
+        """When it is due where that is still to come."""
+        return self.at if self.at is not None and self.at > now else None
+
     def failed(self) -> None:
         """The next connection did not open: this one goes on, until it ends or another try is due."""
         self.at = self._clock() + self._dice() * growing(AGAIN, self._failures, AGAIN_MOST)

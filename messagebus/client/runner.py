@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import STATUS_CHANNEL
-from ..wire import MOVING_KEY, NEW_ONLY, RECONNECT_KEY
+from ..wire import MOVING_KEY, RECONNECT_KEY
 from .channels import REFUSED_CHANNEL, Channels, Delivery, Following
 from .commands import Call, Commands
 from .connector import Connector, Counters, Endpoint
@@ -21,6 +20,7 @@ from .delivery import Deliverer, Hooks
 from .http11 import LinkEnded
 from .links import ERRORS, TransportLink
 from .moving import Move
+from .open_link import OpenLink
 from .settings import Settings
 from .transport_selector import Attempt, TransportSelector, needs_a_person
 from .types import Failure, PublishError, Refusal
@@ -33,26 +33,6 @@ CHANGE_DELAY = 0.05
 than a server takes."""
 MAX_EARLY = 1000
 """Batches that may wait while a callback publishes."""
-
-
-@dataclass(slots=True)
-class Open:
-    """A connection, and what it is to bring."""
-
-    link: TransportLink
-    attempt: Attempt
-    move: Move
-    asked: Following
-    """What it brings. Not in it: channels whose subscribe the server has not answered, whose messages would still be
-    those of an earlier subscription."""
-    awaited: Following = field(default_factory=dict)
-    """What it was asked for besides, and the server has not answered."""
-    counted: int = 0
-    """Bytes that are in the counters already."""
-
-    @property
-    def asked_in_all(self) -> Following:
-        return {**self.asked, **self.awaited}
 
 
 class Runner:
@@ -77,7 +57,7 @@ class Runner:
         self._connector = Connector(endpoint, channels, counters, waiter)
         self._deliverer = Deliverer(channels, counters, hooks)
         self._http = self._connector.new_http()
-        self._open: Open | None = None
+        self._open: OpenLink | None = None
         self._changed = False
         self._retry = False
         self._ask_at: float | None = None  # when a channel that was refused is asked for again
@@ -165,13 +145,13 @@ class Runner:
         while self._clock() < deadline:
             await self._waiter.wait(deadline)
 
-    async def _follow(self, begin: Open | Attempt) -> None:
+    async def _follow(self, begin: OpenLink | Attempt) -> None:
         """Open a connection unless it is open, and read it until it ends or other channels are wanted. A better one may
         take its place meanwhile."""
-        attempt = begin.attempt if isinstance(begin, Open) else begin
+        attempt = begin.attempt if isinstance(begin, OpenLink) else begin
         failure: Failure | None
         try:
-            better: Open | None = begin if isinstance(begin, Open) else await self._connect(begin)
+            better: OpenLink | None = begin if isinstance(begin, OpenLink) else await self._connect(begin)
             while better is not None:
                 attempt = better.attempt
                 # A long list of channels has not all been asked for yet.
@@ -200,12 +180,12 @@ class Runner:
             )
         self._selector.ended(attempt, failure)
 
-    async def _connect(self, attempt: Attempt) -> Open:
+    async def _connect(self, attempt: Attempt) -> OpenLink:
         await self._connector.renew_credentials()
         asked = self._channels.followed(self._clock())
         self._selector.query_fits = self._connector.fits_query(asked)
         link = self._connector.link(attempt, asked, self._http)
-        current = self._open = Open(link, attempt, Move(self._clock), asked)
+        current = self._open = OpenLink(link, attempt, Move(self._clock), asked)
         self._early.clear()
         self._broken = None
         await link.open(attempt.since + attempt.timeout)
@@ -215,10 +195,10 @@ class Runner:
         current, self._open = self._open, None
         if current is not None:
             current.link.close()
-            self._count(current)
+            self._counters.bytes += current.take_bytes()
         self._commands.fail_all()
 
-    async def _read(self, current: Open) -> Open | None:
+    async def _read(self, current: OpenLink) -> OpenLink | None:
         """Read until other channels are wanted (``None``), or another connection has taken its place."""
         link = current.link
         while True:
@@ -229,22 +209,22 @@ class Runner:
                 if not await self._follows_all(current):
                     return None
                 self._ask_at = self._channels.next_ask(self._clock())
-            is_leaving = self._is_leaving(current)
+            is_leaving = current.is_leaving(self._clock())
             if is_leaving and self._commands.all_answered:
                 if (moved := await self._move(current)) is not None:
                     return moved
                 continue
             if not is_leaving:  # otherwise they are for the next connection
                 await self._commands.send_waiting(link)
-            move_at = current.move.at if current.move.at is not None and current.move.at > self._clock() else None
-            better_at = self._selector.better_at
-            deadlines = [self._silent_at(current), *(at for at in (better_at, move_at, self._ask_at) if at is not None)]
+            better_at, silence = self._selector.better_at, self._settings.heartbeat_timeout
+            others = (better_at, current.move.at_after(self._clock()), self._ask_at)
+            deadlines = [current.silent_at(silence), *(at for at in others if at is not None)]
             text = await self._next_text(link, min(deadlines))
-            self._count(current)
+            self._counters.bytes += current.take_bytes()
             now = self._clock()
             if text is not None:
                 await self._receive(text, current)
-            elif now >= self._silent_at(current):
+            elif now >= current.silent_at(silence):
                 raise LinkEnded(Failure("nothing came for too long", silence=True))
             elif better_at is not None and now >= better_at and (better := await self._try_better()) is not None:
                 return better
@@ -256,26 +236,18 @@ class Runner:
             raise self._broken
         return await link.read(deadline)
 
-    async def _try_better(self) -> Open | None:
+    async def _try_better(self) -> OpenLink | None:
         """Try the best transport beside the one in use."""
         return await self._open_beside(self._selector.better_attempt())
 
-    def _is_leaving(self, current: Open) -> bool:
-        """Whether the connection's server is about to end and the next one is due. Not before this one has said where
-        each channel stands: what came in between would be lost."""
-        at = current.move.at
-        if at is None or self._clock() < at:
-            return False
-        return all(channel is None or channel.position != NEW_ONLY for channel in current.asked_in_all.values())
-
-    async def _move(self, current: Open) -> Open | None:
+    async def _move(self, current: OpenLink) -> OpenLink | None:
         """The server is about to end: open a connection beside the one to it, which may lead elsewhere."""
         moved = await self._open_beside(self._selector.attempt_beside(current.attempt))
         if moved is None:
             current.move.failed()
         return moved
 
-    async def _open_beside(self, attempt: Attempt) -> Open | None:
+    async def _open_beside(self, attempt: Attempt) -> OpenLink | None:
         """Open a connection beside the one in use, which waits meanwhile; the change has happened where one is
         returned. It asks for what has not been delivered, so that what the other has yet to bring comes on it."""
         asked = self._channels.followed(self._clock())
@@ -287,27 +259,22 @@ class Runner:
             return None
         if self._open is not None:
             self._open.link.close()
-            self._count(self._open)
+            self._counters.bytes += self._open.take_bytes()
         if link.speaks:
             self._commands.fail_sent()
         else:
             self._commands.fail_all()
         self._http.close()
         self._http = http
-        taken = self._open = Open(link, attempt, Move(self._clock), asked)
+        self._broken = None
+        taken = self._open = OpenLink(link, attempt, Move(self._clock), asked)
         self._selector.took_over(attempt)
         self._early.append(text)
         return taken
 
-    def _silent_at(self, current: Open) -> float:
-        attempt, link = current.attempt, current.link
-        if attempt.opened or link.begun:  # bytes get through, if slowly
-            return link.heard + self._settings.heartbeat_timeout
-        return attempt.since + attempt.timeout
-
     # --- channels and publishes, on an open connection ---
 
-    async def _follows_all(self, current: Open) -> bool:
+    async def _follows_all(self, current: OpenLink) -> bool:
         """Have the connection follow what is wanted now; ``False`` where it has to be given up for that."""
         now = self._clock()
         asked = current.asked_in_all
@@ -380,11 +347,7 @@ class Runner:
 
     # --- what the server sends ---
 
-    def _count(self, current: Open) -> None:
-        self._counters.bytes += current.link.received - current.counted
-        current.counted = current.link.received
-
-    async def _receive(self, text: bytes, current: Open) -> None:
+    async def _receive(self, text: bytes, current: OpenLink) -> None:
         attempt = current.attempt
         if attempt.transport == "websocket" and await self._take_answer(text):
             return
