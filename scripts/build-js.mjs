@@ -54,12 +54,23 @@ const PUBLIC = [
   ...["follow", "rest", "fail", "refuse", "again"],
   // diagnostics, and what is remembered
   ...["trying", "attempts", "failures", "nextAttempt", "lastProblem", "silence", "left", "queued", "channels", "epoch", "at"],
-  ...["worked", "left", "gap"],
+  "worked",
   // on the wire
   ...["data", "global_id", "message_id", "after", "before", "retry_after", "ping", "id", "ok", "error", "field"],
   // of the page
   ...["online", "pagehide", "pageshow", "persisted", "visibilitychange", "visibilityState"],
 ];
+
+// Properties of our own that browsers know as well, on objects that the client never reads or writes them on.
+const OWN = [
+  ...["entry", "changed", "head", "link", "paused", "delivery", "queue", "ended", "take", "drop", "lost", "force", "wake", "hide"],
+  ...["opened", "use", "compare", "restart", "added", "removed", "accept", "parameters", "reconnect", "put", "emit", "memory"],
+  ...["connect", "closeCode"],
+];
+// terser would leave them alone; it does not export its list of the browsers' names.
+const domprops = readFileSync(join(root, "node_modules/terser/tools/domprops.js"), "utf8");
+const RESERVED = [...JSON.parse(domprops.slice(domprops.indexOf("["), domprops.lastIndexOf("]") + 1).replace(/,\s*\]$/, "]")), ...PUBLIC]
+  .filter((name) => !OWN.includes(name));
 
 for (const { entry, file, format } of OUTPUTS) {
   const isCore = !entry.startsWith("hooks/");
@@ -67,6 +78,7 @@ for (const { entry, file, format } of OUTPUTS) {
     entryPoints: [join(home, "src", entry)],
     outfile: join(home, file), // the map's paths are relative to it, wherever it is written
     bundle: true,
+    minifySyntax: isCore, // `const` becomes `let`
     sourcemap: "external",
     define: { VERSION: JSON.stringify(version) },
     plugins: [core(format)],
@@ -81,9 +93,9 @@ for (const { entry, file, format } of OUTPUTS) {
     ecma: 2022,
     module: format === "esm",
     toplevel: true,
-    compress: { passes: 4, unsafe: true, unsafe_arrows: true, pure_getters: true, keep_fargs: false },
+    compress: { passes: 4, unsafe: true, unsafe_arrows: true, pure_getters: true, keep_fargs: false, hoist_funs: true },
     // The hooks are small, and all that they name is of others.
-    mangle: isCore ? { properties: { reserved: PUBLIC, keep_quoted: true } } : {},
+    mangle: isCore ? { properties: { builtins: true, reserved: RESERVED, keep_quoted: true } } : {},
     sourceMap: { content: map, filename: file, url: `${file}.map`, includeSources: true },
   });
   writeFileSync(join(folder, file), `${small.code}\n`);

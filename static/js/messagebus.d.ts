@@ -110,7 +110,7 @@ export interface Settings {
   grants: string[] | (() => string[] | Promise<string[]>);
   /** Whether cookies go to a bus of another origin. (A websocket takes them in any case.) Default true. */
   withCredentials: boolean;
-  /** This page's id, 1 to 128 of `A-Z a-z 0-9 _ . ~ -`. Default: 32 random hexadecimal digits for each bus. */
+  /** This page's id, 1 to 128 of `A-Z a-z 0-9 _ . ~ -`. Default: 32 random digits for each bus. */
   clientId: string;
   /** Called when the state or the transport changes, and at each failure. */
   onStateChange: ((state: State, info: StateInfo) => void) | null;
@@ -144,7 +144,8 @@ export interface Settings {
   retryChunkedAfterRequests: number;
   /** Silence after which a connection counts as broken. Above the server's heartbeat_interval (25 s). Default 40000. */
   heartbeatTimeout: number;
-  /** Shows on the console what goes on, with the time, the number of the attempt and the transport. Default false. */
+  /** Shows on the console each change of the state and each failure, with the time (UTC), the number of the attempt and the
+   * transport. Default false. */
   debug: boolean;
 }
 
@@ -181,7 +182,7 @@ export interface MessageBus extends Settings {
    * turn keeps its position and its connection.
    * Exceptions of the callback are shown on the console and stop nothing.
    * @returns its undo, which also tells how it goes.
-   * @throws TypeError that says what was expected.
+   * @throws TypeError that names what does not fit: the channel, the callback or `lastId`.
    */
   subscribe<Data = any>(channel: string, callback: Callback<Data>, options?: Position | SubscribeOptions | null): Subscription;
   /**
@@ -204,15 +205,8 @@ export interface MessageBus extends Settings {
   createMessageBus: typeof createMessageBus;
 }
 
-/** What stands in for the globals of the same names, for tests. A name given as undefined is a global that is missing. */
-export interface Environment {
-  fetch?: unknown; WebSocket?: unknown; EventSource?: unknown; AbortController?: unknown; crypto?: unknown; performance?: unknown;
-  setTimeout?: unknown; clearTimeout?: unknown; Date?: unknown; Math?: unknown; console?: unknown;
-  document?: unknown; window?: unknown; location?: unknown; localStorage?: unknown;
-}
-
 /** A further bus, independent of the page's own. */
-export function createMessageBus(options?: Partial<Settings> & { environment?: Environment }): MessageBus;
+export function createMessageBus(settings?: Partial<Settings>): MessageBus;
 
 /** The page's own bus. */
 declare const MessageBus: MessageBus;

@@ -335,8 +335,8 @@ test("a queue that is full while paused rests the client, and says so", async ()
 
 test("a console that throws does not stop the delivery", async () => {
   const world = new World();
-  const environment = { ...world.environment(), console: { error() { throw new Error("patched"); }, warn() {}, log() {} } };
-  const bus = world.bus({}).createMessageBus({ environment, transports: ["websocket"] });
+  const console = { error() { throw new Error("patched"); }, warn() {}, log() {} };
+  const bus = world.createMessageBus({ transports: ["websocket"] }, { console });
   const chat = recorder();
   bus.subscribe("/chat", () => { throw new Error("mine"); });
   bus.subscribe("/chat", chat);

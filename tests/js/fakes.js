@@ -1,8 +1,12 @@
 // A world for the client to live in: a clock that moves when told to, a page, a store, and a server that records what it
 // is asked and behaves as a test says. Nothing here waits in real time.
-import "../../static/js/messagebus.js";
+import { readFileSync } from "node:fs";
 
-export const { createMessageBus } = globalThis.MessageBus;
+const GLOBALS = [
+  ...["globalThis", "fetch", "WebSocket", "EventSource", "setTimeout", "clearTimeout", "document", "location"],
+  ...["performance", "Date", "Math", "localStorage", "console", "URL", "URLSearchParams", "TextDecoder", "AbortController", "crypto"],
+];
+const run = new Function(...GLOBALS, readFileSync(new URL("../../static/js/messagebus.js", import.meta.url), "utf8"));
 
 // Lets promises that are ready run on; fetch and streams take several turns.
 export const settle = async () => {
@@ -74,7 +78,7 @@ export class World {
   timers = new Map();
   lastTimer = 0;
   window = new Target();
-  document = Object.assign(new Target(), { visibilityState: "visible" });
+  document = { hidden: false };
   store = new Map();
   polls = [];
   sockets = [];
@@ -174,12 +178,11 @@ export class World {
       EventSource: this.EventSource,
       setTimeout: this.setTimeout,
       clearTimeout: this.clearTimeout,
-      window: this.window,
       document: this.document,
       location: { href: "http://page.test/room" },
       performance: { now: () => this.time - this.stood },
       Date: class extends Date { static now = () => world.time + world.calendar; },
-      Math: { random: () => 0.5 },
+      Math: Object.assign(Object.create(Math), { random: () => 0.5 }),
       localStorage: {
         getItem: (key) => this.store.get(key) ?? null,
         setItem: (key, value) => this.store.set(key, value),
@@ -193,12 +196,20 @@ export class World {
     };
   }
 
-  bus(settings = {}) {
-    const bus = createMessageBus({
-      environment: this.environment(),
+  /** The client as this world has it. `changes`: other globals; one that is undefined is missing. */
+  createMessageBus(settings, changes = {}) {
+    const globals = { URL, URLSearchParams, TextDecoder, AbortController, crypto, ...this.environment(), ...changes };
+    for (const verb of ["addEventListener", "removeEventListener"]) globals[verb] = (...args) => this.window[verb](...args);
+    globals.globalThis = globals;
+    run(...GLOBALS.map((name) => globals[name]));
+    return globals.MessageBus.createMessageBus(settings);
+  }
+
+  bus(settings = {}, changes = {}) {
+    const bus = this.createMessageBus({
       onStateChange: (state, info) => this.states.push([state, info]),
       ...settings,
-    });
+    }, changes);
     this.made = bus;
     return bus;
   }
@@ -246,8 +257,8 @@ export class World {
   }
 
   show(visibilityState) {
-    this.document.visibilityState = visibilityState;
-    this.document.emit("visibilitychange");
+    this.document.hidden = visibilityState === "hidden";
+    this.window.emit("visibilitychange");
   }
 }
 

@@ -145,12 +145,9 @@ test("what is remembered belongs to the mount point, and a store that throws is 
   await behaving({ websocket: "fail" }, { world, settings: { baseUrl: "/app/" } });
   assert.deepEqual([...world.store.keys()].sort(), ["__mbLastAjax", "messagebus:/app/"]);
   const broken = new World();
-  const environment = { ...broken.environment() };
-  Object.defineProperty(environment, "localStorage", { get() { throw new Error("SecurityError"); } });
   broken.behave.websocket = "fail";
-  const bus = broken.bus({ });
-  bus.stop();
-  const guarded = bus.createMessageBus({ environment });
+  const localStorage = { getItem() { throw new Error("SecurityError"); } };
+  const guarded = broken.bus({}, { localStorage });
   guarded.subscribe("/chat", () => {});
   guarded.start();
   await broken.advance(1000);

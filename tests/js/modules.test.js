@@ -13,16 +13,16 @@ const source = readFileSync(join(root, "static/js/messagebus.js"), "utf8");
 
 // Runs the file as a classic script in a page of its own.
 function load(dataset, page = {}) {
-  const errors = [];
   const globals = {
     TextDecoder, URL, URLSearchParams, AbortController, crypto, performance, setTimeout, clearTimeout,
-    console: { error: (...what) => errors.push(what) },
+    console,
     document: { currentScript: dataset && { dataset }, addEventListener() {}, removeEventListener() {} },
     ...page,
   };
   const context = vm.createContext(globals);
+  page.globals = globals;
   vm.runInContext(source, context);
-  return { bus: globals.MessageBus, errors, globals, context };
+  return { bus: globals.MessageBus, globals, context };
 }
 
 test("as a classic script it sets MessageBus and nothing else", () => {
@@ -50,10 +50,10 @@ test("data-start starts it", () => {
   bus.stop();
 });
 
-test("attributes that are not JSON are an error on the console, and the bus is there", () => {
-  const { bus, errors } = load({ channels: "{" });
-  assert.equal(errors.length, 1);
-  assert.equal(bus.status(), "stopped");
+test("attributes that are not JSON are an error of the script, and the bus is there", () => {
+  const page = {};
+  assert.throws(() => load({ channels: "{" }, page), { name: "SyntaxError" });
+  assert.equal(page.globals.MessageBus.status(), "stopped");
 });
 
 test("loaded twice, the page has one bus, and the second tag's positions count", () => {

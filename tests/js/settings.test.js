@@ -16,9 +16,9 @@ for (const [name, values] of Object.entries(WRONG))
     for (const value of values) {
       const bus = new World().bus();
       const before = bus[name];
-      assert.throws(() => { bus[name] = value; }, new RegExp(`^TypeError: MessageBus.${name}: expected`));
+      assert.throws(() => { bus[name] = value; }, new RegExp(`^TypeError: MessageBus: bad ${name}: `));
       assert.throws(() => bus.start({ [name]: value }), TypeError);
-      assert.throws(() => bus.createMessageBus({ [name]: value, environment: new World().environment() }), TypeError);
+      assert.throws(() => bus.createMessageBus({ [name]: value }), TypeError);
       assert.deepEqual([bus[name], bus.state], [before, "stopped"]);
     }
   });
@@ -26,7 +26,7 @@ for (const [name, values] of Object.entries(WRONG))
 test("of several settings none is set where one is wrong, or unknown", () => {
   const bus = new World().bus();
   assert.throws(() => bus.start({ callbackInterval: 5000, transports: ["pigeon"] }), TypeError);
-  assert.throws(() => bus.start({ callbackInterval: 5000, callbackIntervall: 1 }), /no setting callbackIntervall/);
+  assert.throws(() => bus.start({ callbackInterval: 5000, callbackIntervall: 1 }), /bad callbackIntervall/);
   assert.throws(() => bus.start({ toString: 1 }), TypeError);
   assert.deepEqual([bus.callbackInterval, bus.state], [15000, "stopped"]);
 });
@@ -65,7 +65,7 @@ test("on gives as many listeners as one likes, each with its undo, and the singl
   undo();
   await world.advance(10);
   assert.deepEqual([slot.data, first.data, second.data], [["connecting", "connected"], ["connecting"], ["connecting", "connecting", "connected", "connected"]]);
-  for (const event of ["states", "toString", undefined]) assert.throws(() => bus.on(event, () => {}), /expected one of state,gap,refused/);
+  for (const event of ["states", "toString", undefined]) assert.throws(() => bus.on(event, () => {}), /bad event/);
   assert.throws(() => bus.on("gap", "fn"), TypeError);
 });
 
@@ -80,7 +80,7 @@ test("debug tells what goes on, with time, attempt and transport; without it the
   world.socket.break();
   await world.advance(5000);
   const text = world.log.map((line) => line.map((part) => (typeof part === "string" ? part : JSON.stringify(part))).join(" "));
-  assert.match(text.join("\n"), /log MessageBus: \d\d:\d\d:\d\d\.\d{3} #1 .*websocket.*closed: 1006/);
+  assert.match(text.join("\n"), /log MessageBus: \d\d:\d\d:\d\d\.\d{3}Z #1 .*websocket.*closed: 1006/);
   assert.match(text.join("\n"), /#\d+ connected websocket/);
 });
 

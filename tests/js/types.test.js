@@ -36,7 +36,7 @@ MessageBus.shouldLongPollCallback = null;
 const removed: boolean = MessageBus.unsubscribe("/chat/*");
 MessageBus.publish("/chat", { any: ["thing"] }).then(({ message_id }) => message_id);
 MessageBus.continueFrom({ "/chat": "@17", "/a": 3 }, "epoch");
-createMessageBus({ headers: { "X-Mine": "1" }, environment: { WebSocket: undefined } }).stop();
+createMessageBus({ headers: { "X-Mine": "1" } }).stop();
 globalThis.MessageBus.pause();
 Named.resume();
 

@@ -16,8 +16,7 @@ export function backoff(failures, outage, random, least, greatest) {
 
 const LONGEST = 3600000; // ms; a server that says more is not believed
 
-/** Milliseconds that `Retry-After` asks for: seconds, or a date (RFC 9110, section 10.2.3). */
+/** Milliseconds that `Retry-After` asks for, below 0 for what has passed: seconds, or a date (RFC 9110, section 10.2.3). */
 export function retryAfter(header, wallClock) {
-  const ms = header * 1000 || Date.parse(header) - wallClock || 0;
-  return Math.min(Math.max(ms, 0), LONGEST);
+  return Math.min(header * 1000 || Date.parse(header) - wallClock || 0, LONGEST);
 }

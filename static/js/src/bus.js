@@ -1,35 +1,30 @@
 // What pages call: settings as properties, and methods.
 
+import { check, isFunction } from "./check.js";
 import { makeClient } from "./client.js";
-import { makeEnvironment } from "./environment.js";
-import { configure, defineSettings } from "./settings.js";
-
-const SLOTS = { state: "onStateChange", gap: "onGap" };
+import { configure, defaults, isSetting } from "./settings.js";
 
 /** A further bus, independent of the page's own. */
-export function createMessageBus({ environment: given, ...settings } = {}) {
-  const environment = makeEnvironment(given);
-  const listeners = { state: [], gap: [], refused: [] };
+export function createMessageBus(settings) {
+  const listeners = {
+    state: [(...args) => bus.onStateChange?.(...args)],
+    gap: [(...args) => bus.onGap?.(...args)],
+    refused: [],
+  };
 
-  /** Tells the slot and every listener; whether there was one. */
+  /** Tells every listener; how many there are. */
   function emit(event, ...args) {
-    const all = [bus[SLOTS[event]], ...listeners[event]].filter(Boolean);
-    for (const fn of all) client.guard(SLOTS[event] || event, fn, ...args);
-    return !!all[0];
+    const all = listeners[event];
+    for (const fn of all) client.guard(`a listener to ${event}`, fn, ...args);
+    return all.length;
   }
 
-  const bus = {};
-  defineSettings(bus, (name) => client && ["grants", "headers"].includes(name) && client.credentialsChanged());
-  let client;
-  const bytes = environment.get("crypto").getRandomValues(new Uint8Array(16));
-  bus.clientId = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
-  client = makeClient(bus, environment, emit);
-  const { channels, delivery, stop, retry, resume, publish } = client;
-  const getter = (get) => ({ get, enumerable: true });
-  Object.defineProperties(bus, { state: getter(() => client.state), transport: getter(() => client.transport) });
-  Object.assign(bus, {
-    createMessageBus, stop, retry, resume, publish,
+  const bus = {
+    ...defaults(),
+    createMessageBus,
     version: VERSION,
+    get state() { return client.state; },
+    get transport() { return client.transport; },
 
     start(options) {
       configure(bus, options);
@@ -40,14 +35,11 @@ export function createMessageBus({ environment: given, ...settings } = {}) {
     },
     status: () => (delivery.paused ? "paused" : client.running ? "started" : "stopped"),
 
-    subscribe: channels.add,
-    unsubscribe: channels.removeMatching,
-
     on(event, fn) {
-      if (!listeners[event]?.concat || typeof fn !== "function")
-        throw new TypeError(`expected one of ${Object.keys(listeners)} and a function, got ${event}, ${fn}`);
+      check(listeners[event]?.concat, "event", event);
+      check(isFunction(fn), "callback", fn);
       const listener = (...args) => fn(...args); // the same function may listen twice
-      listeners[event].push(listener);
+      listeners[event] = [...listeners[event], listener];
       return () => {
         listeners[event] = listeners[event].filter((one) => one !== listener);
       };
@@ -55,11 +47,20 @@ export function createMessageBus({ environment: given, ...settings } = {}) {
 
     continueFrom(positions, epoch) {
       Object.assign(channels.pagePositions, positions);
-      if (epoch) channels.epoch = epoch;
+      channels.epoch = epoch || channels.epoch;
     },
-
-    diagnostics: () => ({ version: VERSION, status: bus.status(), clientId: bus.clientId, ...client.diagnostics() }),
-  });
+  };
+  const client = makeClient(bus, emit);
+  const { channels, delivery, stop, retry, resume, publish, diagnostics } = client;
+  Object.assign(bus, { stop, retry, resume, publish, diagnostics, subscribe: channels.add, unsubscribe: channels.removeMatching });
+  bus.clientId = crypto.getRandomValues(new Uint8Array(32)).map((byte) => byte % 10).join("");
   configure(bus, settings);
-  return bus;
+  return new Proxy(bus, {
+    set(target, name, value) {
+      if (isSetting(name)) configure(bus, { [name]: value });
+      else return Reflect.set(bus, name, value);
+      if (["grants", "headers"].includes(name)) client.credentialsChanged();
+      return true;
+    },
+  });
 }

@@ -3,19 +3,10 @@
 // An entry has the position that its channel is asked from; each subscription has its own. One that begins earlier than
 // its channel stands waits (`start`) until the channel is asked again from there (`activate`).
 
+import { check, isFunction } from "./check.js";
 import { makeSubscription } from "./subscription.js";
 
 const isId = (position) => typeof position === "number" && position >= 0;
-const isNotice = /^\/__/;
-
-/** Throws a TypeError that says what was expected. Of names the server refuses more, by a refusal of the channel. */
-function check(channel, fn, position) {
-  if (typeof channel !== "string" || channel[0] !== "/" || isNotice.test(channel))
-    throw new TypeError(`expected a channel ("/name", not "/__..."), got ${channel}`);
-  if (typeof fn !== "function") throw new TypeError(`expected a function, got ${fn}`);
-  if (!Number.isSafeInteger(position) && !(typeof position === "string" && /^@\d+$/.test(position)))
-    throw new TypeError(`expected lastId to be an integer or "@" and a global id, got ${position}`);
-}
 
 /** Channel -> position, of entries. */
 export const positionsOf = (entries) => Object.fromEntries(entries.map(({ channel, position }) => [channel, position]));
@@ -24,7 +15,7 @@ export const positionsOf = (entries) => Object.fromEntries(entries.map(({ channe
  * `changed`: called when there is something else to ask for. `refused(entry, refusal)`: called when a channel is refused.
  * What a connection was asked for (`asked`) is a Map from channels to {entry, position}; null for one that it was told to leave.
  */
-export function makeChannels({ changed, refused }) {
+export function makeChannels(changed, refused) {
   const followed = new Map(); // channel -> entry; one that was left, and is followed again later, is another object
   const leaving = new Map(); // left, and the server was not told yet
   const pagePositions = {}; // where channels stood when the page was made, until they have moved
@@ -37,7 +28,10 @@ export function makeChannels({ changed, refused }) {
     const { lastId, onRefused = null } = options?.constructor === Object ? options : { lastId: options };
     const known = followed.get(channel) || leaving.get(channel);
     const position = lastId ?? pagePositions[channel] ?? -1;
-    check(channel, fn, position);
+    // Of names the server refuses more, by a refusal of the channel.
+    check(/^\/(?!__)/.test(channel), "channel", channel);
+    check(isFunction(fn), "callback", fn);
+    check(Number.isSafeInteger(position) || /^@\d+$/.test(position), "lastId", position);
     const entry = known || { channel, position, subscriptions: [] };
     const subscription = makeSubscription(entry, fn, onRefused, remove);
     // Where the channel is, or where it was said to begin.
@@ -69,9 +63,8 @@ export function makeChannels({ changed, refused }) {
 
   /** As `remove`; a `*` at the end stands for every channel that begins so. */
   function removeMatching(channel, fn) {
-    const all = channel.endsWith("*"), prefix = channel.slice(0, -1);
-    const names = [...followed.keys()].filter((name) => (all ? name.startsWith(prefix) : name === channel));
-    return names.map((name) => remove(name, fn)).includes(true);
+    const fits = (name) => name === channel || (channel.endsWith("*") && name.startsWith(channel.slice(0, -1)));
+    return [...followed.keys()].filter((name) => fits(name) && remove(name, fn)).length > 0;
   }
 
   // ---- what to ask for ----
@@ -88,8 +81,15 @@ export function makeChannels({ changed, refused }) {
     return isFree || (isId(position) && !queued && !(head > position)) ? start : undefined;
   }
 
-  /** Lets those in who wait for this start. What is received from now on begins there. */
-  function activate(entry, start) {
+  /** What to ask the server for an entry. */
+  function request(entry) {
+    const start = restart(entry);
+    return { entry, channel: entry.channel, start, position: start ?? entry.position };
+  }
+
+  /** Lets those in who wait for the start of a request. What is received from now on begins there. */
+  function activate({ entry, start }) {
+    if (start === undefined) return;
     for (const one of entry.subscriptions)
       if (one.start === start) Object.assign(one, { start: undefined, after: isId(start) ? start : undefined });
       else if (one.start === undefined && isId(entry.position)) one.after ??= entry.position;
@@ -99,20 +99,17 @@ export function makeChannels({ changed, refused }) {
   /** What a new connection is asked for. `takesOver`: nothing else brings messages meanwhile. */
   function ask(takesOver) {
     return new Map(wanted().map((entry) => {
-      const start = restart(entry);
-      if (takesOver && start !== undefined) activate(entry, start);
+      if (takesOver) activate(request(entry));
       return [entry.channel, { entry, position: entry.position }];
     }));
   }
 
-  /** What a connection lacks, what it brings to nobody, and what has to be asked again from an earlier position. */
+  /** What a connection has to be asked for, also again from an earlier position, and what it brings to nobody. */
   function compare(asked) {
     leaving.clear();
-    const isAsked = (entry) => asked.get(entry.channel)?.entry === entry;
     return {
-      added: wanted().filter((entry) => !isAsked(entry)),
+      needed: wanted().filter((entry) => asked.get(entry.channel)?.entry !== entry || restart(entry) !== undefined),
       removed: [...asked.keys()].filter((channel) => asked.get(channel) && !isFollowed(asked.get(channel).entry)),
-      moved: wanted().filter((entry) => isAsked(entry) && restart(entry) !== undefined),
     };
   }
 
@@ -129,9 +126,9 @@ export function makeChannels({ changed, refused }) {
     if (waits(entry)) changed();
   }
 
-  /** `refusals`: channel -> {code, message, retry, retry_after}. */
+  /** `refusals`: [channel, {code, message, retry, retry_after}]. */
   function acceptRefusals(refusals, asked) {
-    for (const [channel, refusal] of Object.entries(refusals || {})) {
+    for (const [channel, refusal] of refusals) {
       const entry = asked.get(channel)?.entry;
       asked.delete(channel);
       if (isFollowed(entry)) refused(entry, refusal);
@@ -160,36 +157,35 @@ export function makeChannels({ changed, refused }) {
   }
 
   /**
-   * Takes a batch of a connection that was asked for `asked`. `deliver(entry, {message} or {gap})` is called in order.
-   * Returns whether a position has moved (`progress`), and when to come back (`reconnect`, ms) if the server has said so.
+   * Takes a batch of a connection. `deliver(entry, {message} or {gap})` is called in order. Says of the link whether a position
+   * has moved (`progress`), and when to come back (`reconnect`, ms) if the server has said so.
    */
-  function accept(batch, asked, deliver) {
-    let reconnect, progress = false;
+  function accept(batch, link, deliver) {
+    const { asked } = link;
     // Not if it was left, and followed again, since this connection began: that is for the next.
     const find = (channel) => (isFollowed(asked.get(channel)?.entry) ? asked.get(channel) : undefined);
     for (const message of batch) {
       const { channel, data, message_id } = message;
-      if (channel === "/__refused") acceptRefusals(data, asked);
+      if (channel === "/__refused") acceptRefusals(Object.entries(data), asked);
       else if (channel === "/__status" || channel === "/__gap")
         for (const [name, value] of Object.entries(data)) {
           const one = find(name), before = one?.entry.position;
           if (name === "__epoch") channels.epoch = value;
-          else if (name === "__reconnect") reconnect = Math.min(Math.max(+value, 0), 60000) || 0;
+          else if (name === "__reconnect") link.reconnect = Math.min(value, 60000) || 0;
           else if (one) acceptNotice(one, value, deliver);
-          progress ||= one?.entry.position !== before;
+          link.progress ||= one?.entry.position !== before;
         }
       else {
         const entry = find(channel)?.entry;
         if (!entry || entry.position >= message_id) continue; // a duplicate; "@g" compares as false
         move(entry, message_id);
-        progress = true;
+        link.progress = true;
         deliver(entry, { message });
       }
     }
-    return { progress, reconnect };
   }
 
   return Object.assign(channels, {
-    isFollowed, add, removeMatching, wanted, restart, activate, ask, compare, joined, accept, acceptRefusals,
+    isFollowed, add, removeMatching, wanted, request, activate, ask, compare, joined, accept, acceptRefusals,
   });
 }

@@ -7,10 +7,6 @@ if (page) {
   if (page.baseUrl) MessageBus.baseUrl = page.baseUrl;
   if (page.grants) MessageBus.grants = page.grants.split(",");
   if (page.heartbeatTimeout) MessageBus.heartbeatTimeout = +page.heartbeatTimeout;
-  try {
-    MessageBus.continueFrom(JSON.parse(page.channels || "{}"), page.epoch);
-  } catch (error) {
-    console.error("MessageBus: data-channels", error);
-  }
-  if ("start" in page) MessageBus.start();
+  if ("start" in page) MessageBus.start(); // nothing is followed yet
+  MessageBus.continueFrom(JSON.parse(page.channels || "{}"), page.epoch);
 }

@@ -1,6 +1,7 @@
 // Who the client is: headers and grants, which may be functions, and those may take their time.
 
-const isFunction = (value) => typeof value === "function";
+import { isFunction } from "./check.js";
+
 const ask = (value) => (isFunction(value) ? value() : value);
 
 export const areAsked = ({ headers, grants }) => isFunction(headers) || isFunction(grants);

@@ -2,13 +2,13 @@
 
 const QUEUE_LIMIT = 1000; // kept while paused
 
-/** `isFollowed(entry)`, `isRunning`, `onGap(channel, gap)`: asked at each delivery. `guard(what, fn, ...args)` calls. */
-export function makeDelivery({ isFollowed, isRunning, onGap, guard, changed }) {
+/** `isFollowed(entry)`, `isRunning`: asked at each delivery. `emit("gap", channel, gap)`, `guard(what, fn, ...args)` call. */
+export function makeDelivery(isFollowed, isRunning, emit, guard) {
   const queue = [];
-  let isDraining = false;
+  let isDraining;
 
   function deliver({ entry, gap, message }) {
-    if (gap) return onGap(entry.channel, gap);
+    if (gap) return emit("gap", entry.channel, gap);
     const { data, global_id, message_id } = message;
     if (!(entry.head >= message_id)) entry.head = message_id;
     for (const one of [...entry.subscriptions]) {
@@ -20,7 +20,7 @@ export function makeDelivery({ isFollowed, isRunning, onGap, guard, changed }) {
 
   const delivery = {
     queue, paused: false,
-    isFull: () => queue.length >= QUEUE_LIMIT,
+    isFull: () => delivery.paused && queue.length >= QUEUE_LIMIT,
 
     put(entry, what) {
       entry.queued = (entry.queued || 0) + 1;
@@ -30,15 +30,13 @@ export function makeDelivery({ isFollowed, isRunning, onGap, guard, changed }) {
     drain() {
       if (isDraining) return; // a callback called resume()
       isDraining = true;
-      let done = 0;
       try {
-        while (done < queue.length && isRunning() && !delivery.paused) {
-          const next = queue[done++];
+        while (queue[0] && isRunning() && !delivery.paused) {
+          const next = queue.shift();
           next.entry.queued--;
           if (isFollowed(next.entry)) deliver(next);
         }
       } finally {
-        queue.splice(0, done);
         isDraining = false;
       }
     },

@@ -2,6 +2,7 @@
 
 import { backoff, retryAfter } from "./backoff.js";
 import { areAsked } from "./credentials.js";
+import { isHidden, now, wallClock } from "./environment.js";
 
 const STRIKES = 3; // in a row, after which a transport that had worked is left
 const SETTLED = 10000; // ms
@@ -20,8 +21,7 @@ const POLITE = [1001, 1012, 1013]; // close codes by which a server says: come b
  */
 
 /** `settings`: the bus. `queryFits`: whether all channels fit into the line of an EventSource request. */
-export function makePlan({ settings, environment, memory, queryFits, guard }) {
-  const { get, isHidden, now, random, wallClock } = environment;
+export function makePlan(settings, memory, queryFits, guard) {
   let failures, lostAt; // in a row, of any kind; when they began
   let strikes; // in a row, of the current transport
   let suspicion; // the problem that a probe is to explain
@@ -37,13 +37,8 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
     get failures() { return failures; },
     get wantsProbe() { return down && plan.current !== "polling" && usable().length > 1; },
 
-    start() {
-      plan.stop();
-      choose();
-    },
-
     /** Forgets what goes on, but not what worked. */
-    stop() {
+    reset() {
       down = isOffline = renewed = suspicion = plan.current = undefined;
       failures = strikes = lostAt = plan.notBefore = 0;
       plan.patience = settings.firstChunkTimeout;
@@ -74,11 +69,11 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
         return nextPoll(link);
       }
       const { reconnect: after } = link, hasSettled = plan.isSettled(link) && !problem.isMute;
-      if (after !== undefined) return { after, event: "fail", info: { ...problem, retry: true, delay: after } };
+      if (after !== undefined) return wait(after, { ...problem, retry: true });
       if (hasSettled) plan.settled(link);
       failures++;
       lostAt ||= now();
-      const step = answered(link, problem);
+      const step = answered(problem);
       if (step) return step;
       if (hasSettled || (link.openedAt && POLITE.includes(problem.closeCode))) return retry(problem);
       if (link.isProbe || link.name === "polling" || usable().length < 2) {
@@ -109,10 +104,10 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
       renewed = false;
     },
 
-    /** A better transport that it is time to try; undefined where there is none. */
+    /** A better transport that it is time to try; a false one where there is none. */
     better() {
       const list = usable(), index = list.indexOf(plan.current);
-      return index > 0 && !isHidden() ? firstNotLeft(list.slice(0, index)) : undefined;
+      return index > 0 && !isHidden() && firstNotLeft(list.slice(0, index));
     },
 
     /** Uses a transport from now on. */
@@ -130,8 +125,8 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
     // Browsers send no headers of ours with the first two.
     const plain = typeof headers !== "function" && !Object.keys(headers).length;
     const can = {
-      websocket: plain && get("WebSocket"),
-      eventsource: plain && get("EventSource") && queryFits(),
+      websocket: plain && globalThis.WebSocket,
+      eventsource: plain && globalThis.EventSource && queryFits(),
       streaming: enableLongPolling && enableChunkedEncoding,
       "long-polling": enableLongPolling,
       polling: true,
@@ -141,11 +136,12 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
   }
 
   const firstNotLeft = (list) => list.find((name) => !memory.isLeft(name));
+  const best = (list) => firstNotLeft(list) || list[0];
 
   /** The transport for the next attempt. */
   function choose() {
     const list = usable();
-    if (!list.includes(plan.current)) plan.use(firstNotLeft(list) || list[0]);
+    if (!list.includes(plan.current)) plan.use(best(list));
     return plan.current;
   }
 
@@ -157,11 +153,12 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
 
   const shortest = () => (isHidden() ? settings.minHiddenPollInterval : settings.minPollInterval);
 
-  function retry(problem, atLeast = 0, event = "fail") {
+  const wait = (after, problem, event = "fail") => ({ after, event, info: { ...problem, delay: after } });
+
+  function retry(problem, atLeast = 0, event = undefined) {
     const least = isOffline ? settings.backgroundCallbackInterval : shortest();
-    const wait = backoff(failures || 1, lostAt && now() - lostAt, random(), least, settings.maxPollInterval);
-    const after = Math.max(wait, atLeast);
-    return { after, event, info: { ...problem, delay: after } };
+    const after = backoff(failures || 1, lostAt && now() - lostAt, Math.random(), least, settings.maxPollInterval);
+    return wait(Math.max(after, atLeast), problem, event);
   }
 
   /** The server is there: was it the transport? */
@@ -174,18 +171,18 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
       down = false;
       return {};
     }
-    const { current } = plan, hasWorked = memory.hasWorked(current) && !memory.isOnProbation(current) && !problem.isMute;
+    const { current } = plan, hasWorked = memory.isGood(current) && !problem.isMute;
     if (++strikes < (hasWorked ? STRIKES : 1)) return retry(problem);
     memory.leave(current);
-    const list = usable(), rest = list.slice(list.indexOf(current) + 1), next = firstNotLeft(rest) || rest[0];
+    const list = usable(), next = best(list.slice(list.indexOf(current) + 1));
     plan.use(next || list[0]);
     return next ? {} : retry(problem, settings.callbackInterval); // the probes take the place of polling
   }
 
   /** A status from 400 on, or a page in place of a batch: who mends it? */
-  function answered(link, problem) {
+  function answered(problem) {
     const { status, code, retryAfter: header } = problem;
-    const asked = Math.max(header ? retryAfter(header, wallClock()) : 0, status === 429 ? LEAST_AFTER_429 : 0);
+    const asked = Math.max(retryAfter(header, wallClock()), status === 429 ? LEAST_AFTER_429 : 0);
     if (asked) {
       suspicion = undefined; // the server has spoken for itself
       plan.notBefore = now() + asked;
@@ -211,12 +208,12 @@ export function makePlan({ settings, environment, memory, queryFits, guard }) {
     const elapsed = now() - link.since, hold = mayHold(), list = usable();
     if (link.name === "long-polling" && !link.plain && ++heldRequests >= retryChunkedAfterRequests) {
       heldRequests = 0;
-      if (list.indexOf("streaming") < list.indexOf(link.name) && list.includes("streaming")) plan.use("streaming");
+      if (list.slice(0, list.indexOf(link.name)).includes("streaming")) plan.use("streaming");
     }
     const wasHeld = !link.plain && elapsed > HELD;
     const interval = hold ? callbackInterval : backgroundCallbackInterval;
-    const wait = link.reconnect ?? (link.progress || wasHeld || (link.greeting && hold) ? 0 : interval - elapsed);
-    return { after: Math.max(wait, shortest()) };
+    const after = link.reconnect ?? (link.progress || wasHeld || (link.greeting && hold) ? 0 : interval - elapsed);
+    return { after: Math.max(after, shortest()) };
   }
 
   return plan;

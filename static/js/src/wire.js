@@ -17,4 +17,5 @@ export function parameters(asked, epoch, grants) {
   return String(pairs).replace(/\+/g, "%20");
 }
 
-export const failure = (code, message) => Object.assign(new Error(message), { code });
+/** An Error with what is known of it: {code, message, ...}. */
+export const failure = (problem) => Object.assign(new Error(problem.code), problem);

@@ -13,7 +13,7 @@ function snapshotOf(bus) {
   return next;
 }
 
-/** {bus, state, transport} of a bus, of the page's own without one; the component is drawn anew when they change. */
+/** {bus, state, transport} of a bus, of the page's own without one; the component is rendered again when they change. */
 export function useMessageBus(bus = MessageBus) {
   const subscribe = useRef();
   if (subscribe.current?.bus !== bus) subscribe.current = Object.assign((changed) => bus.on("state", changed), { bus });
@@ -22,7 +22,7 @@ export function useMessageBus(bus = MessageBus) {
 
 /**
  * Follows a channel as long as the component is there; null follows none. `callback` may be another function at each
- * drawing: that costs nothing. Returns {refused}: why the channel is refused, or null.
+ * rendering: that costs nothing. Returns {refused}: why the channel is refused, or null.
  */
 export function useChannel(channel, callback, { lastId = null, bus = MessageBus } = {}) {
   const latest = useRef(callback);

@@ -2,11 +2,11 @@
 
 import { endpoint } from "../wire.js";
 
-export function openEventSource(link, { settings, environment }, { parameters }) {
-  const url = endpoint(settings, `sse?${parameters(link.asked)}`);
-  const source = new (environment.get("EventSource"))(url, { withCredentials: settings.withCredentials });
-  link.close = () => source.close();
-  source.onmessage = (event) => link.take(event.data);
+export function openEventSource(link, { settings }, query) {
+  const source = new EventSource(endpoint(settings, `sse?${query}`), {
+    withCredentials: settings.withCredentials,
+  });
   // By itself it would come back with the old positions, and without backoff.
-  source.onerror = () => link.ended({ message: "the connection broke" });
+  source.onerror = () => link.ended({ message: "closed" });
+  return source;
 }

@@ -1,7 +1,8 @@
 // One connection or request, from its opening to its end. What it says after its end is ignored.
 
 import { credentials } from "../credentials.js";
-import { failure, parameters } from "../wire.js";
+import { LONGEST, now } from "../environment.js";
+import { QUERY_LIMIT, failure, parameters } from "../wire.js";
 import { openEventSource } from "./eventsource.js";
 import { openPoll } from "./poll.js";
 import { openWebSocket } from "./websocket.js";
@@ -9,54 +10,46 @@ import { openWebSocket } from "./websocket.js";
 const ANSWER_TIMEOUT = 10000; // ms for a command, for credentials, for a transport that is tried beside another
 const BUSY = 500; // ms; a timer that is so late found the page busy, and what it waits for may be next in the queue
 
-const OPEN = {
-  websocket: openWebSocket, eventsource: openEventSource, streaming: openPoll, "long-polling": openPoll, polling: openPoll,
-};
+const OPEN = { websocket: openWebSocket, eventsource: openEventSource };
 
-export const isPoll = (name) => OPEN[name] === openPoll;
+/** Whether a transport is one of requests, `streaming` among them. */
+export const isPoll = (name) => !OPEN[name];
 
-/** `role`: "main" (in use, or to be), "probe" (asks if the server is there) or "trial" (of a better transport). */
-export function makeLink(client, name, role, asked) {
-  const { environment, channels, settings, plan } = client;
-  const { clearTimer, now, setTimer } = environment;
-  const calls = new Map(); // commands that wait for their answer, by id
-  let lastCall = 0, timer, isEnded = false;
+/** `isProbe`: it asks if the server is there. `isTrial`: of another transport, beside the link in use. */
+export function makeLink(client, name, isProbe, isTrial) {
+  const { channels, settings, plan } = client;
+  const asked = channels.ask(!isTrial);
+  const calls = {}; // commands that wait for their answer, by id
+  let lastCall = 0, timer;
 
-  function answered({ id, ok, error }) {
-    const settle = calls.get(id);
-    if (settle) settle(error && failure(error.code, error.message), ok);
-    else if (error) environment.log("warn", "the server refused", error);
-  }
-
-  const failed = (error) => link.ended({ message: String(error) });
+  const failed = (message) => link.ended({ message: String(message) });
 
   const link = {
-    name, role, asked,
-    since: now(),
+    name, asked, isProbe,
     batches: 0,
-    /** When the first batch came; undefined before. */
-    openedAt: undefined,
-    /** A held poll that is not held, to learn at once what there is; a poll that is not held. */
-    greeting: false, plain: false,
-    /** What the server has said: a position has moved; come back after as many ms. */
-    progress: false, reconnect: undefined,
-    /** Sends a frame; only open WebSockets have it. */
-    send: undefined, close: undefined,
-
-    get isProbe() { return link.role === "probe"; },
-    isCurrent: () => !isEnded,
+    // openedAt: when the first batch came.
+    // greeting: a held poll that is not held, to learn at once what there is. plain: a poll that is not held.
+    // progress, reconnect: what the server has said: a position has moved; come back after as many ms.
+    // send: sends a frame; only open WebSockets have it. close
+    isEnded: false,
 
     async open() {
       link.sawBytes();
-      link.deadline(role === "trial" ? ANSWER_TIMEOUT : plan.patience);
+      link.deadline(isTrial ? ANSWER_TIMEOUT : plan.patience);
       try {
-        const { headers, grants: own } = await credentials(settings);
-        if (isEnded) return;
+        const { headers, grants } = await credentials(settings);
+        if (link.isEnded) return;
         link.since = now();
-        await OPEN[name](link, client, {
-          headers,
-          parameters: (entries, grants = own) => parameters(entries, channels.epoch, grants),
-        });
+        let query = parameters(asked, channels.epoch, grants);
+        if (OPEN[name] === openWebSocket && query.length > QUERY_LIMIT) {
+          // What does not fit into the address follows when it is open: all of it, grants included.
+          asked.clear();
+          query = parameters(asked, channels.epoch, []);
+        }
+        if (isPoll(name)) return await openPoll(link, client, query, headers);
+        const source = OPEN[name](link, client, query);
+        link.close = () => source.close();
+        source.onmessage = ({ data }) => link.take(data);
       } catch (error) {
         failed(error);
       }
@@ -64,26 +57,26 @@ export function makeLink(client, name, role, asked) {
 
     /** Ends it without a word to the plan. */
     drop() {
-      isEnded = true;
-      clearTimer(timer);
-      if (link.close) link.close();
-      for (const settle of calls.values()) settle(failure("disconnected", "no answer came"));
+      link.isEnded = true;
+      clearTimeout(timer);
+      link.close?.();
+      for (const id in calls) calls[id](failure({ code: "disconnected" }));
     },
 
     /** It has failed unless bytes come within `ms`. */
-    deadline(ms, fail = () => failed(`nothing came for ${Math.round(now() - link.heard)} ms`)) {
+    deadline(ms, fail = () => failed("timeout")) {
       const due = now() + ms;
-      clearTimer(timer);
-      timer = setTimer(() => (now() - due > BUSY ? link.deadline(BUSY, fail) : fail()), ms);
+      clearTimeout(timer);
+      timer = setTimeout(() => (now() - due > BUSY ? link.deadline(BUSY, fail) : fail()), ms);
     },
 
     sawBytes() {
       link.heard = now();
-      clearTimer(timer);
+      clearTimeout(timer);
     },
 
     receive(batch) {
-      if (isEnded) return;
+      if (link.isEnded) return;
       link.sawBytes();
       link.batches++;
       client.receive(link, batch);
@@ -91,12 +84,13 @@ export function makeLink(client, name, role, asked) {
 
     /** Text that is a batch, or an answer to a command. */
     take(text) {
-      if (isEnded) return;
+      if (link.isEnded) return;
       try {
         const body = JSON.parse(text);
         if (Array.isArray(body)) return link.receive(body);
         link.sawBytes();
-        answered(body);
+        const { id, ok, error } = body;
+        calls[id]?.(error && failure(error), ok);
       } catch (error) {
         failed(error);
       }
@@ -106,19 +100,18 @@ export function makeLink(client, name, role, asked) {
     call: (command, timeout = ANSWER_TIMEOUT) => new Promise((resolve, reject) => {
       const id = ++lastCall;
       link.send({ ...command, id });
-      const late = setTimer(() => settle(failure("timeout", "no answer in time")), timeout);
-      const settle = (error, ok) => {
-        clearTimer(late);
-        calls.delete(id);
+      const late = setTimeout(() => calls[id](failure({ code: "timeout" })), Math.min(timeout, LONGEST));
+      calls[id] = (error, ok = {}) => {
+        clearTimeout(late);
+        delete calls[id];
         if (error) reject(error);
-        else resolve(ok || {});
+        else resolve(ok);
       };
-      calls.set(id, settle);
     }),
 
     /** In good order, or with a problem. */
     ended(problem) {
-      if (!isEnded) client.ended(link, problem);
+      if (!link.isEnded) client.ended(link, problem);
     },
   };
   return link;
