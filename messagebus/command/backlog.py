@@ -71,7 +71,7 @@ def backlog(
 
 def _write(message: Message, export: bool, form: str) -> None:
     if export:
-        write_json(_everything(message))
+        write_json(_everything(message), flush=False)
     else:
         write_message(message, form, flush=False)
 

@@ -66,7 +66,7 @@ def execute(
     \b
       messagebus exec /vmstat -- vmstat 1
       messagebus exec /build --forget --max-backlog-size 100000 -- make -j4
-      messagebus exec /shell --input /shell/in -- bc -l
+      messagebus exec /calc --input /calc/in -- bc -lq
     """
     if source == channel:
         raise click.UsageError("--input: the program would read its own lines; name another channel")

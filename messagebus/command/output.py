@@ -25,13 +25,13 @@ def for_people() -> bool:
     return sys.stdout.isatty()
 
 
-def write_json(value: Any) -> None:
+def write_json(value: Any, *, flush: bool = True) -> None:
     """One line."""
-    write_line(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")).encode(errors="replace"))
+    write_line(json.dumps(value, ensure_ascii=False).encode(errors="replace"), flush=flush)
 
 
 def write_line(line: bytes, *, flush: bool = True) -> None:
-    """UTF-8, whatever the locale is."""
+    """UTF-8, whatever the locale is. ``flush``: whether the reader is to have it now."""
     stream = sys.stdout.buffer
     stream.write(line + b"\n")
     if flush:

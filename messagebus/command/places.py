@@ -20,7 +20,7 @@ class Published(NamedTuple):
     """Of the last one; ``None``: the server keeps it until its store is back."""
     global_id: int | None
     subscribers: int | None = None
-    """At the server's process that was asked; ``None`` where nobody knows."""
+    """Over all processes; ``None``: the place does not know."""
 
 
 class Channel(NamedTuple):
@@ -53,7 +53,7 @@ class Place(ABC):
 
     @abstractmethod
     def check(self, channel: str) -> None:
-        """Raises if it does not answer, or lets nobody publish on the channel, as far as it says so."""
+        """Raises if it does not answer, or lets this key not publish on the channel, as far as it says so."""
 
     @abstractmethod
     def publish(self, channel: str, data: Sequence[Any], options: dict[str, Any]) -> Published:

@@ -46,10 +46,8 @@ def test_what_is_published_is_in_the_backlog(shell: Shell) -> None:
     shell.lines("publish", "/chat", "--lines", "--json", input="[8]\n\n9\n")
     kept = ["hello", {"text": "hällo"}, "from a pipe", "7", "", "last", [8], 9]
     assert shell.data("backlog", "/chat") == kept
-    assert shell.data("backlog", "/chat", "--last", "2") == kept[-2:]
-    assert shell.data("backlog", "/chat", "--from", "4") == kept[3:]
     assert shell.run("backlog", "/chat", "--format", "raw", "--last", "4").stdout == '""\nlast\n[8]\n9\n'
-    assert shell.data("subscribe", "/chat", "--from", "7", "--count", "2") == kept[-2:]
+    assert shell.data("subscribe", "/chat", "--from", "6", "--count", "3") == kept[-3:]
 
 
 def test_a_subscriber_gets_what_comes_and_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
@@ -248,13 +246,20 @@ def test_a_wrong_key_fails_and_a_missing_bus_is_said(serve_app: ServeApp) -> Non
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("scheme", ["http", "redis", "postgresql"])
-def test_nobody_there_is_code_2(scheme: str) -> None:
-    shell = Shell(f"{scheme}://127.0.0.1:{free_port()}")
-    for arguments in (("publish", "/chat", "x"), ("backlog", "/chat"), ("subscribe", "/chat")):
-        done = shell.run(*arguments)
-        assert done.returncode == 2, (arguments, done.stderr)
-        assert len(done.stderr.splitlines()) == 1, done.stderr
+@pytest.mark.parametrize(
+    ("scheme", "arguments"),
+    [
+        ("http", ("publish", "/chat", "x")),
+        ("http", ("subscribe", "/chat")),
+        ("redis", ("subscribe", "/chat")),
+        ("redis", ("stats",)),
+        ("postgresql", ("backlog", "/chat")),
+    ],
+)
+def test_nobody_there_is_code_2(scheme: str, arguments: tuple[str, ...]) -> None:
+    done = Shell(f"{scheme}://127.0.0.1:{free_port()}").run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_a_subscriber_comes_back_when_its_server_does(serve_app: ServeApp, tmp_path: Path) -> None:
