@@ -33,8 +33,13 @@ MAX_CHANNEL_LENGTH = 255
 LARGE = 2048
 """Bytes of JSON. Up to this size a message's frame is made once and kept; of a larger message only the JSON is
 shared."""
+TRACE_FIELDS = ("traceparent", "tracestate")
+"""What a message carries of the span of its publish, as W3C Trace Context names it. No baggage: it may hold anything,
+and stores keep what they are given."""
 _OBJECTS = 300
 """Bytes of the Python objects that a message is made of."""
+_TRACE = 500
+"""Bytes of what it carries of a span."""
 _TARGET = 80
 """Bytes of one of a message's targets."""
 SURELY_FLAT = 200
@@ -60,6 +65,8 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
     """Whether the client message filters let it through; ``None``: not asked yet."""
     exclude_client_ids: tuple[str, ...] | None = None
     """Clients that it is not for, whatever else it says; ``None``: no restriction."""
+    trace: dict[str, str] | None = None
+    """The span of its publish, as the envelope has it, see ``tracing``. Programs alone are told, no clients."""
     _data: Any = msgspec.UNSET
     _json: bytes = b""
 
@@ -119,6 +126,8 @@ def memory_of(messages: Iterable[Message]) -> int:
         size = len(message.raw)
         held += _OBJECTS + (2 * size if size <= LARGE else size)
         targets = (message.user_ids, message.group_ids, message.client_ids, message.exclude_client_ids)
+        if message.trace is not None:
+            held += _TRACE
         if targets != _NO_TARGETS:
             held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
     return held
@@ -140,6 +149,7 @@ class _Envelope(msgspec.Struct, gc=False):
     group_ids: tuple[Any, ...] | None = None
     client_ids: tuple[str, ...] | None = None
     exclude_client_ids: tuple[str, ...] | None = None
+    trace: Any = None  # whatever another program has there: no message is refused for it
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -301,9 +311,10 @@ def encode_envelope(
     client_ids: Iterable[str] | None = None,
     codec: Codec | None = None,
     exclude_client_ids: Iterable[str] | None = None,
+    trace: dict[str, str] | None = None,
 ) -> bytes:
     """The envelope a store keeps: the data's JSON and whom it is for, or not for. Other programs that read it expect
-    the first four fields; the last one is there only where it says something.
+    the first four fields; the last two are there only where they say something.
 
     Raises:
         InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or contains a value that is not
@@ -318,6 +329,8 @@ def encode_envelope(
     if exclude_client_ids is not None:
         excluded = _encode_targets("exclude_client_ids", exclude_client_ids)
         envelope = b'%b,"exclude_client_ids":%b}' % (envelope[:-1], excluded)
+    if trace is not None:
+        envelope = b'%b,"trace":%b}' % (envelope[:-1], encode_json(trace))
     return envelope if codec is None else codec.encode(json.loads(envelope))
 
 
@@ -385,7 +398,15 @@ def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, 
         parts.group_ids,
         parts.client_ids,
         exclude_client_ids=parts.exclude_client_ids,
+        trace=None if parts.trace is None else _trace_of(parts.trace),
     )
+
+
+def _trace_of(found: Any) -> dict[str, str] | None:
+    if not isinstance(found, dict):
+        return None
+    fields = {field: found.get(field) for field in TRACE_FIELDS}
+    return {field: value for field, value in fields.items() if isinstance(value, str) and len(value) <= 512} or None
 
 
 def _check_text(data: bytes, message_id: int, name: str) -> None:

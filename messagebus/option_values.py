@@ -56,6 +56,7 @@ class OptionValues(TypedDict, total=False):
     max_publishes_per_client: int
     statistics: bool
     admin_keys: Sequence[str]
+    tracing: bool
     window_size: int
     window_bytes: int
     callback_queue_size: int

@@ -178,6 +178,10 @@ class Options:
     """Who may see the numbers of the bus: keys, shown as ``Authorization: Bearer KEY``. Several make a rotation
     possible. Empty: nobody."""
 
+    tracing: bool = _option(Flag(), True)
+    """Whether publishes, deliveries and calls of callbacks are OpenTelemetry spans in programs that have set
+    OpenTelemetry up. ``False``: they are not, and messages carry no trace."""
+
     # --- what a process remembers ---
     window_size: int = _option(Number(1), 1000)
     """Newest messages that the process keeps for each channel with subscribers, so that reconnects cost the store

@@ -30,6 +30,7 @@ LAYERS = [
     "channel_rules",
     "options",
     "option_values",
+    "tracing",
     "loop",
     "client",
     "stores",

@@ -138,7 +138,15 @@ def test_what_is_imported_is_declared() -> None:
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(str(node.module).partition(".")[0])
-    optional = {"brotli", "prometheus_client", "psycopg", "typing_extensions", "pytest", "geventwebsocket"}
+    optional = {
+        "brotli",
+        "opentelemetry",
+        "prometheus_client",
+        "psycopg",
+        "typing_extensions",
+        "pytest",
+        "geventwebsocket",
+    }
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     lines = config["options"]["install_requires"].split("\n")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from .. import tracing
 from ..app_import import is_watching
 from ..backoff import Backoff
 from ..errors import BackendUnavailable
@@ -133,6 +134,8 @@ class Callbacks:
         self._shared: Worker | None = None
         self.limit = 1
         """Maximum number of messages that wait for one function."""
+        self.tracing = False
+        """Whether calls are spans."""
         self.went_back: Callable[[], object] = lambda: None
         """Called where a channel's ids have begun again and the store has not been given another epoch yet."""
 
@@ -337,7 +340,11 @@ class Worker:
             if not self._callbacks.advance(subscription, message, life):
                 return
             try:
-                subscription.callback(message)
+                if self._callbacks.tracing and message.trace is not None:
+                    with tracing.processing(message):
+                        subscription.callback(message)
+                else:
+                    subscription.callback(message)
                 message.forget_data()  # the windows hold the message on
             except Exception as error:
                 self._report(error, f"the callback on {subscription.scope}, message {message.message_id}")

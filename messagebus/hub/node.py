@@ -63,6 +63,7 @@ class Node(Listener):
         )
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
+        callbacks.tracing = options.tracing
         callbacks.went_back = self.renew_epoch
         self.is_healthy = True
         """Whether the store's feed is connected."""

@@ -55,6 +55,7 @@ class PatternMessage(Message, gc=False):
             message.client_ids,
             message.kept,
             message.exclude_client_ids,
+            message.trace,
             original=message,
         )
 

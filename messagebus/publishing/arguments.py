@@ -11,6 +11,7 @@ from ..errors import InvalidOption, InvalidTargets
 from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
 from ..options import Options, check_option
 from ..stores.base import Publication
+from ..tracing import PublishSpan
 from ..wire import CLIENT_ID
 
 if TYPE_CHECKING:
@@ -57,16 +58,18 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 class CheckedPublish:
     """A checked call of ``publish`` or ``publish_many``."""
 
-    __slots__ = ("idempotency_key", "publications", "queue_in_memory")
+    __slots__ = ("idempotency_key", "publications", "queue_in_memory", "span")
 
     def __init__(
         self,
         messages: Iterable[Any],
         options: Options,
         dumps: Dumps | None = None,
+        span: PublishSpan | None = None,
         **given: Unpack[PublishOptions],
     ) -> None:
         """``messages``: pairs of channel and data. ``dumps``: for data that is no JSON value; ``None``: it is refused.
+        ``span``: the publish's own, which its messages carry.
 
         Raises:
             InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: One of the arguments is wrong.
@@ -77,6 +80,8 @@ class CheckedPublish:
             raise TypeError(
                 f"publish got an unexpected keyword argument: {unknown}; it takes {', '.join(sorted(_KNOWN))}"
             )
+        self.span = span
+        trace = None if span is None else span.trace
         own_size = own_age = None
         site_id = self.idempotency_key = None
         self.queue_in_memory = True
@@ -115,7 +120,7 @@ class CheckedPublish:
                 names[channel] = known
             name, most, size, age = known
             raw = encode_data(data, most, dumps)
-            envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec, excluded)
+            envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec, excluded, trace)
             self.publications.append(Publication(name, envelope, size, age))
 
 

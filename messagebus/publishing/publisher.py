@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from .. import tracing
 from ..message import Ids
 from ..options import Options
 from ..stores import Store, open_store
@@ -34,14 +35,24 @@ class Publisher:
 
     def check(self, messages: Iterable[Any], **options: Unpack[PublishOptions]) -> CheckedPublish:
         """See :class:`CheckedPublish`."""
-        return CheckedPublish(messages, self.options, self.dumps, **options)
+        span = tracing.PublishSpan.begin() if self.options.tracing and tracing.is_on() else None
+        return CheckedPublish(messages, self.options, self.dumps, span, **options)
 
     def publish(self, request: CheckedPublish) -> list[Ids | None]:
         """See ``PublishQueue.publish_many``."""
+        if request.span is not None:
+            return self._publish_traced(request, request.span)
         given = self.queue.publish_many(
             request.publications, queue_in_memory=request.queue_in_memory, idempotency_key=request.idempotency_key
         )
         self.published += len(given)
+        return given
+
+    def _publish_traced(self, request: CheckedPublish, span: tracing.PublishSpan) -> list[Ids | None]:
+        request.span = None  # it is this call's
+        with span.running([publication.name for publication in request.publications]):
+            given = self.publish(request)
+            span.published(given)
         return given
 
     def publish_one(self, channel: str, data: Any, **options: Unpack[PublishOptions]) -> Ids | None:
