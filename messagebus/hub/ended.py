@@ -21,7 +21,7 @@ class Ended(NamedTuple):
     messages: int
     """Of channels; neither statuses nor gaps."""
     bytes: int
-    """Of these messages on the wire."""
+    """Of the batches that these messages came in, on the wire."""
     code: int | None
     """As a WebSocket's close; ``None`` where there was no end but that of the connection."""
     reason: str

@@ -131,8 +131,9 @@ class Pacer:
         if batch:
             size = sum(map(len, parts))
             self.counters.caught_up(batch, size)
-            subscriber.messages += sum([message.message_id > 0 for message in batch])
-            subscriber.bytes += size
+            messages = sum([message.message_id > 0 for message in batch])
+            subscriber.messages += messages
+            subscriber.bytes += size if messages else 0
         if subscriber.catch_up is not None:
             own = sum(map(len, parts)) - sum([len(message.raw) for message in batch if len(message.raw) > LARGE])
             self._under_way[subscriber] = own
