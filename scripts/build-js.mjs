@@ -93,7 +93,10 @@ for (const { entry, file, format } of OUTPUTS) {
     ecma: 2022,
     module: format === "esm",
     toplevel: true,
-    compress: { passes: 4, unsafe: true, unsafe_arrows: true, pure_getters: true, keep_fargs: false, hoist_funs: true },
+    compress: {
+      ...{ passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, pure_getters: true },
+      ...{ keep_fargs: false, hoist_funs: true, reduce_funcs: false }, // the last two for what gzip makes of it
+    },
     // The hooks are small, and all that they name is of others.
     mangle: isCore ? { properties: { builtins: true, reserved: RESERVED, keep_quoted: true } } : {},
     sourceMap: { content: map, filename: file, url: `${file}.map`, includeSources: true },

@@ -172,6 +172,7 @@ export function makeChannels(changed, refused) {
           const one = find(name), before = one?.entry.position;
           if (name === "__epoch") channels.epoch = value;
           else if (name === "__reconnect") link.reconnect = Math.min(value, 60000) || 0;
+          else if (name === "__moving") link.moving = value;
           else if (one) acceptNotice(one, value, deliver);
           link.progress ||= one?.entry.position !== before;
         }

@@ -1,5 +1,5 @@
 // Opens what the plan says, takes what comes, and tells the page. At most two links are there at a time: the one in use, and
-// beside it the trial of a better transport.
+// beside it the trial of a better transport, or the next connection where the server is to end.
 
 import { makeChannels, positionsOf } from "./channels.js";
 import { makeDelivery } from "./delivery.js";
@@ -13,6 +13,7 @@ import { nextState } from "./states.js";
 import { QUERY_LIMIT, failure, parameters } from "./wire.js";
 
 const PING_TIMEOUT = 3000; // ms
+const MOVE_FIRST = 1000, MOVE_MOST = 8000; // ms until a next connection is tried again
 const SLEPT = 1000; // ms
 const TRUSTED = 30000; // ms of silence, a heartbeat and a bit, after which what cannot be asked is replaced
 
@@ -22,6 +23,7 @@ export function makeClient(bus, emit) {
   let link = null, side = null; // in use, or to be; beside it
   let asked = new Map();
   let timer, nextAt; // of the next attempt
+  let moving, patience; // the timer of the next connection, where the server asks for one; the longest wait for it
   let attempts = 0, lastProblem;
   let isAway = false; // put away for the back button
 
@@ -53,19 +55,33 @@ export function makeClient(bus, emit) {
 
   function drop() {
     clearTimeout(timer);
+    clearTimeout(moving);
     link?.drop();
     side?.drop();
-    timer = link = side = null;
+    timer = moving = link = side = null;
+    patience = MOVE_FIRST / 2;
   }
 
   /** What is tried beside it goes on in its place. */
   function takeOver() {
-    link?.drop();
-    clearTimeout(timer);
-    link = side;
-    side = timer = null;
+    const next = side;
+    side = null;
+    drop();
+    link = next;
     asked = link.asked;
     plan.use(link.name);
+    client.changed(); // what has come meanwhile
+  }
+
+  /** Opens the next connection within `ms`, beside the present one: the server is to end. */
+  function moveWithin(ms) {
+    moving = setTimeout(() => {
+      // Not while a command is unanswered, nor before it was said where each channel stands.
+      const isBusy = !link || side || Object.keys(link.calls)[0] || [...asked.values()].some(({ entry }) => entry.position < 0);
+      if (isBusy) return moveWithin(MOVE_FIRST);
+      side = makeLink(client, link.name, false, true);
+      side.open();
+    }, Math.random() * ms);
   }
 
   /** There is nothing to do. */
@@ -110,20 +126,18 @@ export function makeClient(bus, emit) {
   // ---- what links tell ----
 
   function receive(one, batch) {
-    const isFirst = one.batches === 1;
-    if (isFirst) {
+    channels.accept(batch, one, delivery.put);
+    if (one.batches === 1) {
       one.openedAt = now();
-      if (one === side) takeOver(); // the better one works
+      if (one === side) takeOver(); // it works
+      for (const asked of one.asked.values()) channels.joined(asked);
       if (!one.isProbe) {
         client.transport = one.name;
         plan.opened(one);
+        move("open");
       }
     } else if (plan.isSettled(one)) plan.settled(one);
-    channels.accept(batch, one, delivery.put);
-    if (isFirst) {
-      for (const asked of one.asked.values()) channels.joined(asked);
-      if (!one.isProbe) move("open");
-    }
+    if (one.moving !== undefined && !moving) moveWithin(one.moving);
     delivery.drain();
     if (delivery.isFull()) rest();
   }
@@ -132,7 +146,8 @@ export function makeClient(bus, emit) {
     one.drop();
     if (one === side) {
       side = null;
-      return memory.leave(one.name);
+      if (one.name !== link?.name) return memory.leave(one.name);
+      return moveWithin((patience = Math.min(2 * patience, MOVE_MOST)));
     }
     link = null;
     if (problem?.status < 500 && one.asked.has(problem.field)) {
@@ -140,27 +155,25 @@ export function makeClient(bus, emit) {
       channels.acceptRefusals([[problem.field, problem]], one.asked);
       return connect(one.isProbe);
     }
-    if (problem && side) {
+    if (side && (problem || side.name === one.name)) {
       takeOver();
-      return move("fail", problem);
+      return problem && move("fail", problem);
     }
     const step = plan.ended(one, problem);
-    if (step.event === "refuse") {
-      log("warn", "the server refused", [...channels.followed.keys()], problem.message);
-    }
+    if (step.event === "refuse") log("warn", "the server refused", [...channels.followed.keys()], problem.message);
     take(step);
   }
 
   // ---- the page and the clocks ----
 
-  /** `lost`: ms that the page was asleep. `force`: what is open is not to be trusted. */
-  function wake(lost = 0, force = false) {
+  /** `lost`: ms that the page was asleep; Infinity: what is open is not to be trusted. */
+  function wake(lost = 0) {
     isAway = false;
     if (!client.running || now() < plan.notBefore) return ensure();
     const silence = link ? Math.max(now() - link.heard, lost) : Infinity;
     // A socket can be asked. What cannot is replaced, where it may have died; a poll that is not held comes at once.
     const isDoubtful = link?.plain ? !lost : !link?.send && (lost > SLEPT || silence > TRUSTED);
-    if (force || isDoubtful || silence > bus.heartbeatTimeout) again();
+    if (isDoubtful || silence > bus.heartbeatTimeout) again();
     else if (link.send) {
       link.send({ ping: 1 });
       link.deadline(PING_TIMEOUT, again);
@@ -180,7 +193,7 @@ export function makeClient(bus, emit) {
   function tick() {
     client.forgive(now());
     for (const one of [side, link])
-      if (one && now() - one.heard > bus.heartbeatTimeout) one.ended({ message: "no heartbeat", isMute: one.batches < 2 });
+      if (one && now() - one.heard > bus.heartbeatTimeout) one.ended({ message: "timeout", isMute: one.batches < 2 });
     ensure();
     const better = plan.better();
     if (client.state !== "connected" || side || !link || !better) return;
@@ -197,7 +210,7 @@ export function makeClient(bus, emit) {
     online() {
       plan.online();
       move("online");
-      wake(0, true); // over the new network
+      wake(Infinity); // over the new network
     },
     offline() {
       if (client.state === "idle") return;
@@ -271,7 +284,7 @@ export function makeClient(bus, emit) {
       client.changed();
     },
 
-    async publish(channel, data, { timeout } = {}) {
+    publish: async (channel, data, { timeout } = {}) => {
       if (!link?.send) throw failure({ code: "unsupported" });
       return link.call({ publish: { channel, data } }, timeout);
     },

@@ -89,7 +89,8 @@ export function makeFollowing(client) {
     for (const one of subscriptions) {
       one.settle();
       const { onRefused } = one.handle;
-      if (onRefused) told = client.guard("onRefused", onRefused, refusal) || true;
+      told ||= onRefused;
+      if (onRefused) client.guard("onRefused", onRefused, refusal);
     }
     if (!told) log("warn", "the server refused", channel, code, message);
   }

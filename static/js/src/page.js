@@ -6,8 +6,8 @@ const TICK = 5000; // ms between two looks at the clocks
 const LATE_WHEN_HIDDEN = 70000; // ms; timers of hidden pages are up to a minute late anyway
 
 /**
- * Returns what starts it (true) and ends it. Handlers: online, offline, hide, tick, and wake(lost, force). `lost`: ms that the page was asleep, as far as is known;
- * `force`: what is open is not to be trusted.
+ * Returns what starts it (true) and ends it. Handlers: online, offline, hide, tick, and wake(lost). `lost`: ms that the page
+ * was asleep, as far as is known; Infinity: what is open is not to be trusted.
  */
 export function watchPage({ online, offline, hide, tick, wake }) {
   let timer, due, dueByWall, wasHidden; // wasHidden: at any time since the last tick
@@ -18,7 +18,7 @@ export function watchPage({ online, offline, hide, tick, wake }) {
   const listeners = {
     online, offline,
     pagehide: hide,
-    pageshow: ({ persisted }) => wake(late(), persisted),
+    pageshow: ({ persisted }) => wake(persisted ? Infinity : late()),
     visibilitychange() {
       wasHidden = true;
       if (!isHidden()) wake();

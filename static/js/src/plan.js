@@ -1,6 +1,7 @@
 // Which transport to use next, and when: docs/states.md in code. No I/O and no timers: it decides, client.js acts.
 
 import { backoff, retryAfter } from "./backoff.js";
+import { isFunction } from "./check.js";
 import { areAsked } from "./credentials.js";
 import { isHidden, now, wallClock } from "./environment.js";
 
@@ -123,7 +124,7 @@ export function makePlan(settings, memory, queryFits, guard) {
   function usable() {
     const { headers, transports, enableLongPolling, enableChunkedEncoding } = settings;
     // Browsers send no headers of ours with the first two.
-    const plain = typeof headers !== "function" && !Object.keys(headers).length;
+    const plain = !isFunction(headers) && !Object.keys(headers)[0];
     const can = {
       websocket: plain && globalThis.WebSocket,
       eventsource: plain && globalThis.EventSource && queryFits(),

@@ -19,13 +19,15 @@ export const isPoll = (name) => !OPEN[name];
 export function makeLink(client, name, isProbe, isTrial) {
   const { channels, settings, plan } = client;
   const asked = channels.ask(!isTrial);
-  const calls = {}; // commands that wait for their answer, by id
+  const calls = {};
   let lastCall = 0, timer;
 
   const failed = (message) => link.ended({ message: String(message) });
 
   const link = {
     name, asked, isProbe,
+    /** Commands that wait for their answer, by id. */
+    calls,
     batches: 0,
     // openedAt: when the first batch came.
     // greeting: a held poll that is not held, to learn at once what there is. plain: a poll that is not held.

@@ -23,7 +23,6 @@ export async function openPoll(link, client, query, headers) {
       body: new URLSearchParams(`${query}&__seq=${++client.polls}${/__epoch=/.test(query) ? "" : "&__epoch="}`),
       headers: { "X-SILENCE-LOGGER": "true", ...(isStream && !link.plain ? {} : { "Dont-Chunk": "true" }), ...headers },
       credentials: settings.withCredentials ? "include" : "same-origin",
-      cache: "no-store",
       signal: abort.signal,
     },
   );
@@ -37,7 +36,7 @@ export async function openPoll(link, client, query, headers) {
     const { code, field } = parsed?.error || {};
     link.ended({
       status, url, field,
-      message: `${redirected ? `redirected to ${url}:` : status} ${text.slice(0, 300)}`,
+      message: `${redirected ? url : status} ${text.slice(0, 300)}`,
       retryAfter: answered.get("Retry-After"),
       code: redirected ? "redirected" : ok ? text && "not_a_batch" : code,
     });
