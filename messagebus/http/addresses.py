@@ -54,11 +54,13 @@ def check_address(node: Node, client_id: str, address: str, replaces: bool) -> N
         return
     if replaces and any(other.sequence is not None for other in node.hub.membership.of_client(client_id)):
         return
+    message = f"{address} has as many clients as max_clients_per_address allows: {limit}"
+    if not options.trusted_proxies:
+        message += "; if that is a proxy, set trusted_proxies"
     raise HTTPRefusal(
         HTTPStatus.TOO_MANY_REQUESTS,
         "too_many_clients",
-        f"max_clients_per_address allows {limit} clients of one address, and {address} has as many; where that is a "
-        "proxy, the server needs trusted_proxies",
+        message,
         "max_clients_per_address",
         limit="max_clients_per_address",
         Retry_After=str(FULL_SECONDS),
