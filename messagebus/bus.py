@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .hub.callbacks import Callback, Subscription
     from .hub.permissions import Filter, Hook
+    from .hub.revoking import Order
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
     from .statistics.bus import ChannelStats
@@ -184,12 +185,52 @@ class Bus(Lifecycle):
         node.callbacks.add(subscription)
         worker.run()
 
+    @overload
     def unsubscribe(
-        self, channel: str | None = None, callback: Callback | None = None, site_id: str | None = None
-    ) -> bool:
+        self, channel: str | None = ..., callback: Callback | None = ..., site_id: str | None = ...
+    ) -> bool: ...
+
+    @overload
+    def unsubscribe(
+        self,
+        channel: str,
+        *,
+        user_ids: Iterable[Any],
+        client_ids: Iterable[Any] = ...,
+        reason: str = ...,
+        site_id: str | None = ...,
+    ) -> None: ...
+
+    @overload
+    def unsubscribe(
+        self, channel: str, *, client_ids: Iterable[Any], reason: str = ..., site_id: str | None = ...
+    ) -> None: ...
+
+    def unsubscribe(
+        self,
+        channel: str | None = None,
+        callback: Callback | None = None,
+        site_id: str | None = None,
+        **clients: Any,
+    ) -> bool | None:
         """End a callback's subscription to a channel, or all of the channel's. Returns whether there was one.
 
-        The callback may still be running when this returns; it is not called again."""
+        The callback may still be running when this returns; it is not called again.
+
+        With ``user_ids`` or ``client_ids`` it ends the subscriptions of these users and clients instead, on every
+        worker, and returns ``None``: ``unsubscribe("/rooms/7", user_ids=[5])``. Their other channels go on. ``channel``
+        may be a prefix that ends in ``*``; a subscription to a pattern that has the channel ends as well. Our clients
+        are told with ``reason`` (up to 123 bytes), as of a channel that is refused, and do not ask for it again by
+        themselves. Whether a client gets the channel when it asks again is up to :meth:`authorize`, so withdraw the
+        permission first. For the rest see :meth:`disconnect`.
+        """
+        if clients:
+            from .hub.revoking import UNSUBSCRIBE, unsubscribe_order
+
+            if callback is not None:
+                raise TypeError("unsubscribe: expected a callback, or user_ids and client_ids; not both")
+            self._tell(UNSUBSCRIBE, unsubscribe_order(channel, site_id=site_id, **clients))
+            return None
         from .hub.callbacks import Scope
 
         if channel is not None:
@@ -261,6 +302,41 @@ class Bus(Lifecycle):
         returns false, or raises, the message reaches no client; Python subscribers get it all the same. Register
         filters before serving: each message's verdict is cached."""
         self._access.add_filter(prefix, keep)
+
+    def disconnect(
+        self,
+        *,
+        user_ids: Iterable[Any] | None = None,
+        client_ids: Iterable[Any] | None = None,
+        reason: str = "",
+        reconnect: bool = False,
+        site_id: str | None = None,
+    ) -> None:
+        """End the connections of these users, and of these clients, on every worker: for a logout, or a ban. It takes
+        well under a second.
+
+        Our clients are told ``reason`` (up to 123 bytes), as of channels that are refused, and stay away until the page
+        subscribes again, calls ``retry()`` or is loaded again. ``reconnect``: they come back at once, and are
+        identified and authorized again. Other programs may come back in either case: whether they get anything is up to
+        :meth:`authorize`. So end the session, or withdraw the permission, first: a request that was authorized a moment
+        before, and a client between two polls, are not met.
+
+        ``user_ids``: as ``user_id_lookup`` gives them; 10,000 ids at most. ``site_id``: of clients of this site;
+        ``None``: of those without one; ``"*"``: of every site.
+
+        Raises:
+            InvalidTargets: There are no ids, too many, or something that is none.
+            InvalidSite, InvalidOption: One of the others is wrong.
+            BackendUnavailable: The store gave no answer; some workers may have heard it.
+        """
+        from .hub.revoking import DISCONNECT, Order
+
+        self._tell(DISCONNECT, Order.of(user_ids, client_ids, reason, site_id, reconnect))
+
+    def _tell(self, kind: str, order: Order) -> None:
+        from .hub.workers import tell
+
+        tell(self._publisher_now().store, kind, order.to_json())
 
     def off(self, *, disable_publish: bool = True) -> None:
         """Switch the bus off: disconnect clients, and answer 503. Publishing does nothing and returns ``None``, unless

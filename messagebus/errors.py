@@ -149,3 +149,7 @@ TOO_BIG = Close(1009, "frame over the limit")
 REPLACED = Close(1000, "replaced by a newer request")
 RESYNC = Close(1012, "the store was reset or messages were missed, come back")
 SLOW = Close(1013, "too slow a reader, come back")
+DISCONNECTED = 4403
+"""The close code of a client that the application has disconnected, and that is not to come back."""
+DISCONNECTED_FOR_NOW = 4000
+"""The same for one that is to come back."""

@@ -76,6 +76,7 @@ ROOMS = {
         "request_times",
         "hub",
         "joining",
+        "revoking",
         "callbacks",
         "parts",
         "workers",

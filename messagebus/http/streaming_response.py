@@ -83,8 +83,17 @@ class StreamingResponse(NamedTuple):
         request = self.plan.request
         if transport.name == WEBSOCKET.name:
             return WebSocketSubscriber(self.node, transport, request, head, self.handshake)
-        sequence, address = request.params.sequence, request.address
-        return Subscriber(self.node.hub, transport, request.identity, head, sequence, address)
+        params = request.params
+        return Subscriber(
+            self.node.hub,
+            transport,
+            request.identity,
+            head,
+            params.sequence,
+            request.address,
+            request.site_id,
+            params.takes_refusals,
+        )
 
 
 def _whole(writer: Iterable[bytes], start_response: StartResponse, status: str, headers: Headers) -> Iterator[bytes]:

@@ -38,18 +38,17 @@ class WebSocketSubscriber(Subscriber):
         "_handshake",
         "_node",
         "_reader",
-        "_site_id",
-        "_takes_refusals",
     )
 
     def __init__(
         self, node: Node, transport: Transport, request: SubscribeRequest, head: bytes, handshake: Handshake | None
     ) -> None:
         """``handshake``: what later subscriptions are authorized with; ``None``: everybody may subscribe."""
-        super().__init__(node.hub, transport, request.identity, head, None, request.address)
+        takes_refusals = request.params.takes_refusals
+        super().__init__(
+            node.hub, transport, request.identity, head, None, request.address, request.site_id, takes_refusals
+        )
         self._node = node
-        self._site_id = request.site_id
-        self._takes_refusals = request.params.takes_refusals
         self._handshake = handshake
         self._reader: FrameReader | None = None  # only while a frame is incomplete
         self._fragments: list[bytes] | None = None
@@ -152,7 +151,7 @@ class WebSocketSubscriber(Subscriber):
             self._node.command_jobs.start(partial(self._perform, fields, command))
 
     def _caller(self) -> Caller:
-        return Caller(self._node, self.identity, self._site_id, self, self._handshake, self._takes_refusals)
+        return Caller(self._node, self.identity, self.site_id, self, self._handshake, self.takes_refusals)
 
     def _perform(self, fields: dict[str, Any], command: Command) -> None:
         """Where it may block."""

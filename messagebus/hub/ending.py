@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from ..errors import Close
 from ..loop.reactor import Reactor
-from ..message import status_message
+from ..message import Message, status_message
 from ..transports import join_batch
 from ..wire import RECONNECT_KEY
 from .dispatch import Dispatcher
@@ -31,22 +31,26 @@ class Ending:
         self._until = 0.0
         self.tick = 0
 
-    def end(self, subscriber: Subscriber, close: Close, milliseconds: int = 0) -> None:
+    def end(self, subscriber: Subscriber, close: Close, milliseconds: int = 0, notices: Sequence[Message] = ()) -> None:
         """End a connection now. Its client is told where it stands, and to come back after so many milliseconds; it
-        might take the end for that of a poll's time otherwise, or for a fault."""
+        might take the end for that of a poll's time otherwise, or for a fault. ``notices``: what it is told before."""
         if subscriber.state not in (Phase.OPENING, Phase.OPEN):
             return
         told: dict[str, int] = self._dispatcher.positions_of(subscriber)
         # Without the epoch: where the store has begun another life, the client's positions are still of the last one.
-        batch = join_batch([status_message({**told, RECONNECT_KEY: milliseconds}, None)])
+        batch = join_batch([*notices, status_message({**told, RECONNECT_KEY: milliseconds}, None)])
         subscriber.end(close, subscriber.transport.encode(batch, None))
 
     def end_at_once(self, subscribers: Iterable[Subscriber], close: Close) -> None:
         """End many connections now, and spread their coming back."""
         everybody = [*subscribers, *(subscriber for subscriber, _ in self._waiting)]
         self._waiting.clear()
-        longest = 1000 * len(everybody) / ENDS_PER_SECOND
-        for subscriber in everybody:
+        self.end_some(everybody, close)
+
+    def end_some(self, subscribers: Collection[Subscriber], close: Close) -> None:
+        """The same for some of them. The others go on."""
+        longest = 1000 * len(subscribers) / ENDS_PER_SECOND
+        for subscriber in subscribers:
             self.end(subscriber, close, int(random.uniform(0, longest)))
 
     def end_by_and_by(self, subscribers: Iterable[Subscriber], close: Close) -> None:

@@ -51,6 +51,7 @@ class Membership:
         self.addresses = Addresses()
         self._targets = TargetIndex()
         self.of_client = self._targets.of_client
+        self.of_user = self._targets.of_user
         self.find = self._targets.find
 
     def __len__(self) -> int:

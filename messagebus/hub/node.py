@@ -27,6 +27,7 @@ from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
 from .permissions import Access
 from .request_times import RequestTimes
+from .revoking import DISCONNECT, UNSUBSCRIBE, Revoking
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .workers import FORGET, Workers
 
@@ -58,6 +59,9 @@ class Node(Listener):
         self.hub.dispatcher.went_back = self._channel_went_back
         self.workers = Workers(self.store, self.reactor)
         self.workers.on(FORGET, self.hub.windows.forget)
+        revoking = Revoking(self.hub)
+        self.workers.on(DISCONNECT, revoking.disconnect)
+        self.workers.on(UNSUBSCRIBE, revoking.unsubscribe)
         self.audiences = Audiences(
             self.workers, self.hub.membership, self.hub.windows, self.request_times, self.reactor
         )

@@ -84,7 +84,9 @@ class Subscriber:
         "registry",
         "sequence",
         "since",
+        "site_id",
         "state",
+        "takes_refusals",
         "transport",
         "writer",
     )
@@ -97,15 +99,20 @@ class Subscriber:
         head: bytes,
         sequence: int | None,
         address: str = "",
+        site_id: str | None = None,
+        takes_refusals: bool = False,
     ) -> None:
         """``head``: the lines of the response's head that are known, on a taken socket. ``sequence``: the ``__seq`` of
-        a poll. ``address``: where it comes from; empty on a Unix socket."""
+        a poll. ``address``: where it comes from; empty on a Unix socket. ``takes_refusals``: whether it is told of
+        single channels that it does not get."""
         self.registry = registry
         self.transport = transport
         self.identity = identity
         self.head = head
         self.sequence = sequence
         self.address = address
+        self.site_id = site_id
+        self.takes_refusals = takes_refusals
         self.channels: set[str] | tuple[str, ...] = ()
         """The channels that it is live on, by their stored names. ``Membership`` maintains them."""
         self.catch_up: CatchUp | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from ..message import Message, id_key
 from .subscriber import Identity, Subscriber
@@ -40,6 +41,9 @@ class TargetIndex:
 
     def of_client(self, client_id: str) -> tuple[Subscriber, ...]:
         return self._by_client.get(client_id, ())
+
+    def of_user(self, user_id: Any) -> Collection[Subscriber]:
+        return self._by_user.get(id_key(user_id), _NOBODY)
 
     def find(self, message: Message) -> Collection[Subscriber]:
         """The subscribers that may see a message for certain users, groups or clients, exactly as

@@ -90,10 +90,10 @@ class CheckedPublish:
             site_id = given.get("site_id")
             if site_id is not None:
                 check_site(site_id)
-            user_ids = _ids("user_ids", given.get("user_ids"))
-            group_ids = _ids("group_ids", given.get("group_ids"))
-            client_ids = _client_ids("client_ids", given.get("client_ids"))
-            excluded = _client_ids("exclude_client_ids", given.get("exclude_client_ids")) or None
+            user_ids = check_ids("user_ids", given.get("user_ids"))
+            group_ids = check_ids("group_ids", given.get("group_ids"))
+            client_ids = check_client_ids("client_ids", given.get("client_ids"))
+            excluded = check_client_ids("exclude_client_ids", given.get("exclude_client_ids")) or None
             own_size = _whole_number("max_backlog_size", given.get("max_backlog_size"))
             own_age = _whole_number("max_backlog_age", given.get("max_backlog_age"))
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
@@ -124,7 +124,7 @@ class CheckedPublish:
             self.publications.append(Publication(name, envelope, size, age))
 
 
-def _ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
+def check_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
     if ids is None:
         return None
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
@@ -132,8 +132,8 @@ def _ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
     return [check_id(field, each) for each in ids]
 
 
-def _client_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
-    checked = _ids(field, ids)
+def check_client_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
+    checked = check_ids(field, ids)
     for each in checked or ():
         if each != "" and not (isinstance(each, str) and CLIENT_ID.fullmatch(each)):
             raise InvalidTargets(f"{field}: a client has 1 to 128 letters, digits, or any of _ . ~ -; not {each!r:.80}")

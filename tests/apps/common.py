@@ -22,6 +22,17 @@ def publish() -> Response:
     return jsonify(ids=[MessageBus.publish(channel, item, **arguments) for item in data])
 
 
+@routes.post("/revoke")
+def revoke() -> str:
+    """With a ``channel`` what ``unsubscribe`` takes, otherwise what ``disconnect`` takes."""
+    arguments = request.get_json()
+    if "channel" in arguments:
+        MessageBus.unsubscribe(**arguments)
+    else:
+        MessageBus.disconnect(**arguments)
+    return "told"
+
+
 @routes.get("/subscribers")
 def subscribers() -> str:
     """How many it holds, in this process."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from messagebus import Bus
+from messagebus.client import Client, Refusal
 from tests.clients import EventSource
 from tests.eventually import eventually
 from tests.servers import Server
@@ -99,3 +100,37 @@ def test_a_report_counts_the_subscribers_of_every_worker_and_a_deleted_channel_i
         bus.forget("/chat")
         assert bus.backlog("/chat") == []
         assert bus.last_id("/chat") == 4
+
+
+def test_clients_are_disconnected_and_unsubscribed_by_any_process_and_stay_away(
+    url: str, servers: list[Server]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        bus = stack.enter_context(contextlib.closing(Bus(url=url)))
+        refused: list[Refusal] = []
+        heard: list[tuple[int, str, Any]] = []
+        for number, server in enumerate(servers):
+            client = Client(server.url, client_id=f"client-{number}", on_refused=refused.append)
+            for channel in ("/one", "/two"):
+                client.subscribe(
+                    channel,
+                    lambda message, number=number: heard.append((number, message.channel, message.data)),
+                    0,
+                )
+            client.start()
+            stack.callback(client.stop)
+        for channel in ("/one", "/two"):
+            bus.publish(channel, 1)
+        eventually(lambda: len(heard) == 4, timeout=20)
+        bus.unsubscribe("/one", client_ids=["client-0"])
+        bus.disconnect(client_ids=["client-1"], reason="logged out")
+        eventually(lambda: len(refused) == 3, timeout=20)
+        assert {(refusal.channel, refusal.code, refusal.message) for refusal in refused} == {
+            ("/one", "unsubscribed", "unsubscribed by the application"),
+            ("/one", "disconnected", "logged out"),
+            ("/two", "disconnected", "logged out"),
+        }
+        for channel in ("/one", "/two"):
+            bus.publish(channel, 2)
+        eventually(lambda: (0, "/two", 2) in heard, timeout=20)
+        assert [data for _, _, data in heard].count(2) == 1
