@@ -42,7 +42,7 @@ const core = (format) => ({
 const PUBLIC = [
   // what pages call, and are told
   ...["MessageBus", "createMessageBus", "version", "state", "transport", "start", "stop", "retry", "pause", "resume", "status"],
-  ...["subscribe", "unsubscribe", "publish", "on", "continueFrom", "diagnostics", "environment", "debug", "default"],
+  ...["subscribe", "unsubscribe", "publish", "on", "continueFrom", "diagnostics", "debug", "default"],
   ...["channel", "position", "ready", "lastId", "onRefused", "timeout", "gap", "refused", "url", "delay", "code", "message"],
   // settings
   ...["transports", "baseUrl", "headers", "grants", "clientId", "withCredentials", "onStateChange", "onGap"],
@@ -53,7 +53,7 @@ const PUBLIC = [
   ...["stopped", "idle", "connecting", "connected", "reconnecting", "offline"],
   ...["follow", "rest", "fail", "refuse", "again"],
   // diagnostics, and what is remembered
-  ...["trying", "attempts", "failures", "nextAttempt", "lastProblem", "silence", "left", "queued", "channels", "epoch", "at"],
+  ...["trying", "attempts", "failures", "nextAttempt", "lastProblem", "left", "queued", "channels", "epoch", "at"],
   "worked",
   // on the wire
   ...["data", "global_id", "message_id", "after", "before", "retry_after", "ping", "id", "ok", "error", "field"],
