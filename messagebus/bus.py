@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
     from .statistics.bus import ChannelStats
+    from .statistics.why import Finding
     from .stores import Store, StoreState
 
 
@@ -404,6 +405,31 @@ class Bus(Lifecycle):
         from .statistics.bus import channel_stats
 
         return channel_stats(self._running_node(), [store_name(check_channel(name), site_id) for name in channels])
+
+    def why(
+        self,
+        channel: str,
+        message_id: int,
+        *,
+        user_id: str | int | None = None,
+        client_id: str | None = None,
+        site_id: str | None = None,
+    ) -> list[Finding]:
+        """Why a user or a client did not get a message, or when and over what they did: what the store and all
+        processes know of it, the most telling first. ``user_id`` as ``user_id_lookup`` returns it: ``7`` is not
+        ``"7"``.
+
+        Each process remembers its newest connections (``trail_size``). Waits for a second at most for those that do not
+        answer.
+
+        Raises:
+            InvalidChannel, InvalidSite: It is not the name of one.
+            ValueError: Neither a user nor a client is given, or both are; or the id is below 1.
+            BackendUnavailable: The store gave no answer.
+        """
+        from .statistics.why import why
+
+        return why(self._running_node(), channel, message_id, user_id, client_id, site_id)
 
     def newest_global_id(self) -> int:
         """The newest global id, over all channels and sites; 0 in an empty store."""

@@ -57,6 +57,7 @@ class OptionValues(TypedDict, total=False):
     statistics: bool
     admin_keys: Sequence[str]
     tracing: bool
+    trail_size: int
     window_size: int
     window_bytes: int
     callback_queue_size: int

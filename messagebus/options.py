@@ -183,6 +183,9 @@ class Options:
     OpenTelemetry up. ``False``: they are not, and messages carry no trace."""
 
     # --- what a process remembers ---
+    trail_size: int = _option(Number(0), 1000)
+    """Connections that a process remembers, with ten times as many runs of messages, so that ``why`` can tell
+    afterwards who got what: some 3 MB when full. 0: none, and ``why`` knows little."""
     window_size: int = _option(Number(1), 1000)
     """Newest messages that the process keeps for each channel with subscribers, so that reconnects cost the store
     nothing. (Up to a quarter more, until they are trimmed.) Set it like ``max_backlog_size``."""

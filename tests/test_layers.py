@@ -64,6 +64,7 @@ ROOMS = {
         "targets",
         "membership",
         "counters",
+        "trail",
         "permissions",
         "patterns",
         "window",
@@ -83,7 +84,7 @@ ROOMS = {
         "audience",
         "node",
     ],
-    "statistics": ["worker", "bus", "prometheus"],
+    "statistics": ["worker", "bus", "prometheus", "why"],
     "http": [
         "requested_channels",
         "refusals",

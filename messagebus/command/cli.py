@@ -38,6 +38,7 @@ COMMANDS = {
     "stop": _Entry(".background:stop", "End the server in order, as SIGTERM does, and wait until it has ended."),
     "subscribe": _Entry(".subscribe:subscribe", "Print the messages of channels as they come."),
     "top": _Entry(".top:top", "Show the busiest channels, live."),
+    "why": _Entry(".why:why", "Tell why somebody did not get a message."),
 }
 
 

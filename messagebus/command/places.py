@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..message import Message
+from ..statistics.why import Finding
 
 AT_ONCE = 1000
 """Messages of one publish."""
@@ -87,6 +88,10 @@ class Place(ABC):
     @abstractmethod
     def stats(self) -> dict[str, Any]:
         """The numbers of the bus, over all its processes, as ``Bus.stats`` has them."""
+
+    @abstractmethod
+    def why(self, channel: str, message_id: int, user: str | None, client: str | None) -> list[Finding]:
+        """What became of a message for a user, or a client: see ``Bus.why``."""
 
     @abstractmethod
     def close(self) -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -15,6 +15,7 @@ from ..client import Client, Gap, Refusal, StateInfo
 from ..client.types import ConnectionState
 from ..message import Message, check_channel, encode_data, encode_json
 from ..option_kinds import check_pattern
+from ..statistics.why import Finding
 from .ending import CannotDo, Failed
 from .places import Backlog, Channel, Place, Published
 from .server_requests import FAILURES, Refused, Requests, Unreachable
@@ -177,6 +178,11 @@ class ServerPlace(Place):
 
     def forget(self, channel: str) -> None:
         self._report("DELETE", channel)
+
+    def why(self, channel: str, message_id: int, user: str | None, client: str | None) -> list[Finding]:
+        whom = {"user": user} if client is None else {"client": client}
+        query = urlencode({"channel": channel, "id": message_id, **whom})
+        return [Finding(**each) for each in self._ask(f"why?{query}").get("findings", [])]
 
     def close(self) -> None:
         self._requests.close()

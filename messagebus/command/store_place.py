@@ -12,6 +12,7 @@ from ..hub.workers import reports_of
 from ..message import Message, check_channel, split_name
 from ..option_kinds import check_pattern, matches
 from ..statistics.bus import stats_of
+from ..statistics.why import Finding, read_user_id
 from ..stores import BacklogQuery, Store, open_store
 from .ending import CannotDo
 from .places import Backlog, Channel, Place, Published
@@ -114,6 +115,11 @@ class StorePlace(Place):
     def stats(self) -> dict[str, Any]:
         # Not Bus.stats, which would make this process one of those that it counts.
         return stats_of(self._store, reports_of(self._store))
+
+    def why(self, channel: str, message_id: int, user: str | None, client: str | None) -> list[Finding]:
+        return self._bus.why(
+            channel, message_id, user_id=None if user is None else read_user_id(user), client_id=client
+        )
 
     def close(self) -> None:
         self._closed = True

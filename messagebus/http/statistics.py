@@ -1,4 +1,5 @@
-"""The numbers of the bus over HTTP: ``/message-bus/stats``, ``channels-stats`` and ``metrics``."""
+"""The numbers of the bus over HTTP: ``/message-bus/stats``, ``channels-stats`` and ``metrics``; and what became of a
+message: ``why``."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from urllib.parse import parse_qsl
 
 from werkzeug.wrappers import Request
 
-from ..errors import InvalidChannel
+from ..errors import InvalidChannel, InvalidSite
 from ..hub.node import Node
 from ..message import check_channel
 from ..options import Options
 from ..statistics.bus import PAGE, ChannelStats, bus_stats, channel_stats, channels_page, workers_of
 from ..statistics.prometheus import CONTENT_TYPE, render_metrics
+from ..statistics.why import read_user_id, why
 from . import parsing
 from .keys import bearer_token
 from .refusals import NO_CACHE, HTTPRefusal
@@ -157,6 +159,23 @@ def _metrics(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
         ) from None
 
 
+def _why(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
+    """``channel``, ``id``, and ``user`` (as JSON, or a text that is none) or ``client``."""
+    given = query.get("id", "")
+    if not (given.isascii() and given.isdigit() and int(given[:18]) > 0):
+        raise _bad("id", "expected a message id, 1 or more")
+    if ("user" in query) is ("client" in query):
+        raise _bad("user", "expected user or client, and not both")
+    try:
+        user_id = read_user_id(query["user"]) if "user" in query else None
+        found = why(node, query.get("channel", ""), int(given[:18]), user_id, query.get("client"), query.get("site"))
+    except InvalidChannel as error:
+        raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
+    except InvalidSite as error:
+        raise _bad("site", str(error)) from None
+    return _as_json({"findings": [each._asdict() for each in found]})
+
+
 def _as_json(body: object) -> tuple[str, bytes]:
     return "application/json", json.dumps(body).encode()
 
@@ -169,6 +188,7 @@ PLACES: Mapping[str, Callable[[Node, Mapping[str, str]], tuple[str, bytes]]] = {
     "stats": _stats,
     "channels-stats": _channels_stats,
     "metrics": _metrics,
+    "why": _why,
 }
 """What is at ``/message-bus/...`` where ``statistics`` is on: these are no clients' ids then. Each returns a media type
 and a body."""
@@ -176,4 +196,5 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "stats": ("channel", "channels", "cursor", "limit"),
     "channels-stats": ("id",),
     "metrics": (),
+    "why": ("channel", "id", "user", "client", "site"),
 }

@@ -72,6 +72,8 @@ class Dispatcher:
         self._access = access
         self._report = report
         self.counters = Counters()
+        self.sent: Callable[[tuple[float, str, int, int]], object] | None = None
+        """See ``Trail.sent``."""
         self._window_size = options.window_size
         self.went_back: Callable[[str, int | None], object] = lambda name, last_id: None
         """Called where a message came with an id that its channel had passed. With the last id where that may only be
@@ -91,6 +93,7 @@ class Dispatcher:
         """Deliver the feed's next messages. Consecutive messages of a channel are one batch to its followers."""
         self.counters.dispatched += len(messages)
         self._traces = self._tracing and tracing.is_on()
+        sent = self.sent
         now, windows = self._clock(), self._windows
         find, followers_of, filters, share = windows.find, self._followers, self._access.filters, windows.share
         patterns = windows.patterns
@@ -116,6 +119,8 @@ class Dispatcher:
             followers = followers_of(name)
             if followers is None:
                 continue
+            if sent is not None:
+                sent((now, name, first_id, last.message_id))
             delivered = batch
             if filters:
                 delivered = [message for message in batch if self._access.lets_through(message, self._report)]

@@ -30,6 +30,7 @@ from .moving import Moving
 from .pacing import Pacer
 from .permissions import Access, ReportError
 from .subscriber import Identity, Phase, Subscriber
+from .trail import Positions, Trail
 from .windows import Windows
 
 logger = logging.getLogger("messagebus.hub")
@@ -58,6 +59,8 @@ class Hub:
         self.outboxes = Outboxes(options.max_outbox_total, reactor.clock, self.refused)
         self.dispatcher = Dispatcher(options, reactor, self.windows, self.membership, access, report)
         self.counters = self.dispatcher.counters
+        self.trail = Trail(options.trail_size, reactor.clock, self.membership)
+        self.dispatcher.sent = self.trail.sent
         self.endings = Ending(reactor, self.dispatcher)
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
@@ -115,6 +118,7 @@ class Hub:
 
         may_see = self.pacer.may_see(identity)
         batch = catch_up.take(holding, may_see, self.options.max_catch_up_batch, self.epoch).batch
+        self.trail.answered(identity, _positions(wants))
         if batch:
             self.counters.caught_up(batch, sum([len(message.raw) for message in batch]))
         return batch
@@ -187,6 +191,7 @@ class Hub:
             self.membership.leave(subscriber, want.name)
             catch_up.add(want, view)
         subscriber.catch_up = catch_up
+        self.trail.begins(subscriber, _positions([want for want, _ in found]))
         return True
 
     def hold_open(self, subscriber: Subscriber) -> None:
@@ -235,6 +240,9 @@ class Hub:
 
     # --- what subscribers tell ---
 
+    def ends(self, subscriber: Subscriber, close: Close) -> None:
+        self.trail.ends(subscriber, close.reason)
+
     def retire(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
         self.draining.add(subscriber)
@@ -280,6 +288,7 @@ class Hub:
     def _end_delivery(self, subscriber: Subscriber) -> None:
         """Deliver nothing more to a subscriber. May be repeated."""
         self._waiting.pop(subscriber, None)
+        self.trail.ends(subscriber, "answered" if subscriber.transport.one_batch else "the connection ended")
         self.pacer.forget(subscriber)
         now = self.reactor.clock()
         for name in subscriber.channels:
@@ -328,3 +337,7 @@ class Hub:
         self.windows.sweep(self.membership.is_followed)
         self.dispatcher.forget(lambda name: not self.membership.is_followed(name))
         self.reactor.set_deadline(self, min(SWEEP_SECONDS, self.options.write_timeout / 2))
+
+
+def _positions(wants: Iterable[Cursor]) -> Positions:
+    return tuple([(want.name, want.position) for want in wants])

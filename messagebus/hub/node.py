@@ -58,6 +58,7 @@ class Node(Listener):
         self.hub.pacer.read_missing = self._read_missing
         self.hub.dispatcher.went_back = self._channel_went_back
         self.workers = Workers(self.store, self.reactor)
+        self.workers.on_question("why", self.hub.trail.answer)
         self.workers.on(FORGET, self.hub.windows.forget)
         revoking = Revoking(self.hub)
         self.workers.on(DISCONNECT, revoking.disconnect)

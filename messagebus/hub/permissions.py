@@ -77,6 +77,13 @@ class Access:
             )
         return message.kept
 
+    def withholding(self, message: Message, report: ReportError) -> str | None:
+        """The prefix of the first filter that withholds a message; ``None``: all of them keep it."""
+        for prefix, keep in self._filters:
+            if message.channel.startswith(prefix) and not self._keeps(prefix, keep, message, report):
+                return prefix
+        return None
+
     def _keeps(self, prefix: str, keep: Filter, message: Message, report: ReportError) -> bool:
         try:
             return bool(keep(message))

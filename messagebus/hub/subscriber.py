@@ -53,6 +53,9 @@ class Identity(msgspec.Struct, frozen=True):
 class Registry(Protocol):
     """What a subscriber needs of the hub."""
 
+    def ends(self, subscriber: Subscriber, close: Close) -> None:
+        """It is about to be closed, and why."""
+
     def retire(self, subscriber: Subscriber) -> None:
         """Deliver nothing more to a subscriber: its last bytes are being sent."""
 
@@ -155,6 +158,7 @@ class Subscriber:
             self.close = close
             # First: the last bytes must not count as too slow.
             self.state = Phase.CLOSING
+            self.registry.ends(self, close)
             data = self.transport.end(close, last)
             if self.head:
                 self._put_head(len(data))

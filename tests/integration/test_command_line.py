@@ -234,6 +234,19 @@ def test_statistics_without_their_key_fail(serve_app: ServeApp) -> None:
     assert Shell(server.url).run("subscribe", "/a/*").returncode == 2
 
 
+def test_a_server_tells_what_became_of_a_message(serve_app: ServeApp) -> None:
+    server = alone(serve_app, "--allow-anonymous-publish", env={"MESSAGEBUS_ADMIN_KEYS": KEY})
+    Shell(server.url).lines("publish", "/a", "x")
+    asked = ("why", "--channel", "/a", "--id", "1")
+    with WebSocket.connect(server.url, {"/a": 0}) as client:
+        client.next_batch()
+        (given, *_) = Shell(server.url, KEY).lines(*asked, "--client", client.client_id)
+        assert given["code"] == "given_later"
+    done = Shell(server.url, KEY).run(*asked, "--user", "7")
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, "not_connected")
+    assert Shell(server.url, KEY).run(*asked).returncode == 2
+
+
 def test_a_wrong_key_fails_and_a_missing_bus_is_said(serve_app: ServeApp) -> None:
     server = alone(serve_app, env={"MESSAGEBUS_PUBLISHER_KEYS": KEY})
     done = Shell(server.url, "another-key-that-is-long").run("publish", "/chat", "hello")

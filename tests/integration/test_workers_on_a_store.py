@@ -90,6 +90,11 @@ def test_a_report_counts_the_subscribers_of_every_worker_and_a_deleted_channel_i
         for reader in readers:
             assert reader.data(1) == [3]
 
+        # What one process has sent, any other can tell.
+        for reader in readers:
+            findings = ask(servers[0], "GET", f"why?channel=/chat&id=4&client={reader.client_id}")["findings"]
+            assert (findings[0]["code"], "eventsource" in findings[0]["text"]) == ("sent", True), findings
+
         def has_forgotten(server: Server) -> bool:
             """Also what it had in memory, for those who come next."""
             with EventSource.connect(server.url, {"/chat": 0}) as late:
