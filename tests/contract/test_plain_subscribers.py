@@ -79,9 +79,9 @@ def test_an_event_source_resumes_in_every_format(plain: World, form: str) -> Non
 @pytest.mark.parametrize(
     ("path", "field", "known"),
     [
-        ("sse?/a=0&format=xml", "format", "raw, data, json, short"),
-        ("ws?/a=0&format=xml", "format", "raw, data, json, short"),
-        ("stream?/a=0&format=", "format", "raw, data, json, short"),
+        ("sse?/a=0&format=xml", "format", "raw, data, json, template, short"),
+        ("ws?/a=0&format=xml", "format", "raw, data, json, template, short"),
+        ("stream?/a=0&format=", "format", "raw, data, json, template, short"),
         ("ws?/a=0&events=channel", "events", "sse"),
         ("sse?/a=0&events=all", "events", "channel"),
         ("iframe?/a=0&format=raw", "format", "sse and stream"),
