@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from messagebus.client import AsyncClient, ClientMessage, PublishError
 from messagebus.client.types import Transport
 from tests import processes
+from tests.event_loops import run
 from tests.eventually import eventually as eventually_in_this_thread
 from tests.middlebox import Middlebox
 from tests.servers import Server
@@ -27,16 +26,6 @@ async def eventually(condition: Callable[[], object], timeout: float = 30.0) -> 
     async with asyncio.timeout(timeout) if hasattr(asyncio, "timeout") else contextlib.AsyncExitStack():
         while not condition():
             await asyncio.sleep(0.01)
-
-
-def run(main: Awaitable[Any]) -> None:
-    """In a thread of its own: Playwright's loop may be running in this one."""
-
-    async def bounded() -> None:
-        await asyncio.wait_for(main, 90.0)
-
-    with ThreadPoolExecutor(1) as executor:
-        executor.submit(asyncio.run, bounded()).result()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -14,6 +14,7 @@ import pytest
 from messagebus import AsyncClient, Bus, Client
 from messagebus.client import ClientMessage
 from messagebus.client.types import ConnectionState, StateInfo, Transport
+from tests.event_loops import run
 from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.servers import ROOT, Server
@@ -113,7 +114,7 @@ def test_a_client_in_an_event_loop_moves_as_well(
             while not got:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(follow(), 30))
+    run(follow())
     assert states == ["connecting", "connected", "stopped"]
 
 
