@@ -18,6 +18,8 @@ from .subscriber import Identity, Subscriber
 
 RUNS_EACH = 10
 """Runs of messages that are remembered for each connection that is."""
+POSITIONS = 100
+"""Channels that are remembered of a connection which comes and goes; or as many as it follows, if those are more."""
 TOLD = 20
 """Connections of a user that are told of, the newest."""
 
@@ -63,7 +65,9 @@ class Trail:
             return
         visit = self._open.get(subscriber)
         if visit is not None:
-            visit.positions += positions
+            names = {name for name, _ in positions}
+            others = [each for each in visit.positions if each[0] not in names]
+            visit.positions = (*others, *positions)[-max(POSITIONS, len(subscriber.followed)) :]
             return
         identity = subscriber.identity
         visit = Visit(
@@ -103,7 +107,8 @@ class Trail:
         runs = (at for at, to, first, last in reversed(self._runs) if to == name and first <= message_id <= last)
         sent = next(runs, None)
         found = []
-        for visit in reversed(self._visits):
+        # A copy, made in one step: polls that are answered meanwhile, in other threads, are added.
+        for visit in reversed([*self._visits]):
             if visit.client_id == client_id or (user_id is not None and visit.user_id == user_id):
                 found.append(self._tell(visit, name, shift))
                 if len(found) == TOLD:
