@@ -158,6 +158,8 @@ def test_nonsense_from_another_program_is_ignored(make: MakeWorker, store: Memor
     worker = make()
     for text in ("", "x", "[]", "null", '{"part": 1}', '{"part": "x", "of": 2, "in": 1}', '{"answer": 1}', "{}"):
         store.announce(text)
+    for text in ("[" * 100_000, '{"part": Infinity, "of": 2, "in": 1, "text": ""}', '{"tell": []}', '{"answer": {}}'):
+        store.announce(text)
     tell(store, "note", 1)
     eventually(lambda: worker.heard == [1])
 
@@ -186,3 +188,12 @@ def test_parts_whose_others_never_come_do_not_pile_up() -> None:
     for number in range(10 * MAX_INCOMPLETE):
         joining.add(json.dumps({"part": 0, "of": 2, "in": str(number), "text": "x"}))
     assert len(joining._incomplete) <= MAX_INCOMPLETE + 1
+
+
+def test_parts_of_a_telling_that_is_too_long_are_not_kept() -> None:
+    joining = Joining()
+    for number in range(2 * MAX_PARTS):
+        joining.add(json.dumps({"part": number, "of": 10**9, "in": "endless", "text": "x"}))
+    for number in range(2 * MAX_PARTS):
+        joining.add(json.dumps({"part": -number, "of": 2, "in": "wrong", "text": "x"}))
+    assert sum(map(len, joining._incomplete.values())) <= 2

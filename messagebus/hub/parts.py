@@ -50,15 +50,17 @@ class Joining:
                 return None
             if "part" not in told:
                 return told
-            name, of = str(told["in"]), int(told["of"])
+            name, of, number = str(told["in"]), int(told["of"]), int(told["part"])
+            if not 0 <= number < of <= MAX_PARTS:
+                return None
             parts = self._incomplete.setdefault(name, {})
-            parts[int(told["part"])] = str(told["text"])
+            parts[number] = str(told["text"])
             if len(parts) < of:
                 while len(self._incomplete) > MAX_INCOMPLETE:
                     self._incomplete.popitem(last=False)
                 return None
             del self._incomplete[name]
             whole = json.loads("".join(parts[number] for number in range(of)))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         return whole if isinstance(whole, dict) else None

@@ -204,14 +204,14 @@ class Workers:
     def _hear(self, told: dict[str, Any]) -> None:
         value = told.get("value")
         if "tell" in told:
-            call = self._told.get(told["tell"])
+            call = self._told.get(str(told["tell"]))
             if call is not None:
                 self._reactor.call_soon(call, value)
         elif "ask" in told:
             reply = partial(self._reply, str(told.get("question")))
-            self._reactor.call_soon(self._answer, told["ask"], value, reply)
+            self._reactor.call_soon(self._answer, str(told["ask"]), value, reply)
         elif "answer" in told:
-            question = self._questions.get(told["answer"])
+            question = self._questions.get(str(told["answer"]))
             if question is not None:
                 question.answered(Answer(str(told.get("from")), value))
 
