@@ -11,6 +11,7 @@ import pytest
 
 from messagebus import Bus, Message
 from messagebus.errors import InvalidChannel
+from messagebus.statistics.why import read_user_id
 
 KEY = "an-admins-key-0123"
 
@@ -153,3 +154,8 @@ def test_it_is_answered_over_http_to_those_with_a_key(bus: Bus, client: Any) -> 
     ):
         refused = client.get(query, headers=bearer)
         assert (refused.status_code, refused.get_json()["error"]["field"]) == (400, field), query
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '"\\ud800"', "[1]", "true"], ids=["deep", "surrogate", "list", "true"])
+def test_a_user_that_is_no_id_in_json_is_a_text(text: str) -> None:
+    assert read_user_id(text) == text

@@ -30,6 +30,9 @@ HOW_TO_ALLOW = (
     "'Authorization: Bearer KEY'"
 )
 
+MAX_PARAMETERS = 20
+"""Of a query."""
+
 Served = tuple[HTTPStatus, list[tuple[str, str]], bytes]
 """Status, headers and body of an answer."""
 
@@ -70,7 +73,10 @@ def check_admin(request: Request, options: Options) -> None:
 
 def _query(request: Request, place: str) -> dict[str, str]:
     known = _KNOWN[place]
-    pairs = parse_qsl(str(request.environ.get("QUERY_STRING", "")), keep_blank_values=True, max_num_fields=20)
+    text = str(request.environ.get("QUERY_STRING", ""))
+    if text.count("&") >= MAX_PARAMETERS:
+        raise _bad("query", f"expected {MAX_PARAMETERS} parameters at most")
+    pairs = parse_qsl(text, keep_blank_values=True)
     for name, _ in pairs:
         if name not in known:
             expected = " and ".join(known) or "none"
@@ -92,9 +98,15 @@ def _stats(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
 
 def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", str(PAGE))
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= PAGE):
+    limit = _number(text)
+    if not 0 < limit <= PAGE:
         raise _bad("limit", f"expected a number from 1 to {PAGE}")
-    return int(text)
+    return limit
+
+
+def _number(text: str) -> int:
+    """A whole number of up to 18 digits; 0 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
 
 
 def _one(node: Node, channel: str, field: str) -> dict[str, Any]:
@@ -161,14 +173,14 @@ def _metrics(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
 
 def _why(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
     """``channel``, ``id``, and ``user`` (as JSON, or a text that is none) or ``client``."""
-    given = query.get("id", "")
-    if not (given.isascii() and given.isdigit() and int(given[:18]) > 0):
-        raise _bad("id", "expected a message id, 1 or more")
+    message_id = _number(query.get("id", ""))
+    if not message_id:
+        raise _bad("id", "expected a message id, 1 or more, of up to 18 digits")
     if ("user" in query) is ("client" in query):
         raise _bad("user", "expected user or client, and not both")
     try:
         user_id = read_user_id(query["user"]) if "user" in query else None
-        found = why(node, query.get("channel", ""), int(given[:18]), user_id, query.get("client"), query.get("site"))
+        found = why(node, query.get("channel", ""), message_id, user_id, query.get("client"), query.get("site"))
     except InvalidChannel as error:
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
     except InvalidSite as error:

@@ -76,7 +76,8 @@ def read_user_id(text: str) -> str | int:
     """The id that a text means: ``7`` is the number, ``"7"`` and ``anna`` are texts."""
     try:
         value = json.loads(text)
-    except ValueError:
+        id_key(value)
+    except (ValueError, RecursionError):  # a lone surrogate is a ValueError, too
         return text
     return value if isinstance(value, (str, int)) and not isinstance(value, bool) else text
 
