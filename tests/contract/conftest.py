@@ -16,7 +16,7 @@ from tests.eventually import eventually
 from tests.threads import alive, started_threads
 
 from .. import publishing
-from ..clients import TRANSPORTS, Client, request
+from ..clients import TRANSPORTS, Client, Polling, request
 from ..redis_server import RedisServer
 from ..servers import Server
 from .stores import PostgresStore, RedisStore, SqliteStore, StoreUnderTest
@@ -41,6 +41,13 @@ class World:
     def publish(self, channel: str, *data: Any, **options: Any) -> list[int]:
         """Publish messages one after the other; their ids."""
         return publishing.publish(self.url, channel, *data, **options)
+
+    def publish_and_hear(self, channel: str, *data: Any) -> None:
+        """As :meth:`publish`, until the server has heard the messages from its store: a process may be a moment behind
+        what it has published itself."""
+        self.publish(channel, *data)
+        with Polling.connect(self.url, {channel: 0}) as reader:
+            assert reader.data(len(data)) == list(data)
 
     def publish_from_elsewhere(self, channel: str, *data: Any, **options: Any) -> None:
         """As :meth:`publish`, but by another process than the server's where that is possible."""

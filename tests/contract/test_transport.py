@@ -56,7 +56,7 @@ def test_minus_one_is_answered_with_the_position_and_brings_only_what_comes_then
     world: World, transport: type[Client]
 ) -> None:
     channel = world.channel()
-    world.publish(channel, "old 1", "old 2")
+    world.publish_and_hear(channel, "old 1", "old 2")
     with transport.connect(world.url, {channel: -1}) as client:
         assert client.status()[channel] == 2
         assert client.received == []
@@ -68,7 +68,7 @@ def test_minus_one_is_answered_with_the_position_and_brings_only_what_comes_then
 
 def test_an_empty_position_is_as_minus_one(world: World, transport: type[Client]) -> None:
     channel = world.channel()
-    world.publish(channel, "old")
+    world.publish_and_hear(channel, "old")
     with transport.connect(world.url, {channel: ""}) as client:
         assert client.status()[channel] == 1
         assert client.received == []
