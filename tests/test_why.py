@@ -104,6 +104,25 @@ def test_who_came_later_was_given_it_and_acknowledges_it_with_the_next_position(
     assert "acknowledged" not in codes(bus, user_id=8)
 
 
+def test_a_client_is_whoever_its_connection_was(bus: Bus, client: Any) -> None:
+    bus.publish("/orders", "for eight", user_ids=[8])
+    bus.publish("/orders", "for a group", group_ids=["staff"])
+    poll(client, user=7, orders=0)
+    poll(client, client_id="guest", orders=0)
+    for message_id in (1, 2):
+        for client_id in ("abc", "guest"):
+            assert codes(bus, message_id, client_id=client_id)[0] == "not_for_them"
+    poll(client, user=8, client_id="eight", orders=0)
+    assert codes(bus, 1, client_id="eight")[0] == "given_later"
+    assert codes(bus, 2, user_id=8)[0] == "not_for_them"
+
+
+def test_who_asks_for_new_messages_only_is_not_given_an_old_one(bus: Bus, client: Any) -> None:
+    bus.publish("/orders", 1)
+    poll(client, user=7, orders=-1)
+    assert codes(bus) == ["new_only", "not_remembered"]
+
+
 def test_nothing_is_remembered_where_the_trail_is_off() -> None:
     with contextlib.closing(Bus(url="memory://", trail_size=0)) as bus:
         app = flask.Flask(__name__)

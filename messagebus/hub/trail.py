@@ -29,9 +29,7 @@ Positions = tuple[tuple[str, int], ...]
 class Visit(msgspec.Struct):
     """A connection that there is, or was."""
 
-    client_id: str
-    user_id: bytes | None
-    """As JSON."""
+    identity: Identity
     address: str
     transport: str
     since: float
@@ -69,15 +67,8 @@ class Trail:
             others = [each for each in visit.positions if each[0] not in names]
             visit.positions = (*others, *positions)[-max(POSITIONS, len(subscriber.followed)) :]
             return
-        identity = subscriber.identity
-        visit = Visit(
-            identity.client_id,
-            identity.user_id,
-            subscriber.address,
-            subscriber.transport.name,
-            self._clock(),
-            positions,
-        )
+        since = self._clock()
+        visit = Visit(subscriber.identity, subscriber.address, subscriber.transport.name, since, positions)
         self._visits.append(visit)
         self._open[subscriber] = visit
         if len(self._open) > self._size:
@@ -88,7 +79,7 @@ class Trail:
         if self._size:
             now = self._clock()
             end = "answered at once"
-            visit = Visit(identity.client_id, identity.user_id, "", "polling", now, positions, now, end)
+            visit = Visit(identity, "", "polling", now, positions, now, end)
             self._visits.append(visit)
 
     def ends(self, subscriber: Subscriber, end: str) -> None:
@@ -109,22 +100,21 @@ class Trail:
         found = []
         # A copy, made in one step: polls that are answered meanwhile, in other threads, are added.
         for visit in reversed([*self._visits]):
-            if visit.client_id == client_id or (user_id is not None and visit.user_id == user_id):
+            if _is(visit.identity, user_id, client_id):
                 found.append(self._tell(visit, name, shift))
                 if len(found) == TOLD:
                     break
         known = {visit["client_id"] for visit in found if visit["until"] is None}
         for subscriber in self._membership.all() if len(found) < TOLD else ():
             identity = subscriber.identity
-            theirs = identity.client_id == client_id or (user_id is not None and identity.user_id == user_id)
-            if theirs and identity.client_id not in known:
+            if _is(identity, user_id, client_id) and identity.client_id not in known:
                 found.append(_tell_old(subscriber, name))
         return {"sent_at": None if sent is None else sent + shift, "connections": found[:TOLD]}
 
     def _tell(self, visit: Visit, name: str, shift: float) -> dict[str, Any]:
         position = dict(visit.positions).get(name)
         return {
-            "client_id": visit.client_id,
+            **_who(visit.identity),
             "address": visit.address,
             "transport": visit.transport,
             "since": visit.since + shift,
@@ -135,10 +125,23 @@ class Trail:
         }
 
 
+def _is(identity: Identity, user_id: bytes | None, client_id: str | None) -> bool:
+    return identity.client_id == client_id or (user_id is not None and identity.user_id == user_id)
+
+
+def _who(identity: Identity) -> dict[str, Any]:
+    """Users and groups as JSON, as they are compared."""
+    return {
+        "client_id": identity.client_id,
+        "user_id": None if identity.user_id is None else identity.user_id.decode(),
+        "group_ids": [group_id.decode() for group_id in identity.group_ids],
+    }
+
+
 def _tell_old(subscriber: Subscriber, name: str) -> dict[str, Any]:
     """Of a connection that is so old that its beginning is forgotten."""
     return {
-        "client_id": subscriber.identity.client_id,
+        **_who(subscriber.identity),
         "address": subscriber.address,
         "transport": subscriber.transport.name,
         "since": None,

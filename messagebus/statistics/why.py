@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..hub.node import Node
+from ..hub.subscriber import Identity
 from ..message import Message, check_channel, id_key, store_name
 
 
@@ -16,9 +17,9 @@ class Finding(NamedTuple):
 
     code: str
     """For programs: ``not_published``, ``not_kept``, ``not_for_them``, ``filtered``, ``not_connected``,
-    ``not_subscribed``, ``sent``, ``acknowledged``, ``given_later``, ``cut_off`` or ``not_remembered``."""
+    ``not_subscribed``, ``new_only``, ``sent``, ``acknowledged``, ``given_later``, ``cut_off`` or ``not_remembered``."""
     text: str
-    """For people: a sentence without a point."""
+    """For people: a sentence without its full stop."""
     at: float | None = None
     """Unix time."""
 
@@ -65,7 +66,7 @@ def why(
     reports = node.workers.reports()
     for worker, answer in node.workers.ask("why", asked):
         if isinstance(answer, dict):
-            found += _of_worker(_called(worker, reports), answer, message_id, channel)
+            found += _of_worker(_called(worker, reports), answer, message_id, channel, message)
     codes = {each.code for each in found}
     if codes <= {"not_kept", "not_remembered"}:
         found.append(Finding("not_connected", f"no process remembers a connection of {whom}"))
@@ -99,20 +100,36 @@ def _not_for(message: Message, user_id: str | int | None, client_id: str | None)
     return "user_ids has others"
 
 
-def _of_worker(called: str, answer: Mapping[str, Any], message_id: int, channel: str) -> Iterator[Finding]:
+def _of_worker(
+    called: str, answer: Mapping[str, Any], message_id: int, channel: str, message: Message | None
+) -> Iterator[Finding]:
     sent_at = answer.get("sent_at")
     connections = answer.get("connections", [])
     if connections and sent_at is None:
         text = f"{called} does not remember sending message {message_id}: long ago, or nobody followed {channel}"
         yield Finding("not_remembered", text)
     for each in connections:
-        yield from _of_connection(called, each, sent_at, message_id, channel)
+        if message is None or _identity(each).may_see(message):
+            yield from _of_connection(called, each, sent_at, message_id, channel)
+        else:
+            text = f"{_who(each)}: message {message_id} is for other users, groups or clients"
+            yield Finding("not_for_them", text, each["since"])
+
+
+def _identity(each: Mapping[str, Any]) -> Identity:
+    user_id = each["user_id"]
+    groups = frozenset([group_id.encode() for group_id in each["group_ids"]])
+    return Identity(each["client_id"], None if user_id is None else user_id.encode(), groups)
+
+
+def _who(each: Mapping[str, Any]) -> str:
+    return f"client {each['client_id']}, {each['transport']}" + (f" from {each['address']}" if each["address"] else "")
 
 
 def _of_connection(
     called: str, each: Mapping[str, Any], sent_at: float | None, message_id: int, channel: str
 ) -> Iterator[Finding]:
-    who = f"client {each['client_id']}, {each['transport']}" + (f" from {each['address']}" if each["address"] else "")
+    who = _who(each)
     since, until, position = each["since"], each["until"], each["position"]
     if not each["follows"]:
         yield Finding("not_subscribed", f"{who}: connected to {called}, and does not follow {channel}", since)
@@ -125,8 +142,11 @@ def _of_connection(
         yield Finding("acknowledged", text, since)
     elif position is not None and not there and (sent_at is None or since > sent_at):
         came = f"{who}: came at {_clock(since)} with position {position}"
-        asked = "asked for new messages only, or the last ones" if position < 0 else "was given what it had missed"
-        yield Finding("given_later", f"{came}, and {asked}", since)
+        if position == -1:
+            yield Finding("new_only", f"{came}: it asked for new messages only, and this one was there before", since)
+        else:
+            asked = f"asked for the last {-position - 1}" if position < 0 else "was given what it had missed"
+            yield Finding("given_later", f"{came}, and {asked}", since)
     elif not there and until is not None and sent_at is not None and until < sent_at:
         yield Finding("not_connected", f"{who}: its connection ended at {_clock(until)}, before the message", until)
     if until is not None and each["end"] in _CUT:
@@ -142,6 +162,7 @@ _ORDER = (
     "sent",
     "given_later",
     "cut_off",
+    "new_only",
     "not_subscribed",
     "not_connected",
     "not_kept",
