@@ -125,15 +125,13 @@ def memory_of(messages: Iterable[Message]) -> int:
     for message in messages:
         size = len(message.raw)
         held += _OBJECTS + (2 * size if size <= LARGE else size)
-        targets = (message.user_ids, message.group_ids, message.client_ids, message.exclude_client_ids)
+        # Two comparisons for nearly all: this is asked for each message that is dispatched.
+        if message.targeted:
+            targets = (message.user_ids, message.group_ids, message.client_ids, message.exclude_client_ids)
+            held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
         if message.trace is not None:
             held += _TRACE
-        if targets != _NO_TARGETS:
-            held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
     return held
-
-
-_NO_TARGETS = (None, None, None, None)
 
 
 class Ids(NamedTuple):

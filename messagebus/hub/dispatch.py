@@ -11,7 +11,7 @@ thousand messages for others would get a gap of a thousand.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .. import tracing
@@ -173,43 +173,57 @@ class Dispatcher:
         if held.count >= self._most_passed:
             self._tell(name, held, now)
 
-    def _deliver(
-        self, name: str, followers: Followers, messages: Sequence[Message], excluded: Collection[Subscriber] = ()
-    ) -> None:
-        counters = self.counters
-        batch = join_batch(messages)
-        global_id = messages[-1].global_id
-        given = self._given[name]
-        given.messages += len(messages)
+    def _deliver(self, name: str, followers: Followers, messages: Sequence[Message]) -> None:
+        counters, count, given = self.counters, len(messages), self._given[name]
+        batch, global_id = join_batch(messages), messages[-1].global_id
+        given.messages += count
+        sizes = given.bytes
         # Copies: a subscriber leaves after its one batch, or when it is too slow. Tuples are made faster than lists.
         for transport, members in (*followers.items(),):
             data = transport.encode(batch, global_id)
-            given.bytes[transport] = given.bytes.get(transport, 0) + len(data)
-            to = (*members,) if not excluded else [member for member in members if member not in excluded]
-            counters.delivered += len(to) * len(messages)
-            counters.bytes += len(to) * len(data)
-            for subscriber in excluded:
-                if subscriber in members:
-                    subscriber.messages -= len(messages)
-                    subscriber.bytes -= len(data)
+            size = len(data)
+            sizes[transport] = sizes.get(transport, 0) + size
+            counters.delivered += len(members) * count
+            counters.bytes += len(members) * size
             if transport.one_batch:
-                for subscriber in to:
+                for subscriber in (*members,):
                     self._answer(subscriber, name, messages, data)
                 continue
-            for subscriber in to:
+            for subscriber in (*members,):
                 if subscriber.head:
                     subscriber.put(data)
                 else:
                     subscriber.writer.put(data)  # as ``put`` does, without a call more for each
+
+    def _deliver_but(self, name: str, followers: Followers, message: Message) -> None:
+        """Deliver a message to everybody but the clients that it excludes."""
+        counters, given = self.counters, self._given[name]
+        clients = message.exclude_client_ids or ()
+        excluded = {subscriber for client_id in clients for subscriber in self._of_client(client_id)}
+        batch = join_batch([message])
+        given.messages += 1
+        for transport, members in (*followers.items(),):
+            data = transport.encode(batch, message.global_id)
+            given.bytes[transport] = given.bytes.get(transport, 0) + len(data)
+            to = [member for member in members if member not in excluded]
+            counters.delivered += len(to)
+            counters.bytes += len(to) * len(data)
+            for subscriber in excluded:
+                if subscriber in members:
+                    subscriber.messages -= 1
+                    subscriber.bytes -= len(data)
+            for subscriber in to:
+                if transport.one_batch:
+                    self._answer(subscriber, name, (message,), data)
+                else:
+                    subscriber.put(data)
 
     def _deliver_targeted(self, name: str, followers: Followers, messages: Iterable[Message]) -> None:
         counters = self.counters
         for message in messages:
             encoded: dict[Transport, bytes] = {}
             if message.user_ids is message.group_ids is message.client_ids is None:
-                clients = message.exclude_client_ids or ()
-                excluded = {subscriber for client_id in clients for subscriber in self._of_client(client_id)}
-                self._deliver(name, followers, (message,), excluded)
+                self._deliver_but(name, followers, message)
                 continue
             for subscriber in self._find(message):
                 if name in subscriber.channels:
