@@ -153,7 +153,7 @@ class Options:
     """Former secrets: they sign no new grants, but their grants stay valid. By default a Flask app's
     ``SECRET_KEY_FALLBACKS``."""
     client_publish: tuple[str, ...] = _option(Patterns(), ())
-    """Channels that clients may publish to over WebSocket: names, or prefixes that end in ``*``. Empty: none."""
+    """Channels that clients may publish to: names, or prefixes that end in ``*``. Empty: none."""
 
     # --- publishing over HTTP ---
     http_publishing: bool = _option(Flag(), False)

@@ -19,6 +19,7 @@ const OUTPUTS = [
   { entry: "classic.js", file: "messagebus.js", format: "iife" },
   { entry: "module.js", file: "messagebus.mjs", format: "esm" },
   { entry: "module.js", file: "messagebus.cjs", format: "cjs" },
+  { entry: "calls.js", file: "messagebus-calls.mjs", format: "esm" },
   ...["react", "vue", "alpine", "htmx", "status"].flatMap((name) => [
     { entry: `hooks/${name}.js`, file: `messagebus-${name}.mjs`, format: "esm" },
     { entry: `hooks/${name}.js`, file: `messagebus-${name}.cjs`, format: "cjs" },
@@ -32,6 +33,8 @@ const OUTPUTS = [
 const core = (format) => ({
   name: "core",
   setup({ onResolve, onLoad }) {
+    // A file of its own, for all of them.
+    onResolve({ filter: /\/calls\.js$/ }, ({ kind }) => kind === "dynamic-import" ? { path: "./messagebus-calls.mjs", external: true } : undefined);
     onResolve({ filter: /^#bus$/ }, () =>
       format === "iife" ? { path: "#bus", namespace: "global" } : { path: `./messagebus.${format === "cjs" ? "cjs" : "mjs"}`, external: true });
     onLoad({ filter: /.*/, namespace: "global" }, () => ({ contents: "export const { MessageBus } = globalThis;" }));
@@ -42,7 +45,7 @@ const core = (format) => ({
 const PUBLIC = [
   // what pages call, and are told
   ...["MessageBus", "createMessageBus", "version", "state", "transport", "start", "stop", "retry", "pause", "resume", "status"],
-  ...["subscribe", "unsubscribe", "publish", "on", "continueFrom", "diagnostics", "debug", "default"],
+  ...["subscribe", "unsubscribe", "publish", "call", "makeCalls", "on", "continueFrom", "diagnostics", "debug", "default"],
   ...["channel", "position", "ready", "lastId", "onRefused", "timeout", "gap", "refused", "url", "delay", "code", "message"],
   // settings
   ...["transports", "baseUrl", "headers", "grants", "clientId", "withCredentials", "onStateChange", "onGap"],

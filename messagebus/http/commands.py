@@ -6,6 +6,7 @@ A command is checked in its constructor, performed where it may block, and compl
 from __future__ import annotations
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,24 +26,36 @@ from ..option_kinds import matches
 from ..options import Options
 from .addresses import is_clients
 from .authorization import Handshake
-from .refusals import count_refused, limit_of
+from .refusals import RETRY_SECONDS, count_refused, limit_of
 from .requested_channels import CODES, ChannelRefused, Refusals, check_patterns, read_positions
 
 logger = logging.getLogger("messagebus.http")
 
 MAX_UNANSWERED = 100
 """Maximum number of queued commands of one client; more close the connection."""
+_KEY = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 _CODES: dict[type[Exception], str] = {**CODES, BackendUnavailable: "unavailable", InvalidData: "invalid_data"}
 
 
 class CommandError(Exception):
     """A command is refused; ``code`` is for programs."""
 
-    def __init__(self, code: str, message: str, limit: str | None = None) -> None:
-        """``limit``: the option that it has met, if it is one, to be counted."""
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        limit: str | None = None,
+        *,
+        field: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        """``limit``: the option that it has met, if it is one, to be counted. ``field``: the part that is wrong, if
+        there is one. ``retry_after``: seconds after which it may succeed."""
         super().__init__(message)
         self.code = code
         self.limit = limit
+        self.field = field
+        self.retry_after = retry_after
 
     @classmethod
     def of(cls, error: BaseException) -> CommandError:
@@ -60,7 +73,8 @@ class CommandError(Exception):
         for kind in type(error).__mro__:
             if kind in _CODES:
                 limit = "max_message_size" if isinstance(error, MessageTooLarge) else None
-                return CommandError(_CODES[kind], str(error), limit)
+                wait = RETRY_SECONDS if isinstance(error, BackendUnavailable) else None
+                return CommandError(_CODES[kind], str(error), limit, field=limit, retry_after=wait)
         logger.error("a command failed", exc_info=error)
         return CommandError("internal", type(error).__name__)
 
@@ -71,6 +85,8 @@ class Caller(NamedTuple):
     node: Node
     identity: Identity
     site_id: str | None
+    address: str = ""
+    """Where the request came from; empty: not known."""
     subscriber: Subscriber | None = None
     """The open connection that the command came on, if there is one."""
     handshake: Handshake | None = None
@@ -187,28 +203,34 @@ class Publish(Command):
     verb = "publish"
 
     def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
-        if not isinstance(value, dict) or set(value) != {"channel", "data"}:
-            raise CommandError("bad_request", "publish: expected an object of channel and data")
+        if not isinstance(value, dict) or {"channel", "data"} != value.keys() - {"key"}:
+            raise CommandError("bad_request", "publish: expected an object of channel and data, and perhaps a key")
+        key = value.get("key")
+        if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
+            raise CommandError("bad_request", "key: expected 1 to 64 letters, digits, or any of _ . ~ -", field="key")
         channel = check_channel(value["channel"])
         if not _clients_may_publish(caller.node.options, channel):
             raise CommandError("forbidden", f"clients may not publish to {channel}")
         self._caller = caller
         self._channel = channel
         self._data = value["data"]
+        # Of this client: nobody else's publish is taken for it.
+        self._key = None if key is None else f"client {caller.identity.client_id} {key}"
 
     def perform_at_once(self) -> dict[str, Any] | None:
         return None if self._caller.node.store.shared else self.perform()
 
     def perform(self) -> dict[str, Any]:
         node, client_id = self._caller.node, self._caller.identity.client_id
-        address = "" if self._caller.subscriber is None else self._caller.subscriber.address
+        address = self._caller.address
         name, limit = "max_publishes_per_client", node.options.max_publishes_per_client
         # Where a proxy may be behind the address, all its clients would share what one of them may.
         publisher = f"address {source_of(address)}" if is_clients(node.options, address) else f"client {client_id}"
         wait = node.publish_limits.take(publisher, 1, limit)
         if wait:
-            raise CommandError("too_many_publishes", f"{name} allows {limit} messages a second; wait {wait} s", name)
-        ids = node.publish(self._channel, self._data, site_id=self._caller.site_id)
+            reason = f"{name} allows {limit} messages a second; wait {wait} s"
+            raise CommandError("too_many_publishes", reason, name, field=name, retry_after=wait)
+        ids = node.publish(self._channel, self._data, site_id=self._caller.site_id, idempotency_key=self._key)
         return {"message_id": ids and ids.message_id}
 
 

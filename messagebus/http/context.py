@@ -11,6 +11,7 @@ from ..message import Message
 from . import parsing
 from .addresses import client_address
 from .authorization import Handshake, HookContext, asks_anybody, authorize
+from .commands import Caller
 from .refusals import count_refused, unavailable
 
 
@@ -32,6 +33,13 @@ class RequestContext:
         count_refused(self.node.hub.refused, params.refused)
         address = client_address(self.request.environ, self.options.trusted_proxies)
         return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params, address))
+
+    def caller(self) -> Caller:
+        """The client, for a command that this request brings."""
+        if self.node.access.off:
+            raise unavailable("the bus is off")
+        identity, site_id = parsing.identify(self.request, self.client_id, self.options)
+        return Caller(self.node, identity, site_id, client_address(self.request.environ, self.options.trusted_proxies))
 
     def plan(self, subscribe: SubscribeRequest) -> SubscriptionPlan:
         """Read what is needed to know what is due."""

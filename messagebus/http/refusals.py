@@ -19,10 +19,17 @@ JSON_HEADERS = [
 RETRY_SECONDS = 2
 
 
-def error_object(code: str, message: str, field: str | None = None) -> dict[str, str]:
-    """The body of an error. ``field`` names the wrong part, if there is one."""
-    error = {"code": code, "message": message}
-    return error if field is None else {**error, "field": field}
+def error_object(
+    code: str, message: str, field: str | None = None, retry_after: int | None = None
+) -> dict[str, str | int]:
+    """The body of an error. ``field`` names the wrong part, if there is one; ``retry_after``: seconds after which it
+    may succeed, if that is known."""
+    error: dict[str, str | int] = {"code": code, "message": message}
+    if field is not None:
+        error["field"] = field
+    if retry_after is not None:
+        error["retry_after"] = retry_after
+    return error
 
 
 class HTTPRefusal(Exception):
@@ -47,7 +54,9 @@ class HTTPRefusal(Exception):
         self.headers = [*JSON_HEADERS, *((name.replace("_", "-"), value) for name, value in headers.items())]
 
     def body(self) -> bytes:
-        return json.dumps({"error": error_object(self.code, str(self), self.field)}).encode()
+        seconds = dict(self.headers).get("Retry-After")
+        error = error_object(self.code, str(self), self.field, None if seconds is None else int(seconds))
+        return json.dumps({"error": error}).encode()
 
 
 def refuse_channel(refused: ChannelRefused) -> HTTPRefusal:

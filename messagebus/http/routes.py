@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from ..transports import (
 from . import hijack, parsing, static_files
 from .addresses import check_address
 from .authorization import Handshake, HookContext, plain_context
+from .calls import VERBS, serve_call
 from .context import RequestContext
 from .health import RESOURCES
 from .publishing import PLACES, serve_publishing
@@ -163,7 +165,7 @@ def _resource(node: Node, request: Request, path: str) -> Answer | None:
 def _endpoint(node: Node, request: Request, client_id: str, name: str, context: HookContext) -> Answer:
     serve = ENDPOINTS.get(name)
     if serve is None:
-        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", "expected CLIENT_ID/poll, sse, ws, stream or iframe")
+        raise HTTPRefusal(HTTPStatus.NOT_FOUND, "not_found", f"expected CLIENT_ID/ and one of {', '.join(ENDPOINTS)}")
     parsing.check_client_id(client_id)
     return serve(RequestContext(node, request, client_id, context))
 
@@ -239,6 +241,10 @@ def _websocket(context: RequestContext) -> Answer:
     return answer._replace(status=HTTPStatus.SWITCHING_PROTOCOLS)
 
 
+def _call(context: RequestContext, verb: str) -> Answer:
+    return Answer(*serve_call(context, verb))
+
+
 def _streaming(
     context: RequestContext,
     plan: SubscriptionPlan,
@@ -304,5 +310,6 @@ ENDPOINTS: Mapping[str, Callable[[RequestContext], Answer]] = {
     "ws": _websocket,
     "stream": _stream,
     "iframe": _iframe,
+    **{verb: partial(_call, verb=verb) for verb in VERBS},
 }
 """The endpoints after ``/message-bus/CLIENT_ID/``."""

@@ -151,7 +151,7 @@ class WebSocketSubscriber(Subscriber):
             self._node.command_jobs.start(partial(self._perform, fields, command))
 
     def _caller(self) -> Caller:
-        return Caller(self._node, self.identity, self.site_id, self, self._handshake, self.takes_refusals)
+        return Caller(self._node, self.identity, self.site_id, self.address, self, self._handshake, self.takes_refusals)
 
     def _perform(self, fields: dict[str, Any], command: Command) -> None:
         """Where it may block."""
@@ -179,7 +179,7 @@ class WebSocketSubscriber(Subscriber):
         told = CommandError.of(error)
         if told.limit is not None:
             self._node.hub.refused.count(told.limit)
-        self._say(fields, "error", error_object(told.code, str(told)))
+        self._say(fields, "error", error_object(told.code, str(told), told.field, told.retry_after))
         self._done()
 
     def _say(self, fields: dict[str, Any], key: str, value: dict[str, Any]) -> None:

@@ -192,12 +192,15 @@ export interface MessageBus extends Settings {
    */
   unsubscribe(channel: string, callback?: Callback | Subscription): boolean;
   /**
-   * Publishes, where the server lets clients do so. Only over an open websocket.
-   * Rejects with an Error whose `code` is `"unsupported"` (no websocket now), `"disconnected"` or `"timeout"` (no answer came,
-   * in the latter case within `timeout`, by default 10000: it may or may not have been published) or what the server says,
-   * such as `"forbidden"`.
+   * Publishes, where the server lets clients do so: over an open WebSocket, else by a request. The messages of a page are stored
+   * in their order, and each once, also where an answer is lost and it is sent again.
+   * Rejects with an Error whose `code` is `"disconnected"` or `"timeout"` (no answer came within `timeout`, by default 10000: it
+   * may or may not have been published) or what the server says, such as `"forbidden"`, with its `message`, and with `field` and
+   * `retry_after` (seconds) where it met a limit.
    */
   publish(channel: string, data: unknown, options?: { timeout?: number }): Promise<{ message_id: number | null }>;
+  /** Sends the server a command, as `publish` does, and resolves with its result: docs/protocol.md lists them. */
+  call(verb: string, value: unknown, options?: { timeout?: number }): Promise<any>;
   /** Positions for later subscribes without `lastId`, each until its channel has moved; and the epoch of the store they are of. */
   continueFrom(positions: Record<string, Position>, epoch?: string): void;
   /** What goes on, for a report: states, attempts, the last problem, channels and positions. No tokens. Its form may change. */

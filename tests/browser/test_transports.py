@@ -90,11 +90,13 @@ def test_two_profiles_get_everything(server: Server, new_tab: NewTab, context: B
         assert tabs[0].client_id != tabs[1].client_id
 
 
-def test_a_client_may_publish_where_the_bus_lets_it(serve_app: ServeApp, new_tab: NewTab) -> None:
+def test_a_page_publishes_on_every_transport_where_the_bus_lets_it(serve_app: ServeApp, new_tab: NewTab) -> None:
     server = serve_app("flask", APP, env={"MESSAGEBUS_CLIENT_PUBLISH": "/chat*"})
-    channel = new_channel()
-    tab = new_tab(server.url, channel).open("websocket")
-    assert tab.evaluate("channel => MessageBus.publish(channel, 'mine')", channel) == {"message_id": 1}
-    tab.expect(["mine"])
-    code = "channel => MessageBus.publish(channel, 1).then(() => 'ok', error => error.code)"
-    assert tab.evaluate(code, "/other") == "forbidden"
+    for transport in TRANSPORTS:
+        channel = new_channel()
+        tab = new_tab(server.url, channel).open(transport)
+        code = "channel => Promise.all([1, 2, 3].map((data) => MessageBus.publish(channel, data)))"
+        assert tab.evaluate(code, channel) == [{"message_id": number} for number in (1, 2, 3)]
+        tab.expect([1, 2, 3])
+        code = "channel => MessageBus.publish(channel, 1).then(() => 'ok', error => error.code)"
+        assert tab.evaluate(code, "/other") == "forbidden"

@@ -286,20 +286,6 @@ test("stop leaves no timer, listener or socket, and start works again", async ()
   }
 });
 
-test("publish resolves with what the server gave, or rejects with its code", async () => {
-  const { world, bus } = await connected();
-  const [good, bad, lost] = [bus.publish("/chat", "hi"), bus.publish("/secret", 1), bus.publish("/chat", 2)];
-  assert.deepEqual(world.socket.sent[0], { publish: { channel: "/chat", data: "hi" }, id: 1 });
-  world.socket.receive({ id: 1, ok: { message_id: 6 } });
-  world.socket.receive({ id: 2, error: { code: "forbidden", message: "no" } });
-  assert.deepEqual(await good, { message_id: 6 });
-  await assert.rejects(bad, { code: "forbidden", message: "no" });
-  world.socket.break();
-  await assert.rejects(lost, { code: "disconnected" });
-  await assert.rejects(bus.publish("/chat", 3), { code: "unsupported" });
-  bus.stop();
-});
-
 test("two buses are independent", async () => {
   const [first, second] = [new World().bus(), new World().bus()];
   first.subscribe("/a", () => {});

@@ -4,9 +4,12 @@ import { readFileSync } from "node:fs";
 
 const GLOBALS = [
   ...["globalThis", "fetch", "WebSocket", "EventSource", "setTimeout", "clearTimeout", "document", "location"],
-  ...["performance", "Date", "Math", "localStorage", "console", "URL", "URLSearchParams", "TextDecoder", "AbortController", "crypto"],
+  ...["performance", "Date", "Math", "localStorage", "console", "URL", "URLSearchParams", "TextDecoder", "AbortController", "AbortSignal", "crypto"],
 ];
-const run = new Function(...GLOBALS, readFileSync(new URL("../../static/js/messagebus.js", import.meta.url), "utf8"));
+const built = (name) => readFileSync(new URL(`../../static/js/${name}`, import.meta.url), "utf8");
+// A page loads the file of the commands with the first of them; so does this one, with the globals of its world.
+const makeModule = new Function(...GLOBALS, built("messagebus-calls.mjs").replace(/export\s*\{\s*(\w+) as makeCalls\s*\}/, "return{makeCalls:$1}"));
+const run = new Function(...GLOBALS, "loadCalls", built("messagebus.js").replace('import("./messagebus-calls.mjs")', "loadCalls()"));
 
 // Lets promises that are ready run on; fetch and streams take several turns.
 export const settle = async () => {
@@ -81,6 +84,7 @@ export class World {
   document = { hidden: false };
   store = new Map();
   polls = [];
+  posted = []; // commands that came by requests: {url, body, headers, answer(body, status), fail()}
   sockets = [];
   sources = [];
   log = [];
@@ -155,6 +159,7 @@ export class World {
   clearTimeout = (timer) => this.timers.delete(timer);
 
   fetch = (url, init) => {
+    if (init.headers["Content-Type"]) return this.post(url, init);
     const request = new Request(this, url, init);
     this.polls.push(request);
     const how = this.behave[request.kind];
@@ -170,9 +175,27 @@ export class World {
     return request.response;
   };
 
+  post(url, { body, headers, credentials, signal }) {
+    return new Promise((resolve, reject) => {
+      signal.addEventListener("abort", () => reject(new TypeError("aborted")));
+      this.posted.push({
+        url, headers, credentials, body: JSON.parse(body),
+        answer: (answer, status = 200) => resolve(new Response(typeof answer === "string" ? answer : JSON.stringify(answer), { status })),
+        fail: () => reject(new TypeError("network error")),
+      });
+    });
+  }
+
   environment() {
     const world = this;
     return {
+      AbortSignal: {
+        timeout(ms) {
+          const controller = new AbortController();
+          world.setTimeout(() => controller.abort(), ms);
+          return controller.signal;
+        },
+      },
       fetch: this.fetch,
       WebSocket: this.WebSocket,
       EventSource: this.EventSource,
@@ -201,7 +224,8 @@ export class World {
     const globals = { URL, URLSearchParams, TextDecoder, AbortController, crypto, ...this.environment(), ...changes };
     for (const verb of ["addEventListener", "removeEventListener"]) globals[verb] = (...args) => this.window[verb](...args);
     globals.globalThis = globals;
-    run(...GLOBALS.map((name) => globals[name]));
+    const values = GLOBALS.map((name) => globals[name]);
+    run(...values, async () => makeModule(...values));
     return globals.MessageBus.createMessageBus(settings);
   }
 

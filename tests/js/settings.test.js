@@ -98,19 +98,3 @@ test("diagnostics has what a report needs, and no token", async () => {
   assert.match(told.lastProblem.message, /closed/);
   assert.ok(!JSON.stringify(told).includes("secret-token"));
 });
-
-test("publish has a time-out, and data that is no JSON is an error of its own", async () => {
-  const world = new World();
-  const bus = world.bus();
-  bus.subscribe("/chat", () => {});
-  bus.start();
-  await world.advance(10);
-  const late = assert.rejects(bus.publish("/chat", 1, { timeout: 2000 }), { code: "timeout" });
-  await world.advance(2100);
-  await late;
-  const loop = {};
-  loop.self = loop;
-  await assert.rejects(bus.publish("/chat", loop), TypeError);
-  world.socket.receive({ id: 1, ok: {} }); // too late, and nobody waits
-  assert.equal(bus.state, "connected");
-});

@@ -4,8 +4,11 @@ import { check, isFunction } from "./check.js";
 import { makeClient } from "./client.js";
 import { configure, defaults, isSetting } from "./settings.js";
 
+const randomId = () => crypto.getRandomValues(new Uint8Array(32)).map((byte) => byte % 10).join("");
+
 /** A further bus, independent of the page's own. */
 export function createMessageBus(settings) {
+  let calls;
   const listeners = {
     state: [(...args) => bus.onStateChange?.(...args)],
     gap: [(...args) => bus.onGap?.(...args)],
@@ -45,15 +48,18 @@ export function createMessageBus(settings) {
       };
     },
 
+    call: (...args) => import("./calls.js").then(({ makeCalls }) => (calls ||= makeCalls(bus, () => client.link))(...args)),
+    publish: (channel, data, options) => bus.call("publish", { channel, data }, options),
+
     continueFrom(positions, epoch) {
       Object.assign(channels.pagePositions, positions);
       channels.epoch = epoch || channels.epoch;
     },
   };
   const client = makeClient(bus, emit);
-  const { channels, delivery, stop, retry, resume, publish, diagnostics } = client;
-  Object.assign(bus, { stop, retry, resume, publish, diagnostics, subscribe: channels.add, unsubscribe: channels.removeMatching });
-  bus.clientId = crypto.getRandomValues(new Uint8Array(32)).map((byte) => byte % 10).join("");
+  const { channels, delivery, stop, retry, resume, diagnostics } = client;
+  Object.assign(bus, { stop, retry, resume, diagnostics, subscribe: channels.add, unsubscribe: channels.removeMatching });
+  bus.clientId = randomId();
   configure(bus, settings);
   return new Proxy(bus, {
     set(target, name, value) {

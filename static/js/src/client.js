@@ -10,7 +10,7 @@ import { makeMemory } from "./memory.js";
 import { watchPage } from "./page.js";
 import { makePlan } from "./plan.js";
 import { nextState } from "./states.js";
-import { QUERY_LIMIT, failure, parameters } from "./wire.js";
+import { QUERY_LIMIT, parameters } from "./wire.js";
 
 const PING_TIMEOUT = 3000; // ms
 const MOVE_FIRST = 1000, MOVE_MOST = 8000; // ms until a next connection is tried again
@@ -282,11 +282,6 @@ export function makeClient(bus, emit) {
       delivery.paused = false;
       delivery.drain();
       client.changed();
-    },
-
-    publish: async (channel, data, { timeout } = {}) => {
-      if (!link?.send) throw failure({ code: "unsupported" });
-      return link.call({ publish: { channel, data } }, timeout);
     },
 
     diagnostics: () => ({

@@ -1,0 +1,64 @@
+// Commands that any transport carries: over an open WebSocket, else by a request each. A file of its own, which is loaded with
+// the first command: most pages send none.
+
+import { credentials } from "./credentials.js";
+import { now } from "./environment.js";
+import { endpoint, failure } from "./wire.js";
+
+const TIMEOUT = 10000; // ms for an answer, over all attempts
+const PAUSE = 500; // ms between two attempts
+
+/** What a publish is known by, so that it is stored once however often it is sent. (randomUUID is for https alone.) */
+const randomKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
+/** `settings`: the bus. `link()`: the link in use, if there is one. */
+export function makeCalls(settings, link) {
+  // Those that take their time, one after the other: later ones must not overtake them.
+  let last = Promise.resolve(), waiting = 0;
+
+  /** One attempt by a request. Fails with `disconnected` where no answer came. */
+  async function post(verb, value, timeout) {
+    const { headers } = await credentials(settings);
+    const { error, ok } = await fetch(endpoint(settings, verb), {
+      method: "POST",
+      body: JSON.stringify(value),
+      headers: { "Content-Type": "application/json", ...headers },
+      credentials: settings.withCredentials ? "include" : "same-origin",
+      signal: AbortSignal.timeout(timeout),
+    }).then((answer) => answer.json()).catch(() => ({ error: { code: "disconnected" } }));
+    if (error) throw failure(error);
+    return ok;
+  }
+
+  const isOpen = () => link()?.send;
+
+  const attempt = (verb, value, timeout) =>
+    isOpen() ? link().call({ [verb]: value }, timeout) : post(verb, value, timeout);
+
+  /** Again and again, until there is an answer. */
+  async function insist(verb, value, until) {
+    for (;;)
+      try {
+        return await attempt(verb, value, until - now());
+      } catch (error) {
+        if (error.code !== "disconnected" || now() + PAUSE > until) throw error;
+        await new Promise((resolve) => setTimeout(resolve, PAUSE));
+      }
+  }
+
+  /** Sends a command; a promise of its answer. */
+  return (verb, value, { timeout = TIMEOUT } = {}) => {
+    const until = now() + timeout;
+    if (verb === "publish") value = { ...value, key: randomKey() };
+    const inTurn = () => {
+      waiting++;
+      const result = last.then(() => insist(verb, value, until));
+      last = result.catch(() => {}).then(() => { waiting--; });
+      return result;
+    };
+    return waiting || !isOpen() ? inTurn() : attempt(verb, value, timeout).catch((error) => {
+      if (error.code === "disconnected") return inTurn();
+      throw error;
+    });
+  };
+}
