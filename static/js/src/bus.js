@@ -18,7 +18,7 @@ export function createMessageBus(settings) {
   /** Tells every listener; how many there are. */
   function emit(event, ...args) {
     const all = listeners[event];
-    for (const fn of all) client.guard(`a listener to ${event}`, fn, ...args);
+    for (const fn of all) client.guard(`a callback of ${event}`, fn, ...args);
     return all.length;
   }
 
@@ -48,7 +48,12 @@ export function createMessageBus(settings) {
       };
     },
 
-    call: (...args) => import("./calls.js").then(({ makeCalls }) => (calls ||= makeCalls(bus, () => client.link))(...args)),
+    call(...args) {
+      // One promise for all: imports of one module need not end in the order in which they began.
+      calls ||= import("./calls.js").then(({ makeCalls }) => makeCalls(bus, () => client.link));
+      calls.catch(() => (calls = 0)); // the next call tries again
+      return calls.then((send) => send(...args));
+    },
     publish: (channel, data, options) => bus.call("publish", { channel, data }, options),
 
     continueFrom(positions, epoch) {

@@ -41,7 +41,7 @@ export function makeClient(bus, emit) {
     const isNews = told !== (told = state + transport);
     if (info.message) lastProblem = { ...info, at: wallClock() };
     if (!isNews && !info.message) return;
-    if (bus.debug) log("log", new Date(wallClock()).toJSON().slice(11), `#${attempts}`, state, transport, info);
+    if (bus.debug) log("log", new Date(wallClock()).toJSON(), `#${attempts}`, state, transport, info);
     emit("state", state, { transport, ...info });
   }
 
