@@ -80,7 +80,7 @@ test("debug tells what goes on, with time, attempt and transport; without it the
   world.socket.break();
   await world.advance(5000);
   const text = world.log.map((line) => line.map((part) => (typeof part === "string" ? part : JSON.stringify(part))).join(" "));
-  assert.match(text.join("\n"), /log MessageBus: \d\d:\d\d:\d\d\.\d{3}Z #1 .*websocket.*closed: 1006/);
+  assert.match(text.join("\n"), /log MessageBus: [\d-]+T[\d:]+\.\d{3}Z #1 .*websocket.*closed: 1006/);
   assert.match(text.join("\n"), /#\d+ connected websocket/);
 });
 
