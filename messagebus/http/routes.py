@@ -7,13 +7,11 @@ refusal. Its result is either complete, or takes its socket as soon as the serve
 from __future__ import annotations
 
 import json
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
-from websockets.utils import accept_key
 from werkzeug.wrappers import Request, Response
 
 from ..errors import BackendUnavailable, Close
@@ -43,6 +41,7 @@ from .requested_channels import ChannelRefused
 from .statistics import PLACES as STATISTICS
 from .statistics import serve_statistics
 from .streaming_response import Headers, StartResponse, StreamingResponse, refuse_upgraded, respond_and_close
+from .upgrade import Upgrade, accept
 
 SUBPROTOCOL = "messagebus.v1"
 STREAM = [
@@ -77,7 +76,7 @@ class Answer(NamedTuple):
     status: HTTPStatus
     headers: Headers
     body: bytes = b""
-    streaming: StreamingResponse | None = None
+    streaming: StreamingResponse | Upgrade | None = None
     upgraded: Close | None = None
     """The close of a WebSocket that the server has already opened."""
     closes_by: Node | None = None
@@ -227,14 +226,8 @@ def _open(context: RequestContext, kind: str, headers: Headers, usual: Transport
 
 def _websocket(context: RequestContext) -> Answer:
     request = context.request
-    parsing.check_method(request, "GET")
-    headers = [] if hijack.upgraded(request.environ) else _shake_hands(request)
-    parsing.check_origin(request, context.options)
+    headers, _ = accept(request, context.options, (SUBPROTOCOL,))
     params, plain = parsing.read_query(request, context.options, "ws")
-    if not hijack.can_take(request.environ):
-        raise HTTPRefusal(
-            HTTPStatus.NOT_IMPLEMENTED, "no_websocket", "this server keeps its sockets to itself; use another transport"
-        )
     plan = context.plan(context.admit(params))
     _check_room(context)
     answer = _streaming(context, plan, headers, plain or WEBSOCKET, None, context.handshake(params))
@@ -264,44 +257,6 @@ def _streaming(
 def _check_room(context: RequestContext) -> None:
     if context.node.hub.is_full():
         raise unavailable("max_active_clients are connected; poll, or come back", "max_active_clients")
-
-
-def _shake_hands(request: Request) -> Headers:
-    """The headers that accept a WebSocket (RFC 6455, section 4.2.2)."""
-    environ = request.environ
-    if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
-        raise HTTPRefusal(
-            HTTPStatus.UPGRADE_REQUIRED,
-            "upgrade_required",
-            "this is for WebSocket: the request has no 'Upgrade: websocket' (does a proxy take it away?)",
-            "Upgrade",
-            Upgrade="websocket",
-            Connection="Upgrade",
-        )
-    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        raise _bad_handshake("expected HTTP/1.1")
-    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        raise _bad_handshake("a handshake has no body")
-    if "upgrade" not in [token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")]:
-        raise _bad_handshake("expected 'Connection: Upgrade'")
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        raise _bad_handshake("expected 'Sec-WebSocket-Version: 13'", Sec_WebSocket_Version="13")
-    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
-    try:
-        nonce = b64decode(key, validate=True)
-    except ValueError:
-        nonce = b""
-    if len(nonce) != 16:
-        raise _bad_handshake("Sec-WebSocket-Key is not 16 bytes in base64")
-    headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
-    offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
-    if SUBPROTOCOL in [name.strip() for name in offered.split(",")]:
-        headers.append(("Sec-WebSocket-Protocol", SUBPROTOCOL))
-    return headers
-
-
-def _bad_handshake(reason: str, **headers: str) -> HTTPRefusal:
-    return HTTPRefusal(HTTPStatus.BAD_REQUEST, "bad_handshake", reason, **headers)
 
 
 ENDPOINTS: Mapping[str, Callable[[RequestContext], Answer]] = {

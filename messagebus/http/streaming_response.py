@@ -50,12 +50,12 @@ class StreamingResponse(NamedTuple):
     ) -> Iterable[bytes]:
         """Like a WSGI application: returns what the server has to send."""
         # Before the socket is taken: afterwards an error could not be answered.
-        head = b"" if hijack.upgraded(environ) else _head(status, headers)
+        head = b"" if hijack.upgraded(environ) else head_of(status, headers)
         taken = hijack.take(environ)
         if taken is None:
             return self._block(start_response, status, headers)
         self.node.reactor.call_soon(self._adopt, taken.sock, head, taken.early)
-        return _hung_up(start_response)
+        return hung_up(start_response)
 
     def _adopt(self, sock: RawSocket, head: bytes, early: bytes) -> None:
         subscriber = self._make_subscriber(self.taken, head)
@@ -113,18 +113,18 @@ def refuse_upgraded(environ: Environ, start_response: StartResponse, close: Clos
         except OSError:
             pass  # it has gone by itself
         taken.sock.close()
-    return _hung_up(start_response)
+    return hung_up(start_response)
 
 
 def respond_and_close(
     node: Node, environ: Environ, start_response: StartResponse, status: str, headers: Headers, body: bytes
 ) -> Iterable[bytes]:
     """Answer on a taken socket, which is closed afterwards."""
-    data = _head(status, headers) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    data = head_of(status, headers) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     taken = hijack.take(environ)
     if taken is not None:
         node.reactor.call_soon(_LastAnswer, node, taken.sock, data)
-    return _hung_up(start_response)
+    return hung_up(start_response)
 
 
 class _LastAnswer:
@@ -148,13 +148,13 @@ class _LastAnswer:
     def on_closed(self) -> None: ...
 
 
-def _hung_up(start_response: StartResponse) -> Iterable[bytes]:
+def hung_up(start_response: StartResponse) -> Iterable[bytes]:
     # It goes to a socket that nobody reads, but the server's log shows it.
     start_response("200 OK", [("Content-Length", "0"), ("Connection", "close")])
     return []
 
 
-def _head(status: str, headers: Headers) -> bytes:
+def head_of(status: str, headers: Headers) -> bytes:
     """The lines of a response's head on a taken socket; its transport adds how the body is framed."""
     lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers if name.lower() != "content-length"]
