@@ -16,17 +16,20 @@ from .errors import (
     BusClosed,
     InvalidChannel,
     InvalidData,
+    InvalidMember,
     InvalidOption,
     InvalidPosition,
     InvalidSite,
     InvalidTargets,
     MessageBusError,
     MessageTooLarge,
+    PresenceFull,
     PublishQueueFull,
     PublishRefused,
 )
 from .message import Message
 from .options import Options
+from .presence.member import Member
 
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
@@ -42,15 +45,18 @@ __all__ = [
     "DistributedCache",
     "InvalidChannel",
     "InvalidData",
+    "InvalidMember",
     "InvalidOption",
     "InvalidPosition",
     "InvalidSite",
     "InvalidTargets",
+    "Member",
     "Message",
     "MessageBus",
     "MessageBusError",
     "MessageTooLarge",
     "Options",
+    "PresenceFull",
     "PublishOptions",
     "PublishQueueFull",
     "PublishRefused",

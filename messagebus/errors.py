@@ -9,7 +9,9 @@
     ├── InvalidData (ValueError)         data that JSON cannot express
     │   └── MessageTooLarge              data over ``max_message_size``
     ├── InvalidTargets (ValueError)      targets that would reach nobody, or a restricted ``/global/`` channel
+    ├── InvalidMember (ValueError)       a member of a room without an id, or of too much info
     ├── InvalidOption (ValueError)       a setting that is unknown or out of range
+    ├── PresenceFull (RuntimeError)      a process holds as many members as it can
     ├── BusClosed (RuntimeError)         the bus was closed
     ├── PublishRefused                   the store does not take the message, and waiting will not change that
     └── BackendUnavailable               the store gave no answer, or takes no messages now
@@ -73,6 +75,10 @@ class InvalidTargets(MessageBusError, ValueError):
     type."""
 
 
+class InvalidMember(MessageBusError, ValueError):
+    """A member of a room has no id, or its id or its info cannot be told to others."""
+
+
 class InvalidOption(MessageBusError, ValueError):
     """A setting is unknown, of the wrong type or out of range; ``option`` is its name, ``reason`` what is wrong."""
 
@@ -80,6 +86,10 @@ class InvalidOption(MessageBusError, ValueError):
         super().__init__(f"option {option}: {reason}")
         self.option = option
         self.reason = reason
+
+
+class PresenceFull(MessageBusError, RuntimeError):
+    """A process holds as many members of rooms as it can."""
 
 
 class BusClosed(MessageBusError, RuntimeError):

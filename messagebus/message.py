@@ -10,11 +10,11 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 from uuid import UUID
 
 import msgspec
@@ -22,9 +22,14 @@ import msgspec
 from .codecs import Codec
 from .errors import InvalidChannel, InvalidData, InvalidSite, InvalidTargets, MessageTooLarge
 
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
 STATUS_CHANNEL = "/__status"
 REFUSED_CHANNEL = "/__refused"
 GAP_CHANNEL = "/__gap"
+PRESENCE = "/__presence"
+"""Before a channel's name: what one subscribes to, to know who is there."""
 SITE_SEPARATOR = "$|$"
 PIPE_ESCAPE = "$$123$$"
 PATTERN_MARK = "*"
@@ -182,6 +187,30 @@ def check_channel(channel: object) -> str:
     if _CONTROL.search(channel):
         raise InvalidChannel(channel, "control characters and lone surrogates are not allowed")
     return channel
+
+
+def check_subscription(channel: object) -> str:
+    """Check the name of what a client subscribes to, and return it: a channel, a pattern, or a channel's presence.
+
+    Raises:
+        InvalidChannel: It is none of these.
+    """
+    if not is_presence(channel):
+        return check_channel(channel)
+    watched = check_channel(channel[len(PRESENCE) :])
+    if watched.endswith("*"):
+        raise InvalidChannel(channel, "there is no presence of a pattern")
+    return channel
+
+
+def is_presence(name: object) -> TypeGuard[str]:
+    """Whether a name is that of a channel's presence, of a site or not."""
+    return isinstance(name, str) and name.startswith("/__presence/")
+
+
+def of_channel(name: str) -> str:
+    """The channel that a subscription is about: its own, or the one whose presence it is."""
+    return name[len(PRESENCE) :] if name.startswith("/__presence/") else name
 
 
 def check_site(site_id: object) -> str:
@@ -421,6 +450,12 @@ def status_message(positions: dict[str, int], epoch: str | None) -> Message:
     if epoch is not None:
         data["__epoch"] = epoch
     return Message(-1, -1, STATUS_CHANNEL, encode_json(data))
+
+
+def before_status(batch: Sequence[Message], more: Sequence[Message]) -> list[Message]:
+    """A batch with more messages in it; its status stays the last."""
+    end = len(batch) - 1 if batch and batch[-1].channel == STATUS_CHANNEL else len(batch)
+    return [*batch[:end], *more, *batch[end:]]
 
 
 def gap_message(gaps: dict[str, tuple[int | None, int]]) -> Message:

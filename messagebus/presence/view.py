@@ -1,0 +1,171 @@
+"""The rooms that somebody in this worker asks for, as all workers tell of them. Pure.
+
+Everything is heard in the order of the store's feed, a worker's own tellings too. So all workers see the same order and
+agree who was the first of a member's holders to come and the last to go: hooks are called there, and nowhere else. What
+was not heard shows by its number, and is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..message import id_key
+from .member import Key, Member
+from .room import Change, Room
+from .telling import Entry, Group, Told
+
+
+class Heard(NamedTuple):
+    """What a telling has changed over all workers."""
+
+    author: str
+    """The worker that has told it."""
+    changes: list[tuple[str, Change]]
+    """With the names of their rooms."""
+    changed: list[str]
+    """The rooms whose watchers have something to hear."""
+
+
+class _Peer:
+    """A worker that has told something."""
+
+    __slots__ = ("doubtful", "ends_at", "heard_at", "number", "pieces")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.heard_at = 0.0
+        self.ends_at: float | None = None
+        """When the grace of its members is over, if it has ended in order."""
+        self.doubtful = False
+        """Whether it has told something that was not heard."""
+        self.pieces: dict[str, list[Entry]] = {}
+        """Of rooms that it has begun to tell whole."""
+
+
+class View:
+    """See the module. In the loop only."""
+
+    def __init__(self, clock: Callable[[], float], is_wanted: Callable[[str], bool]) -> None:
+        """``is_wanted``: whether a room is held here though nobody has asked for it."""
+        self._clock = clock
+        self._is_wanted = is_wanted
+        self._peers: dict[str, _Peer] = {}
+        self.rooms: dict[str, Room] = {}
+        self.has_wanted = False
+        """Whether all workers have told of all rooms that are wanted."""
+
+    def number_of(self, worker: str) -> int:
+        """How far a worker's stream was heard."""
+        peer = self._peers.get(worker)
+        return -1 if peer is None else peer.number
+
+    def hear(self, told: Told) -> Heard:
+        """Take in a telling."""
+        if told.gone:
+            return self._bury(told)
+        if told.bye:
+            return Heard(told.worker, [], [])  # see ``ends``
+        peer = self._peers.get(told.worker)
+        if peer is None:
+            peer = self._peers[told.worker] = _Peer(0)
+        peer.heard_at = self._clock()
+        if told.number <= peer.number:
+            return Heard(told.worker, [], [])  # sent again, because its answer was lost
+        expected = peer.number + 1 if told.rooms else peer.number
+        if told.number > expected:
+            peer.doubtful = True
+            peer.pieces.clear()
+        peer.number = told.number
+        return self._take(told, peer)
+
+    def _take(self, told: Told, peer: _Peer) -> Heard:
+        changes: list[tuple[str, Change]] = []
+        changed = []
+        for group in told.rooms:
+            room = self._room(group)
+            if room is None:
+                continue
+            if group.piece < 0:
+                found = self._news(room, told.worker, group)
+            else:
+                whole = _collect(peer, group)
+                if whole is None:
+                    continue
+                found = room.replace(told.worker, whole)
+                room.version = max(room.version, 0 if room.complete else told.stamp)
+            if room.moved(told.stamp):
+                changed.append(group.name)
+            changes += [(group.name, change) for change in found]
+        return Heard(told.worker, changes, changed)
+
+    def _room(self, group: Group) -> Room | None:
+        room = self.rooms.get(group.name)
+        if room is None and group.joined and self._is_wanted(group.name):
+            room = self.rooms[group.name] = Room()
+            # Until now nobody was in it, as otherwise it would be here.
+            room.complete = self.has_wanted
+        return room
+
+    def _news(self, room: Room, worker: str, group: Group) -> list[Change]:
+        found = [room.join(worker, entry.key, entry.member, entry.stamp) for entry in group.joined]
+        found += [room.leave(worker, id_key(each)) for each in group.left]
+        return [change for change in found if change is not None]
+
+    # --- workers that end ---
+
+    def ends(self, worker: str, at: float) -> None:
+        """A worker ends in order: its members are kept until ``at``, so that they may come back elsewhere."""
+        peer = self._peers.get(worker)
+        if peer is not None:
+            peer.ends_at = at
+
+    def over(self, silent_since: float) -> list[str]:
+        """The workers that have nobody any more: those whose grace is over, and those of which nothing was heard
+        since."""
+        now = self._clock()
+        return [
+            worker
+            for worker, peer in self._peers.items()
+            if (now >= peer.ends_at if peer.ends_at is not None else peer.heard_at < silent_since)
+        ]
+
+    def forgive(self, seconds: float) -> None:
+        """Nothing could be heard for so long: that is nobody's silence."""
+        for peer in self._peers.values():
+            peer.heard_at += seconds
+
+    def _bury(self, told: Told) -> Heard:
+        changes: list[tuple[str, Change]] = []
+        changed = []
+        if self._peers.pop(told.gone, None) is not None:
+            for name, room in self.rooms.items():
+                changes += [(name, change) for change in room.replace(told.gone, ())]
+                if room.moved(told.stamp):
+                    changed.append(name)
+        return Heard(told.worker, changes, changed)
+
+    # --- what was not heard ---
+
+    def doubtful(self) -> list[str]:
+        """The workers of which something was not heard."""
+        return [worker for worker, peer in self._peers.items() if peer.doubtful]
+
+    def doubt(self, worker: str, doubtful: bool) -> None:
+        peer = self._peers.get(worker)
+        if peer is not None:
+            peer.doubtful = doubtful
+
+
+def _collect(peer: _Peer, group: Group) -> list[tuple[Key, Member, int]] | None:
+    """All whom the worker holds in a room, once the last piece is there."""
+    if not group.piece:
+        peer.pieces[group.name] = []
+    entries = peer.pieces.get(group.name)
+    if entries is None:
+        return None  # the first was not heard
+    entries += group.joined
+    if group.piece < group.of - 1:
+        return None
+    del peer.pieces[group.name]
+    return [(entry.key, entry.member, entry.stamp) for entry in entries]
