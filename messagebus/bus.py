@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .app_import import is_only_importing
 from .channel_rules import is_stored
 from .lifecycle import Lifecycle
+from .members import Members
 from .message import Ids, Message, check_channel, store_name
 from .option_kinds import check_pattern
 
@@ -40,6 +41,8 @@ class Bus(Lifecycle):
         """
         super().__init__(**options)
         self._blueprint: Blueprint | None = None
+        self.presence = Members(self, self._access.presence)
+        """Who is there: members of channels, and what is called when they come and go."""
         self._publish_off = False
 
     # --- Flask ---

@@ -54,6 +54,8 @@ class OptionValues(TypedDict, total=False):
     anonymous_publish: bool
     max_publishes_per_key: int
     max_publishes_per_client: int
+    presence_grace: float
+    presence_max_members: int
     statistics: bool
     admin_keys: Sequence[str]
     tracing: bool

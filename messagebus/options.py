@@ -170,6 +170,13 @@ class Options:
     """The same for one address that shows no key, and for its clients' publishes over WebSocket. Behind a proxy, set
     ``trusted_proxies``."""
 
+    # --- who is there ---
+    presence_grace: float = _option(Number(0, DAY, whole=False), 5.0)
+    """Seconds for which one who has gone stays a member of a room, so that a reload or a change of transport is no
+    leaving. Raise it for networks that break for longer."""
+    presence_max_members: int = _option(Number(0), 500)
+    """Members of a room of whom its watchers are told one by one; of a larger room they are told the count alone."""
+
     # --- statistics ---
     statistics: bool = _option(Flag(), False)
     """Whether ``/message-bus/stats``, ``/message-bus/channels-stats`` and ``/message-bus/metrics`` are served, to those

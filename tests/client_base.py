@@ -172,6 +172,12 @@ class Client(ABC):
             elif channel == "/__gap":
                 assert all(m["channel"] == "/__refused" for m in batch[:number]), "a gap comes before the messages"
                 self.gaps.append(data)
+            elif channel.startswith("/__presence/"):
+                assert message["global_id"] == -1 < message["message_id"]
+                self.positions[channel] = message["message_id"]
+                self.received.append(message)
+                self._unread.append(message)
+                continue
             else:
                 global_ids.append(message["global_id"])
                 if channel in self.positions:

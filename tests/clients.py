@@ -222,8 +222,10 @@ class EventSource(_Streamed):
         *ids, data = event.split(b"\n")
         assert data.startswith(b"data: ")
         batch = _decode(data[len(b"data: ") :])
-        if not ids and all(message["channel"] in ("/__status", "/__refused") for message in batch):
-            return batch  # a heartbeat, the end, or a subscription's end
+        if not ids and all(
+            message["channel"].startswith(("/__status", "/__refused", "/__presence/")) for message in batch
+        ):
+            return batch  # a heartbeat, the end, a subscription's end, or who is there
         assert len(ids) == 1
         assert ids[0].startswith(b"id: ")
         self.last_event_id = int(ids[0][len(b"id: ") :])

@@ -36,11 +36,13 @@ LAYERS = [
     "stores",
     "publishing",
     "transports",
+    "presence",
     "hub",
     "statistics",
     "http",
     "integrations",
     "lifecycle",
+    "members",
     "bus",
     "distributed_cache",
     "__init__",
@@ -53,6 +55,7 @@ LAYERS = [
 # imports, by whatever way, itself.
 ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "blocking_writer"],
+    "presence": ["member", "stamps", "own", "room", "rules", "telling", "view"],
     "hub": [
         "forgotten",
         "history",
@@ -64,6 +67,7 @@ ROOMS = {
         "targets",
         "membership",
         "counters",
+        "attendance",
         "trail",
         "permissions",
         "patterns",
@@ -82,6 +86,8 @@ ROOMS = {
         "parts",
         "workers",
         "audience",
+        "presence_hooks",
+        "presence",
         "node",
     ],
     "statistics": ["worker", "bus", "prometheus", "why"],

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from ..errors import InvalidPosition
-from ..message import GAP_CHANNEL, STATUS_CHANNEL, check_channel
+from ..message import GAP_CHANNEL, STATUS_CHANNEL, check_subscription
 from ..wire import NEW_ONLY, parse_position
 from .types import Callback, ClientMessage, Gap, Position, Refusal
 
@@ -88,7 +88,7 @@ class Channels:
         Raises:
             InvalidChannel, InvalidPosition: It is not one.
         """
-        check_channel(name)
+        check_subscription(name)
         check_position(name, position)
         wanted = position if isinstance(position, int) and position >= 0 else None
         follower = Follower(callback, -1 if wanted is None else wanted)
@@ -296,7 +296,7 @@ def check_listen(channels: Sequence[str], position: object, max_waiting: int) ->
     if not channels:
         raise TypeError("listen() needs a channel")
     for channel in channels:
-        check_channel(channel)
+        check_subscription(channel)
         check_position(channel, position)
     if max_waiting < 1:
         raise ValueError("max_waiting: expected at least 1")

@@ -16,7 +16,9 @@ from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..hub.permissions import read_grants
 from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest
+from ..message import is_presence, of_channel
 from ..options import Environ
+from ..presence.member import Member, check_member
 from .refusals import RETRY_SECONDS
 from .requested_channels import ChannelRefused, Refusals
 
@@ -31,19 +33,39 @@ def plain_context(environ: Environ) -> Iterator[Request]:
 
 
 def asks_anybody(node: Node) -> bool:
-    """Whether any channel needs permission."""
+    """Whether any channel needs permission, or has members."""
     options = node.options
-    return node.access.hooks or bool(options.protected_channels or options.channels)
+    return node.access.hooks or bool(options.protected_channels or options.channels or node.access.presence)
 
 
 def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
-    """Remove the channels that this client may not subscribe to. Calls the app's hooks, which may block and raise.
+    """Remove the channels that this client may not subscribe to, and note who it is in the rooms of the others. Whoever
+    may subscribe to a channel may see who is there. Calls the app's hooks, which may block and raise.
 
     Raises:
         ChannelRefused: A channel is refused, and the client does not accept refusals of single channels.
     """
     if not asks_anybody(node):
-        return subscribe
+        return refuse_presence(node, subscribe)
+    subscribe = _ask(node, request, refuse_presence(node, subscribe))
+    return _with_members(node, request, subscribe) if node.access.presence else subscribe
+
+
+def refuse_presence(node: Node, subscribe: SubscribeRequest) -> SubscribeRequest:
+    """Remove the presence of channels that have no members.
+
+    Raises:
+        ChannelRefused: As in ``authorize``.
+    """
+    refusals = Refusals(subscribe.params.takes_refusals)
+    for channel in subscribe.params.positions:
+        if is_presence(channel) and node.access.presence.find(of_channel(channel)) is None:
+            reason = f"{channel}: no rule of the server says who is a member of {of_channel(channel)}"
+            refusals.add(channel, ChannelRefusal("forbidden", reason))
+    return subscribe._replace(params=subscribe.params.refuse(refusals.found)) if refusals.found else subscribe
+
+
+def _ask(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
     options, params, client_id = node.options, subscribe.params, subscribe.identity.client_id
     grants = list(dict.fromkeys(params.grants))
     granted = read_grants(
@@ -55,36 +77,57 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
     )
     refusals = Refusals(params.takes_refusals)
     for channel in params.positions:
-        who = strictest(options.channels, channel)
+        asked = of_channel(channel)
+        named = channel if asked == channel else f"{channel}: {asked}"
+        who = strictest(options.channels, asked)
         if who == "nobody":
-            refusals.add(channel, ChannelRefusal("forbidden", f"{channel}: no client may subscribe to it"))
+            refusals.add(channel, ChannelRefusal("forbidden", f"{named}: no client may subscribe to it"))
             continue
-        if who == "signed-in" and subscribe.identity.user_id is None and not granted(channel):
-            refusals.add(channel, ChannelRefusal("forbidden", f"{channel}: it is for users who are signed in"))
+        if who == "signed-in" and subscribe.identity.user_id is None and not granted(asked):
+            refusals.add(channel, ChannelRefusal("forbidden", f"{named}: it is for users who are signed in"))
             continue
-        protected = options.protected_channels if who != "granted" else (channel,)
+        protected = options.protected_channels if who != "granted" else (asked,)
         try:
-            if node.access.may_subscribe(request, channel, protected, granted):
+            if node.access.may_subscribe(request, asked, protected, granted):
                 continue
         except Exception as error:
             if not params.takes_refusals:
                 raise
             refusals.add(channel, _failed(node, channel, error))
         else:
-            reason = f"{channel}: this client may not subscribe to it"
+            reason = f"{named}: this client may not subscribe to it"
             if len(grants) > options.max_channels:
                 reason += f"; of {len(grants)} grants, the first {options.max_channels} were read (max_channels)"
             refusals.add(channel, ChannelRefusal("forbidden", reason))
     return subscribe._replace(params=params.refuse(refusals.found))
 
 
-def _failed(node: Node, channel: str, error: Exception) -> ChannelRefusal:
+def _with_members(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
+    params = subscribe.params
+    refusals = Refusals(params.takes_refusals)
+    members: dict[str, Member] = {}
+    for channel in params.positions:
+        rule = None if is_presence(channel) or channel.endswith("*") else node.access.presence.find(channel)
+        if rule is None:
+            continue
+        try:
+            found = rule(request, channel)
+            if found is not None:
+                members[channel] = check_member(found, f"the member rule of {channel}")
+        except Exception as error:
+            if not params.takes_refusals:
+                raise
+            refusals.add(channel, _failed(node, channel, error, "member rule"))
+    return subscribe._replace(params=params.refuse(refusals.found)._replace(members=members))
+
+
+def _failed(node: Node, channel: str, error: Exception, what: str = "authorize hook") -> ChannelRefusal:
     """The refusal for a hook that has raised."""
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return ChannelRefusal("forbidden", f"{channel}: {error.description or error.name}")
     if isinstance(error, BackendUnavailable):
         return ChannelRefusal("unavailable", f"{channel}: the store gave no answer", True, RETRY_SECONDS)
-    node.report(error, f"the authorize hook of {channel!r}")
+    node.report(error, f"the {what} of {channel!r}")
     return ChannelRefusal("internal", f"{channel}: {type(error).__name__}", True)
 
 

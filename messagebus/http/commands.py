@@ -21,11 +21,11 @@ from ..hub.joining import Join
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Subscriber
-from ..message import check_channel, split_name, subscription_name
+from ..message import check_channel, check_subscription, split_name, subscription_name
 from ..option_kinds import matches
 from ..options import Options
 from .addresses import is_clients
-from .authorization import Handshake
+from .authorization import Handshake, refuse_presence
 from .refusals import RETRY_SECONDS, count_refused, limit_of
 from .requested_channels import CODES, ChannelRefused, Refusals, check_patterns, read_positions
 
@@ -151,7 +151,8 @@ class Subscribe(Command):
         # A connected client knows the epoch, so a position beyond the last id is invalid.
         epoch = caller.node.hub.epoch
         params = SubscribeParams(positions, epoch, None, tuple(grants), caller.takes_refusals, refusals.found)
-        self._request = SubscribeRequest(caller.identity, caller.site_id, params)
+        request = SubscribeRequest(caller.identity, caller.site_id, params)
+        self._request = request if caller.handshake is not None else refuse_presence(caller.node, request)
 
     def perform_at_once(self) -> SubscriptionPlan | None:
         return self._caller.node.plan_at_once(self._request) if self._caller.handshake is None else None
@@ -187,7 +188,7 @@ class Unsubscribe(Command):
         assert caller.subscriber is not None
         self._subscriber = caller.subscriber
         self._hub = caller.node.hub
-        self._names = {subscription_name(check_channel(channel), caller.site_id) for channel in value}
+        self._names = {subscription_name(check_subscription(channel), caller.site_id) for channel in value}
 
     def perform_at_once(self) -> dict[str, Any]:
         return self.perform()

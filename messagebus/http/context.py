@@ -7,12 +7,16 @@ from werkzeug.wrappers import Request
 from ..errors import BusClosed
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
-from ..message import Message
+from ..message import Message, before_status
+from ..presence.member import room_name
 from . import parsing
 from .addresses import client_address
 from .authorization import Handshake, HookContext, asks_anybody, authorize
 from .commands import Caller
 from .refusals import count_refused, unavailable
+
+POLL_SECONDS = 60.0
+"""The longest that our clients wait between two polls that are not held (``backgroundCallbackInterval``)."""
 
 
 class RequestContext:
@@ -55,8 +59,20 @@ class RequestContext:
             tells_epoch = subscribe.lacks_epoch(hub.epoch, unasked=False)
             batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
             if batch is not None:
-                return [*subscribe.notices(), *batch]
+                due = self.node.presence.due(plan.watches) if plan.watches else ()
+                return before_status([*subscribe.notices(), *batch], due)
             plan = self.plan(subscribe)
+
+    def answered(self, plan: SubscriptionPlan, may_be_held: bool) -> None:
+        """A poll was answered at once: it replaces older ones, and its client is there until its next poll is
+        overdue."""
+        node, params = self.node, plan.request.params
+        if params.sequence is not None:
+            node.reactor.call_soon(node.hub.replace, self.client_id, params.sequence)
+        if params.members:
+            site_id, grace = plan.request.site_id, self.options.presence_grace
+            members = {room_name(channel, site_id): member for channel, member in params.members.items()}
+            node.presence.polled(members, self.client_id, grace if may_be_held else grace + POLL_SECONDS)
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
         """What later subscriptions of a WebSocket are authorized with; ``None`` if everybody may subscribe."""

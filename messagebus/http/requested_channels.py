@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import InvalidChannel, InvalidPosition
 from ..hub.subscribe_request import ChannelRefusal
-from ..message import check_channel
+from ..message import check_subscription, is_presence
 from ..option_kinds import overlaps
 from ..options import Options
 from ..wire import Position, parse_position
@@ -51,7 +51,7 @@ def read_positions(
     positions: dict[str, Position] = {}
     for channel, value in asked.items():
         try:
-            position = parse_position(check_channel(channel), value)
+            position = parse_position(check_subscription(channel), value)
         except (InvalidChannel, InvalidPosition) as error:
             refusals.add(channel, ChannelRefusal(CODES[type(error)], str(error)))
             continue
@@ -86,6 +86,8 @@ def check_patterns(
             del positions[channel]
             known.remove(channel)
     for channel in list(positions):
+        if is_presence(channel):
+            continue  # no pattern has those
         other = next((other for other in known if other != channel and _has(other, channel)), None)
         if other is not None:
             reason = f"{channel}: {other} brings its messages already"

@@ -193,9 +193,7 @@ def _poll(context: RequestContext) -> Answer:
     large = sum(len(message.raw) for message in batch) > most
     if (may_be_held and not batch) or (large and not hub.is_full()):
         return _streaming(context, plan, JSON_HEADERS, LONG_POLLING, LONG_POLLING_WSGI)
-    sequence = plan.request.params.sequence
-    if sequence is not None:
-        context.node.reactor.call_soon(hub.replace, context.client_id, sequence)
+    context.answered(plan, may_be_held)
     return Answer(HTTPStatus.OK, [*JSON_HEADERS, *cors], join_batch(batch))
 
 

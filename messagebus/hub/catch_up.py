@@ -60,6 +60,8 @@ class CatchUp:
         """What comes before everything else."""
         self.say_epoch = False
         """Whether to send the store's epoch in any case."""
+        self.watches: dict[str, int] = {}
+        """Rooms that it watches from when it is live, and the versions of them that it knows."""
         self.readings = 0
         """How many times in a row missing messages were read."""
 
@@ -74,6 +76,7 @@ class CatchUp:
 
     def drop(self, name: str) -> None:
         """The subscriber no longer follows a channel."""
+        self.watches.pop(name, None)
         place = self._places.pop(name, None)
         if place is not None:
             self._gaps.pop(place.channel, None)

@@ -267,6 +267,19 @@ class Dispatcher:
                 data = subscriber.transport.encode(batch, messages[-1].global_id)
         subscriber.put(data)
 
+    def tell(self, name: str, message: Message) -> None:
+        """Deliver what did not come with the feed, and has no place among its messages."""
+        batch = join_batch([message])
+        for transport, members in (*(self._followers(name) or {}).items(),):
+            data = transport.encode(batch, None)
+            self.counters.delivered += len(members)
+            self.counters.bytes += len(members) * len(data)
+            for subscriber in (*members,):
+                if transport.one_batch:
+                    self._answer(subscriber, name, (message,), data)
+                else:
+                    subscriber.put(data)
+
     # --- positions of those who did not get a message ---
 
     def positions(self, names: Iterable[str]) -> dict[str, int]:

@@ -17,9 +17,11 @@ from ..errors import REPLACED, RESYNC, SHUTDOWN, SLOW, Close
 from ..limit_counts import LimitCounts
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
-from ..message import Message
+from ..message import Message, is_presence
 from ..options import Options
+from ..presence.member import Member
 from ..stores import StoreState
+from .attendance import Attendance
 from .catch_up import CatchUp
 from .dispatch import Dispatcher
 from .ended import Ended
@@ -65,6 +67,10 @@ class Hub:
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.pacer.counters = self.counters
+        self.attendance = Attendance(
+            reactor.clock, options.presence_grace, options.presence_max_members, self.membership, access.presence
+        )
+        self.pacer.begin_watching = self.attendance.begin
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
         self.on_ended: Callable[[Ended], object] | None = None
@@ -194,6 +200,17 @@ class Hub:
         self.trail.begins(subscriber, _positions([want for want, _ in found]))
         return True
 
+    def attend(self, subscriber: Subscriber, watches: Mapping[str, int], members: Mapping[str, Member]) -> None:
+        """A subscriber that catches up is a member of the rooms of these channels, and watches those rooms once it is
+        live."""
+        if members:
+            self.attendance.enter(subscriber, members)
+        catch_up = subscriber.catch_up
+        if watches and catch_up is not None:
+            for name in watches:
+                self.membership.leave(subscriber, name)
+            catch_up.watches |= watches
+
     def hold_open(self, subscriber: Subscriber) -> None:
         """The response has begun: hold the connection, for the interval or with heartbeats."""
         subscriber.state = Phase.OPEN
@@ -216,7 +233,8 @@ class Hub:
         """End one of a subscriber's subscriptions."""
         if subscriber.catch_up is not None:
             subscriber.catch_up.drop(name)
-        if self.membership.leave(subscriber, name):
+        self.attendance.leave(subscriber, name)
+        if self.membership.leave(subscriber, name) and not is_presence(name):
             self.windows.enter(name)  # for those who come back
 
     def end_all(self, close: Close) -> None:
@@ -290,6 +308,7 @@ class Hub:
         self._waiting.pop(subscriber, None)
         self.trail.ends(subscriber, "answered" if subscriber.transport.one_batch else "the connection ended")
         self.pacer.forget(subscriber)
+        self.attendance.end(subscriber)
         now = self.reactor.clock()
         for name in subscriber.channels:
             window = self.windows.find(name)

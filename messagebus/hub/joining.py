@@ -56,6 +56,8 @@ class Join:
         hub, plan = self._node.hub, self._plan
         ahead = plan.global_id > hub.global_id
         if not ahead and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages):
+            if plan.watches or plan.request.params.members:
+                hub.attend(self._subscriber, plan.watches, plan.request.params.members)
             self._joined()
         elif ahead or self._plans == MAX_PLANS:
             hub.endings.end(self._subscriber, RESYNC, AGAIN_MS)

@@ -26,6 +26,7 @@ from .callbacks import Callbacks
 from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
 from .permissions import Access
+from .presence import Presence
 from .request_times import RequestTimes
 from .revoking import DISCONNECT, UNSUBSCRIBE, Revoking
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
@@ -65,6 +66,16 @@ class Node(Listener):
         self.workers.on(UNSUBSCRIBE, revoking.unsubscribe)
         self.audiences = Audiences(
             self.workers, self.hub.membership, self.hub.windows, self.request_times, self.reactor
+        )
+        self.presence = Presence(
+            self.hub.attendance,
+            access.presence,
+            self.workers,
+            self.store,
+            self.reactor,
+            self.hub.membership,
+            self.hub.dispatcher.tell,
+            self.report,
         )
         self.callbacks = callbacks
         callbacks.limit = options.callback_queue_size
@@ -116,6 +127,7 @@ class Node(Listener):
     def stop(self, timeout: float) -> None:
         """Close everything cleanly: disconnect subscribers, end threads. Waits up to ``timeout`` seconds for either."""
         self.callbacks.stop(timeout)
+        self.presence.stop()
         self.workers.stop()
         if self._feed is not None:
             self._feed.close()
@@ -145,6 +157,7 @@ class Node(Listener):
         self.hub.start(state)
         self._feed_has_spoken.set()
         self.workers.start()
+        self.presence.start()
         # Only the store has what was published after a callback had read its backlog and before the feed was connected.
         self.callbacks.resync(reset=False)
 
@@ -239,11 +252,17 @@ class Node(Listener):
         if self.hub.is_shutting_down:
             raise BusClosed("the server is shutting down, come back")
         self._wait_for_dispatch()
-        return self._read(request)
+        watches = request.watches()
+        if watches:
+            self.presence.wait_for(watches)
+        return self._read(request)._replace(watches=watches)
 
     def plan_at_once(self, request: SubscribeRequest) -> SubscriptionPlan | None:
         """The plan, if nothing has to be read over the network; otherwise ``None``. Never blocks."""
-        return self._read(request) if self._knows(request) else None
+        watches = request.watches()
+        if not self._knows(request) or not self.presence.knows(watches):
+            return None
+        return self._read(request)._replace(watches=watches)
 
     def has_started(self) -> bool:
         """Whether the feed is connected. The first call waits a moment for it."""

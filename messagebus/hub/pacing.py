@@ -7,12 +7,12 @@ In the reactor's loop; what is missing is read from the store outside of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import RESYNC, BackendUnavailable, BusClosed
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
-from ..message import LARGE, Message
+from ..message import LARGE, Message, before_status
 from ..options import Options
 from ..transports import batch_parts
 from .counters import Counters
@@ -34,6 +34,8 @@ CROWDED_SECONDS = 5.0
 
 ReadMissing = Callable[[Sequence[Cursor]], object]
 """Reads the next messages of channels. May block; raises ``BackendUnavailable``, or ``BusClosed``."""
+BeginWatching = Callable[[Subscriber, Mapping[str, int]], list[Message]]
+"""See ``Attendance.begin``."""
 
 
 class Pacer:
@@ -65,6 +67,7 @@ class Pacer:
         """Subscribers that wait for memory, in order of arrival."""
         self.counters = Counters()
         self.read_missing: ReadMissing = lambda missing: None
+        self.begin_watching: BeginWatching = lambda subscriber, watches: []
 
     def may_see(self, identity: Identity) -> Callable[[Message], bool]:
         """Whether a subscriber gets a message: it is for them, and no filter withholds it."""
@@ -93,8 +96,11 @@ class Pacer:
             subscriber.catch_up = None
             # By the windows' own strings: thousands follow the same channel.
             self._membership.join(subscriber, [self._windows.enter(name).name for name in catch_up.names])
-        if piece.batch or (begins and subscriber.transport.begins):
-            self._put(subscriber, piece.batch, self._windows.global_id if piece.done else piece.global_id)
+        batch = piece.batch
+        if piece.done and catch_up.watches:
+            batch = before_status(batch, self.begin_watching(subscriber, catch_up.watches))
+        if batch or (begins and subscriber.transport.begins):
+            self._put(subscriber, batch, self._windows.global_id if piece.done else piece.global_id)
         elif not piece.done:
             self._read(subscriber, piece.missing)
 

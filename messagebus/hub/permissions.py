@@ -12,6 +12,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from ..errors import InvalidOption
 from ..message import Message
 from ..option_kinds import check_pattern, matches, overlaps
+from ..presence.rules import PresenceRules
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -33,6 +34,7 @@ class Access:
         """Whether the bus is switched off for clients."""
         self._hooks: list[tuple[str, Hook]] = []
         self._filters: list[tuple[str, Filter]] = []
+        self.presence = PresenceRules()
 
     # --- subscriptions ---
 

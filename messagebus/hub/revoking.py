@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..errors import DISCONNECTED, DISCONNECTED_FOR_NOW, RESYNC, Close, InvalidOption, InvalidTargets
-from ..message import Message, check_site, refused_message, split_name
+from ..message import Message, check_site, of_channel, refused_message, split_name
 from ..option_kinds import check_pattern, overlaps
 from ..publishing.arguments import check_client_ids, check_ids
 from ..transports import join_batch
@@ -131,7 +131,7 @@ class Revoking:
                 # It has yet to join what it was allowed before: the client has to ask again.
                 self._hub.endings.end(subscriber, RESYNC, AGAIN_MS)
                 continue
-            names = [name for name in subscriber.followed if overlaps(order.channel, split_name(name)[0])]
+            names = [name for name in subscriber.followed if overlaps(order.channel, of_channel(split_name(name)[0]))]
             for name in names:
                 self._hub.drop(subscriber, name)
             if names and subscriber.takes_refusals:

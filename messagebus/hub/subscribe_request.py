@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import ChannelRule, is_stored
-from ..message import Message, refused_message, subscription_name
+from ..message import Message, is_presence, refused_message, subscription_name
+from ..presence.member import Member
 from ..wire import NEW_ONLY, Position
 from .history import Cursor, HistoryView
 from .subscriber import Identity
@@ -43,6 +44,8 @@ class SubscribeParams(NamedTuple):
     """Whether the client is told of channels that are refused one by one; otherwise one fails the request."""
     refused: Mapping[str, ChannelRefusal] = {}
     """By channel, and so not among ``positions``."""
+    members: Mapping[str, Member] = {}
+    """Who the client is in the rooms of these channels."""
 
     def refuse(self, refused: Mapping[str, ChannelRefusal]) -> SubscribeParams:
         """The same without these channels."""
@@ -71,6 +74,8 @@ class SubscribeRequest(NamedTuple):
         least = 0 if epoch else 1  # who knows the epoch may have come before the first message
         cursors = []
         for channel, (message_id, global_id) in self.params.positions.items():
+            if is_presence(channel):
+                continue
             knows_something = message_id >= 0 or global_id is not None
             if rules and not stale and message_id < least and not is_stored(rules, channel):
                 message_id = NEW_ONLY
@@ -79,6 +84,14 @@ class SubscribeRequest(NamedTuple):
                 message_id = global_id = max(message_id, global_id or 0)
             cursors.append(Cursor(channel, name, message_id, global_id, stale and knows_something, strict))
         return cursors
+
+    def watches(self) -> dict[str, int]:
+        """The rooms that it watches, by their names, and the versions of them that it knows."""
+        return {
+            subscription_name(channel, self.site_id): position.message_id
+            for channel, position in self.params.positions.items()
+            if is_presence(channel)
+        }
 
     def notices(self) -> list[Message]:
         """What the client is told of the request itself, in the first batch."""
@@ -101,3 +114,5 @@ class SubscriptionPlan(NamedTuple):
     """Channel, as the store names it -> what was read of its backlog."""
     global_id: int
     """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
+    watches: Mapping[str, int] = {}
+    """Rooms that it watches -> versions of them that it knows."""

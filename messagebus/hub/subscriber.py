@@ -133,7 +133,8 @@ class Subscriber:
     @property
     def followed(self) -> set[str]:
         """The channels that it is live on, or on its way to."""
-        return {*self.channels, *(self.catch_up.names if self.catch_up is not None else ())}
+        catch_up = self.catch_up
+        return {*self.channels, *(() if catch_up is None else (*catch_up.names, *catch_up.watches))}
 
     def put(self, data: bytes) -> None:
         """Send what its transport has encoded, and end if the transport has one batch only. The dispatcher repeats the

@@ -1,0 +1,120 @@
+"""Which of this worker's subscribers are members of rooms, and which of them watch rooms. No store.
+
+``presence`` tells the other workers, and hears from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..message import Message, encode_json, id_key, split_name, subscription_name
+from ..presence.member import Key, Member, room_name
+from ..presence.own import OwnMembers
+from ..presence.room import News, Room
+from ..presence.rules import PresenceRules
+from ..presence.view import View
+from .membership import Membership
+from .subscriber import Subscriber
+
+MAX_MEMBERS = 500_000
+"""That one worker holds; more connections of members do not count."""
+
+
+class Attendance:
+    """See the module. In the reactor's loop only."""
+
+    def __init__(
+        self, clock: Callable[[], float], grace: float, most_told: int, membership: Membership, rules: PresenceRules
+    ) -> None:
+        """``grace``: seconds that one who goes stays a member. ``most_told``: members of a room of whom watchers are
+        told one by one."""
+        self._membership = membership
+        self.most_told = most_told
+        self.own = OwnMembers(clock, grace, MAX_MEMBERS)
+        self.view = View(clock, rules.is_hooked)
+        self._entered: dict[Subscriber, tuple[tuple[str, str, Key], ...]] = {}
+        """Subscriber -> channel as the store names it, room and key of each of its memberships."""
+        self.wake: Callable[[], object] = lambda: None
+        """Called when one's own members may have changed."""
+        self.watch: Callable[[str], Room] = self._watch
+        """Called for a room that somebody begins to watch."""
+
+    # --- members ---
+
+    def enter(self, subscriber: Subscriber, members: Mapping[str, Member]) -> None:
+        """A subscriber is a member of the rooms of these channels. May be repeated."""
+        known = {name: (name, room, key) for name, room, key in self._entered.get(subscriber, ())}
+        for channel, member in members.items():
+            name = subscription_name(channel, subscriber.site_id)
+            room, key = room_name(channel, subscriber.site_id), id_key(member.id)
+            before = known.pop(name, None)
+            if self.own.enter(room, member, subscriber.identity.client_id):
+                known[name] = name, room, key
+            if before is not None:
+                self.own.leave(before[1], before[2])
+        if known:
+            self._entered[subscriber] = tuple(known.values())
+        self.wake()
+
+    def leave(self, subscriber: Subscriber, name: str) -> None:
+        """A subscriber no longer follows a channel."""
+        entered = self._entered.get(subscriber)
+        if entered is None:
+            return
+        kept = tuple(each for each in entered if each[0] != name)
+        if len(kept) < len(entered):
+            for left, room, key in entered:
+                if left == name:
+                    self.own.leave(room, key)
+            if kept:
+                self._entered[subscriber] = kept
+            else:
+                del self._entered[subscriber]
+            self.wake()
+
+    def end(self, subscriber: Subscriber) -> None:
+        """A subscriber's connection ends. May be repeated."""
+        entered = self._entered.pop(subscriber, None)
+        if entered is not None:
+            for _, room, key in entered:
+                self.own.leave(room, key)
+            self.wake()
+
+    # --- watchers ---
+
+    def begin(self, subscriber: Subscriber, watches: Mapping[str, int]) -> list[Message]:
+        """Let a subscriber watch rooms from now on. Returns what it has to be told, as it knows the versions
+        ``watches`` of them."""
+        self._membership.join(subscriber, list(watches))
+        found = [self.due(name, version) for name, version in watches.items()]
+        return [message for message in found if message is not None]
+
+    def due(self, name: str, version: int) -> Message | None:
+        """What somebody has to be told of a room that knows a version of it; ``None``: nothing, or it is not known here
+        yet, and watchers are told as soon as it is."""
+        room = self.view.rooms.get(name) or self.watch(name)
+        return whole(name, room) if room.complete and version < room.version else None
+
+    def _watch(self, name: str) -> Room:
+        return self.view.rooms.setdefault(name, Room())
+
+
+def whole(name: str, room: Room) -> Message:
+    """All that watchers are told of a room. Made once for each version."""
+    if room.whole is None or room.whole.message_id != room.version:
+        room.whole = _message(name, room, {} if room.is_large else {"members": _told(room.members())})
+    return room.whole
+
+
+def changes(name: str, room: Room, news: News) -> Message:
+    """What has changed of it."""
+    return _message(name, room, {"joined": _told(news.joined), "left": news.left})
+
+
+def _told(members: list[Member]) -> list[dict[str, object]]:
+    return [{"id": member.id, "info": member.info} for member in members]
+
+
+def _message(name: str, room: Room, data: dict[str, object]) -> Message:
+    channel, site_id = split_name(name)
+    return Message(-1, room.version, channel, encode_json({**data, "count": len(room)}), site_id)
