@@ -338,9 +338,12 @@ class Bus(Lifecycle):
         self._tell(DISCONNECT, Order.of(user_ids, client_ids, reason, site_id, reconnect))
 
     def _tell(self, kind: str, order: Order) -> None:
-        from .hub.workers import tell
+        from .hub.revoking import tellings
 
-        tell(self._publisher_now().store, kind, order.to_json())
+        texts = tellings(kind, order)
+        store = self._publisher_now().store
+        for text in texts:
+            store.announce(text)
 
     def off(self, *, disable_publish: bool = True) -> None:
         """Switch the bus off: disconnect clients, and answer 503. Publishing does nothing and returns ``None``, unless

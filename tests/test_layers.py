@@ -57,6 +57,7 @@ ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "blocking_writer"],
     "presence": ["member", "stamps", "own", "room", "rules", "telling", "view"],
     "hub": [
+        "parts",
         "forgotten",
         "history",
         "catch_up",
@@ -83,7 +84,6 @@ ROOMS = {
         "joining",
         "revoking",
         "callbacks",
-        "parts",
         "workers",
         "audience",
         "presence_hooks",

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import flask
 import pytest
 
-from messagebus import Bus, InvalidOption, Options
+from messagebus import BackendUnavailable, Bus, InvalidOption, Options
 from messagebus.publishing.rate_limits import MOST_PUBLISHERS, PublishLimits
 
 KEY = "a-key-for-all-channels"
@@ -322,6 +322,26 @@ def test_a_deleted_channel_is_empty_and_its_ids_go_on(bus: Bus, client: Any) -> 
     assert client.delete("/message-bus/channels/never", headers=BEARER).json["published_messages"] == 0
     assert client.delete("/message-bus/publish", headers=BEARER).status_code == 400
     assert client.delete(f"{URL}&user_ids=1", headers=BEARER).status_code == 400
+
+
+def test_what_is_stored_is_no_failure_where_the_store_goes_away_before_the_report(
+    bus: Bus, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise BackendUnavailable("it has gone")
+
+    monkeypatch.setattr(bus._running_node().store, "backlogs", gone)
+    response = client.post(URL, data="x", headers=BEARER)
+    told = response.get_json()
+    assert (response.status_code, told["message_id"], told["published_messages"]) == (202, 1, 1)
+    assert told["stored_messages"] is None
+    text = client.post(URL, data="x", headers={**BEARER, "Accept": "text/plain"}).text
+    assert text.startswith("queued messages: -\n")
+    assert client.get(URL, headers=BEARER).status_code == 503
+    assert (
+        client.post("/message-bus/publish?many=1", json=[{"channel": "/a", "data": 1}], headers=BEARER).status_code
+        == 202
+    )
 
 
 def test_a_bus_that_is_off_takes_no_messages(bus: Bus, client: Any) -> None:

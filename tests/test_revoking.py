@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from messagebus import Bus, InvalidChannel, InvalidOption, InvalidSite, InvalidTargets
-from messagebus.hub.revoking import MAX_TARGETS, Order, Revoking, unsubscribe_order
+from messagebus.hub.parts import Joining
+from messagebus.hub.revoking import MAX_TARGETS, Order, Revoking, tellings, unsubscribe_order
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import id_key
 from messagebus.transports import LONG_POLLING_WSGI, STREAMING_WSGI, WEBSOCKET, Transport
@@ -200,3 +201,22 @@ def test_ends_of_callbacks_and_of_clients_are_kept_apart() -> None:
         with pytest.raises(InvalidChannel):
             bus.unsubscribe("a", user_ids=[5])
         assert bus.unsubscribe("/a", heard)
+
+
+def test_as_many_ids_as_are_allowed_reach_the_workers_however_long_they_are() -> None:
+    with contextlib.closing(Bus(url="memory://")) as bus:
+        ids = [f"{number:0>128}" for number in range(MAX_TARGETS // 2)]
+        users = ["ü" * 200 + each for each in ids]
+        texts = tellings("disconnect", Order.of(users, ids, reason="enough"))
+        joining = Joining()
+        told = [order for order in map(joining.add, texts) if order is not None]
+        assert len(told) > 1
+        assert {order["value"]["reason"] for order in told} == {"enough"}
+        assert sorted(each for order in told for each in order["value"]["client_ids"]) == ids
+        assert sorted(each for order in told for each in order["value"]["user_ids"]) == sorted(users)
+        bus.disconnect(client_ids=ids, user_ids=users)
+
+
+def test_an_id_that_is_too_long_to_be_told_is_named_before_anybody_is_told() -> None:
+    with contextlib.closing(Bus(url="memory://")) as bus, pytest.raises(InvalidTargets, match="'zzz"):
+        bus.disconnect(user_ids=["fine", "z" * 2_000_000])

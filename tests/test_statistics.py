@@ -251,6 +251,20 @@ def test_each_workers_metrics_stand_beside_the_others() -> None:
     assert found["messagebus_limits_met_total", "max_channels"] == 3
 
 
+def test_two_buses_of_one_process_have_metrics_of_their_own() -> None:
+    alike = {"pid": 1, "host": "h", "by_transport": {"websocket": 2}, "limits": {"max_channels": 3}}
+    lines = render_metrics({"a": alike, "b": alike}, True).decode().splitlines()
+    series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(series) == len(set(series))
+
+
+@pytest.mark.parametrize("path", ["stats?channels=*&cursor=x", "stats?channels=*&cursor=%00"])
+def test_a_cursor_that_no_page_has_is_refused_by_name(bus: Bus, client: Any, path: str) -> None:
+    answer = client.get(f"/message-bus/{path}", headers=BEARER)
+    if answer.status_code != 200:  # a name that no channel has is where the memory's next page may begin
+        assert (answer.status_code, answer.get_json()["error"]["field"]) == (400, "cursor")
+
+
 def test_the_board_for_grafana_asks_for_metrics_that_there_are() -> None:
     board = json.loads(BOARD.read_text())
     names = {

@@ -164,6 +164,31 @@ def test_nonsense_from_another_program_is_ignored(make: MakeWorker, store: Memor
     eventually(lambda: worker.heard == [1])
 
 
+def test_a_report_that_is_under_way_does_not_outlive_its_worker(
+    make: MakeWorker, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make()
+    eventually(lambda: worker.workers.id in store.reports())
+    begun, may_end = threading.Event(), threading.Event()
+    report = store.report
+
+    def slow(name: str, text: str) -> None:
+        begun.set()
+        may_end.wait(30)
+        report(name, text)
+
+    monkeypatch.setattr(store, "report", slow)
+    reporting = threading.Thread(target=worker.workers._report, args=("{}",))
+    reporting.start()
+    assert begun.wait(30)
+    stopping = threading.Thread(target=worker.workers.stop)
+    stopping.start()
+    may_end.set()
+    reporting.join()
+    stopping.join()
+    assert worker.workers.id not in store.reports()
+
+
 # --- parts ---
 
 

@@ -18,7 +18,8 @@ class Report(NamedTuple):
     """The newest message's id on the channel: the one that was published. ``None``: it waits for the store."""
     global_id: int | None
     """The published message's; ``None`` where nothing was published."""
-    stored_messages: int
+    stored_messages: int | None
+    """``None``: the store went away before it could tell."""
     published_messages: int
     """Over the channel's life."""
     subscribers: int
@@ -47,7 +48,7 @@ def _as_json(reports: Sequence[Report], many: bool) -> str:
 def _as_text(reports: Sequence[Report], many: bool) -> str:
     """nchan's lines."""
     return "\n".join(
-        f"queued messages: {report.stored_messages}\n"
+        f"queued messages: {'-' if report.stored_messages is None else report.stored_messages}\n"
         f"last requested: {_ago(report)}\n"
         f"active subscribers: {report.subscribers}\n"
         f"last message id: {'-' if report.message_id is None else report.message_id}\n"

@@ -230,7 +230,17 @@ def _reports(node: Node, published: dict[str, Ids | None], audiences: dict[str, 
     """What is known of channels, one round trip for all. ``published``: the ids that their newest messages were given,
     as far as that is known."""
     rules = node.options.channels
-    pages = node.store.backlogs([BacklogQuery(name, -1) for name in published], 1)
+    try:
+        pages = node.store.backlogs([BacklogQuery(name, -1) for name in published], 1)
+    except BackendUnavailable:
+        known = {name: ids for name, ids in published.items() if ids is not None}
+        if len(known) < len(published):
+            raise
+        # It is stored: who was told of a failure would publish it once more.
+        return [
+            Report(name, ids.message_id, ids.global_id, None, ids.message_id, *_told(audiences[name]))
+            for name, ids in known.items()
+        ]
     return [
         Report(
             channel,

@@ -91,7 +91,11 @@ def _stats(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
         pattern = query["channels"]
         if not pattern.endswith("*") or "*" in pattern[:-1]:
             raise _bad("channels", "expected * for all channels, or a prefix that ends in it, such as /chat/*")
-        page = channels_page(node, pattern[:-1], query.get("cursor", ""), _limit(query))
+        limit = _limit(query)
+        try:
+            page = channels_page(node, pattern[:-1], query.get("cursor", ""), limit)
+        except ValueError as error:
+            raise _bad("cursor", str(error)) from None
         return _as_json({"channels": [each._asdict() for each in page.channels], "cursor": page.cursor})
     return _as_json(bus_stats(node))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +17,8 @@ ANSWER_SECONDS = 0.5
 """How long the other workers' answers are waited for; who has not answered is not counted."""
 FRESH_SECONDS = 1.0
 """How long what the others have said is good for. Of its own subscribers a worker always knows."""
+ASKED_AT_ONCE = 100
+"""Names of one question: of the longest ones, so many fit into what workers tell each other."""
 MAX_CHANNELS = 10_000
 """Channels of which it is remembered what the others said."""
 
@@ -45,6 +48,7 @@ class Audiences:
         self._request_times = request_times
         self._clock = reactor.clock
         self._others: OrderedDict[str, tuple[float, Audience]] = OrderedDict()
+        self._lock = allocate_lock()  # native: held while the answers are noted
         workers.on_question("audience", lambda names: [self._own(str(name)) for name in names])
 
     def of(self, names: Sequence[str]) -> list[Audience]:
@@ -72,17 +76,22 @@ class Audiences:
         return known[1] if known is not None and self._clock() - known[0] < FRESH_SECONDS else None
 
     def _ask(self, names: Sequence[str]) -> None:
+        for begin in range(0, len(names), ASKED_AT_ONCE):
+            self._ask_some(names[begin : begin + ASKED_AT_ONCE])
+
+    def _ask_some(self, names: Sequence[str]) -> None:
         found = dict.fromkeys(names, Audience(0, None))
         for worker, value in self._workers.ask("audience", names, ANSWER_SECONDS):
             if worker != self._workers.id and isinstance(value, list):
                 for name, theirs in zip(names, value, strict=False):
                     found[name] = _sum(found[name], Audience(*theirs))
         now = self._clock()
-        for name, audience in found.items():
-            self._others[name] = now, audience
-            self._others.move_to_end(name)
-        while len(self._others) > max(MAX_CHANNELS, len(names)):
-            self._others.popitem(last=False)
+        with self._lock:
+            for name, audience in found.items():
+                self._others[name] = now, audience
+                self._others.move_to_end(name)
+            while len(self._others) > MAX_CHANNELS:
+                self._others.popitem(last=False)
 
 
 def _sum(one: Audience, other: Audience) -> Audience:

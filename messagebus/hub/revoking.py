@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import DISCONNECTED, DISCONNECTED_FOR_NOW, RESYNC, Close, InvalidOption, InvalidTargets
 from ..message import Message, check_site, of_channel, refused_message, split_name
@@ -20,6 +21,7 @@ from ..publishing.arguments import check_client_ids, check_ids
 from ..transports import join_batch
 from .hub import Hub
 from .joining import AGAIN_MS
+from .parts import cut
 from .subscribe_request import ChannelRefusal
 from .subscriber import Phase, Subscriber
 
@@ -74,6 +76,17 @@ class Order(msgspec.Struct, frozen=True):
         _check("reconnect", reconnect, "True or False", lambda value: isinstance(value, bool))
         return cls(users, clients, site_id, reason, reconnect, channel)
 
+    def halves(self) -> list[Order]:
+        """The same order in two, for the users and the clients of either half; empty where it has one id alone."""
+        users, clients = self.user_ids, self.client_ids
+        if users and clients:
+            return [replace(self, client_ids=[]), replace(self, user_ids=[])]
+        middle = (len(users) + len(clients)) // 2
+        if not middle:
+            return []
+        parts = ((users[:middle], clients[:middle]), (users[middle:], clients[middle:]))
+        return [replace(self, user_ids=some_users, client_ids=some_clients) for some_users, some_clients in parts]
+
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)
         return found
@@ -94,6 +107,22 @@ def unsubscribe_order(
         InvalidTargets, InvalidSite, InvalidOption: See :meth:`Order.of`.
     """
     return Order.of(user_ids, client_ids, reason, site_id, channel=check_pattern(channel))
+
+
+def tellings(kind: str, order: Order) -> list[str]:
+    """The announcements that tell an order to the workers, which may read it in pieces: each is an order itself.
+
+    Raises:
+        InvalidTargets: An id alone is too long to be told.
+    """
+    try:
+        return cut({"tell": kind, "value": order.to_json()})
+    except ValueError:
+        halves = order.halves()
+        if not halves:
+            [longest] = order.user_ids or order.client_ids
+            raise InvalidTargets(f"an id is too long to be told to the workers: {longest!r:.80}") from None
+        return [text for half in halves for text in tellings(kind, half)]
 
 
 class Revoking:

@@ -104,6 +104,8 @@ class Workers:
         self._report_again_at = 0.0
         self._reporting = False
         self._stopped = False
+        self._report_lock = threading.Lock()
+        """Held while a report is written or withdrawn: the one must not overtake the other."""
         self.store_seconds = 0.0
         """How long the store took for the last report."""
         self.tick = 0
@@ -138,8 +140,9 @@ class Workers:
         """Report no more. Waits for the store."""
         self._stopped = True
         try:
-            if self._reported:
-                self._store.withdraw(self.id)
+            with self._report_lock:
+                if self._reported:
+                    self._store.withdraw(self.id)
         except (BackendUnavailable, BusClosed):
             pass  # its lease ends
 
@@ -161,6 +164,7 @@ class Workers:
             own.complete.wait(timeout)
             return own.answers
         now = time.monotonic()
+        # Replaced and never changed: several threads may ask.
         self._silent = {worker: until for worker, until in self._silent.items() if until > now}
         question = _Question(others - {*self._silent})
         name = secrets.token_hex(8)
@@ -168,7 +172,7 @@ class Workers:
         try:
             self._announce({"ask": kind, "value": value, "question": name, "from": self.id})
             if not question.complete.wait(timeout):
-                self._silent |= dict.fromkeys(question.waits_for, now + SILENT_SECONDS)
+                self._silent = self._silent | dict.fromkeys(question.waits_for, now + SILENT_SECONDS)
         finally:
             del self._questions[name]
         own.complete.wait(timeout)
@@ -260,11 +264,12 @@ class Workers:
 
     def _report(self, report: str) -> None:
         try:
-            if not self._stopped:
-                self._reported = report
-                began = time.perf_counter()
-                self._store.report(self.id, report)
-                self.store_seconds = time.perf_counter() - began
+            with self._report_lock:
+                if not self._stopped:
+                    self._reported = report
+                    began = time.perf_counter()
+                    self._store.report(self.id, report)
+                    self.store_seconds = time.perf_counter() - began
         except (BackendUnavailable, BusClosed):
             self._report_again_at = 0.0
         finally:

@@ -16,6 +16,8 @@ from .worker import COUNTED, MEASURED, worker_facts
 
 MAX_COUNTED_CHANNELS = 10_000
 """Channels that are counted; where there are more, this number is given."""
+COUNTED_PAGES = 50
+"""Pages that are looked through for them: a page of a Redis that is full of other programs' keys may have none."""
 PAGE = 1000
 """Channels of one page, at most."""
 
@@ -108,13 +110,14 @@ def sums(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def count_channels(store: Store) -> int:
-    """The channels with stored messages, ``MAX_COUNTED_CHANNELS`` at most."""
+    """The channels with stored messages, ``MAX_COUNTED_CHANNELS`` at most, and those found in ``COUNTED_PAGES``."""
     cursor, number = "", 0
-    while True:
+    for _ in range(COUNTED_PAGES):
         names, cursor = store.channels(cursor, PAGE)
         number += len(names)
         if not cursor or number >= MAX_COUNTED_CHANNELS:
-            return min(number, MAX_COUNTED_CHANNELS)
+            break
+    return min(number, MAX_COUNTED_CHANNELS)
 
 
 def channels_page(node: Node, prefix: str = "", cursor: str = "", limit: int = PAGE) -> ChannelStatsPage:
@@ -122,6 +125,7 @@ def channels_page(node: Node, prefix: str = "", cursor: str = "", limit: int = P
     have none, and not be the last. Blocks.
 
     Raises:
+        ValueError: No page has that ``cursor``.
         BackendUnavailable: The store gives no answer.
     """
     names, cursor = node.store.channels(cursor, min(limit, PAGE))

@@ -26,10 +26,12 @@ GAUGES = {
     "since": ("messagebus_start_time_seconds", "When the process began, in Unix time."),
 }
 
+LABELS = ("worker", "pid", "host")
+"""The worker's own name alone is always another one: a process may have two buses, and a container's is always 1."""
+
 
 def render_metrics(reports: Mapping[str, Mapping[str, Any]], healthy: bool) -> bytes:
-    """Every worker's numbers, each with the labels ``pid`` and ``host``; ``healthy``: whether the process that
-    answers hears the store.
+    """Every worker's numbers, each with the ``LABELS``; ``healthy``: whether the process that answers hears the store.
 
     Raises:
         ImportError: ``prometheus_client`` is not installed.
@@ -49,22 +51,20 @@ def render_metrics(reports: Mapping[str, Mapping[str, Any]], healthy: bool) -> b
 def _families(reports: Mapping[str, Mapping[str, Any]], healthy: bool) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    labels = {name: [str(report.get("pid", name)), str(report.get("host", ""))] for name, report in reports.items()}
+    labels = {name: [name, str(report.get("pid", "")), str(report.get("host", ""))] for name, report in reports.items()}
     for key, (name, text) in COUNTERS.items():
-        family = CounterMetricFamily(name, text, labels=["pid", "host"])
+        family = CounterMetricFamily(name, text, labels=[*LABELS])
         for worker, report in reports.items():
             family.add_metric(labels[worker], report.get(key, 0))
         yield family
     for key, (name, text) in GAUGES.items():
-        gauge = GaugeMetricFamily(name, text, labels=["pid", "host"])
+        gauge = GaugeMetricFamily(name, text, labels=[*LABELS])
         for worker, report in reports.items():
             gauge.add_metric(labels[worker], report.get(key, 0))
         yield gauge
-    subscribers = GaugeMetricFamily(
-        "messagebus_subscribers", "Connected subscribers.", labels=["pid", "host", "transport"]
-    )
+    subscribers = GaugeMetricFamily("messagebus_subscribers", "Connected subscribers.", labels=[*LABELS, "transport"])
     limits = CounterMetricFamily(
-        "messagebus_limits_met", "Requests and connections that a limit has refused.", labels=["pid", "host", "limit"]
+        "messagebus_limits_met", "Requests and connections that a limit has refused.", labels=[*LABELS, "limit"]
     )
     for worker, report in reports.items():
         for transport, number in report.get("by_transport", {}).items():

@@ -267,7 +267,11 @@ class Store(ABC):
 
     @abstractmethod
     def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
-        """About ``limit`` of the names that have a backlog, beginning where the page with that ``cursor`` ended."""
+        """About ``limit`` of the names that have a backlog, beginning where the page with that ``cursor`` ended.
+
+        Raises:
+            ValueError: No page of such a store has that cursor.
+        """
 
     @abstractmethod
     def forget(self, name: str) -> None:

@@ -356,6 +356,8 @@ class PostgresStore(Store):
         return dict(self._read(_REPORTS))
 
     def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        if "\0" in cursor:  # which its texts cannot have
+            raise ValueError(f"expected a page's cursor, not {cursor!r:.80}")
         names = [name for (name,) in self._read(_CHANNELS, cursor, limit)]
         return ChannelPage(names, names[-1] if len(names) == limit else "")
 

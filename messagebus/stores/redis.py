@@ -54,6 +54,8 @@ KNOWN = b"__mb_known_channels"
 PUBLICATION = b"__mb_publication_"
 WORKERS = b"__mb_workers"
 REPORTS_OF_WORKERS = b"__mb_reports"
+SCANS_FOR_A_PAGE = 20
+"""Times that a page of channels looks at a thousand of the database's keys, at most."""
 
 _MADE_ANEW = ("gone", "read-only")
 """Reasons for which connections are replaced."""
@@ -402,13 +404,17 @@ class RedisStore(Store):
         return {worker.decode(): report.decode() for worker, report in zip(found, found, strict=True)}
 
     def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        if cursor and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 20 and int(cursor) < 2**64):
+            raise ValueError(f"expected a page's cursor, not {cursor!r:.80}")
         position, names = int(cursor or 0), []
         with self._errors():
-            while True:
+            # SCAN looks at other programs' keys as well: where those are many, a page has few names or none.
+            for _ in range(SCANS_FOR_A_PAGE):
                 position, keys = self._client().scan(position, match=BACKLOG + b"*", count=1000)
                 names += [key[len(BACKLOG) :].decode(errors="replace") for key in keys]
                 if not position or len(names) >= limit:
-                    return ChannelPage(names, str(position or ""))
+                    break
+        return ChannelPage(names, str(position or ""))
 
     def forget(self, name: str) -> None:
         with self._errors():

@@ -167,9 +167,9 @@ class SqliteStore(Store):
         rows, state = self._read(read)
         return News(self._entries(rows), *state)
 
-    def announcements(self, after: int) -> list[str]:
-        """The announcements after an id, as far as they are kept. For the feed."""
-        return self._read(lambda connection: workers.announcements(connection, after))
+    def announcements(self, after: int, through: int) -> list[str]:
+        """The announcements after an id, up to another, as far as they are kept. For the feed."""
+        return self._read(lambda connection: workers.announcements(connection, after, through))
 
     def state(self) -> StoreState:
         return self._read(_state)

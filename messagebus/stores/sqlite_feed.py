@@ -34,8 +34,8 @@ class SqliteSource(Source, Protocol):
     def news(self, after: int, resets: int | None) -> News:
         """Up to ``AT_ONCE`` messages after a global id; all from the first one on where the store was reset since."""
 
-    def announcements(self, after: int) -> list[str]:
-        """The announcements after an id, as far as they are kept."""
+    def announcements(self, after: int, through: int) -> list[str]:
+        """The announcements after an id, up to another, as far as they are kept."""
 
 
 class SqliteFeed(FeedThread):
@@ -74,7 +74,8 @@ class SqliteFeed(FeedThread):
                     self._sequencer.received(news.entries)
                     position = news.entries[-1].global_id
                 if news.announced > known.announced:
-                    self._gate.announced(self._source.announcements(known.announced))
+                    # Not those that have come since: the next look brings them.
+                    self._gate.announced(self._source.announcements(known.announced, news.announced))
                 if (news.epoch, news.resets) != (known.epoch, known.resets):
                     self._sequencer.check_epoch()
                 if position > news.global_id:

@@ -18,9 +18,10 @@ def announce(connection: sqlite3.Connection, text: str) -> None:
     connection.execute("DELETE FROM announcements WHERE announced_at <= ?", (now - HEARD_WITHIN,))
 
 
-def announcements(connection: sqlite3.Connection, after: int) -> list[str]:
-    """The texts of those with a higher id."""
-    rows = connection.execute("SELECT text FROM announcements WHERE id > ? ORDER BY id", (after,))
+def announcements(connection: sqlite3.Connection, after: int, through: int) -> list[str]:
+    """The texts of those whose ids are above ``after``, up to ``through``."""
+    query = "SELECT text FROM announcements WHERE id > ? AND id <= ? ORDER BY id"
+    rows = connection.execute(query, (after, through))
     return [text for (text,) in rows]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from itertools import chain
+
 import pytest
 
 from messagebus.errors import BackendUnavailable, BusClosed
@@ -62,6 +65,25 @@ def test_announcements_go_on_after_an_outage_of_the_feed(harness: StoreUnderTest
     eventually(hears)
 
 
+def test_an_announcement_is_heard_once_while_others_are_made(harness: StoreUnderTest) -> None:
+    store = harness.open()
+    recorder = listen(store)
+    texts = [[f"{name} {number}" for number in range(100)] for name in "abcd"]
+
+    def announce(mine: list[str]) -> None:
+        for text in mine:
+            store.announce(text)
+
+    threads = [threading.Thread(target=announce, args=(mine,)) for mine in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.announce("last")
+    eventually(lambda: "last" in recorder.told("announced"))
+    assert sorted(map(str, recorder.told("announced"))) == sorted([*chain(*texts), "last"])
+
+
 # --- reports ---
 
 
@@ -113,6 +135,15 @@ def test_channels_are_those_with_a_backlog_a_page_at_a_time(harness: StoreUnderT
     assert all_channels(store, 7) == names | {"/short"}
     harness.pass_time(11)
     assert all_channels(store, 1000) == names
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1_0", "²", "1" * 30, "1" * 5000, "\0"], ids=repr)
+def test_a_cursor_of_no_page_finds_nothing_or_is_refused(store: Store, cursor: str) -> None:
+    publish(store, "/a", 1)
+    try:
+        assert store.channels(cursor).cursor == ""
+    except ValueError as error:
+        assert "expected a page's cursor" in str(error)  # noqa: PT017  (both are right)
 
 
 def test_a_forgotten_channel_has_no_backlog_and_its_ids_go_on(store: Store) -> None:
