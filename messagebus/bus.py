@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .hub.callbacks import Callback, Subscription
-    from .hub.permissions import Filter, Hook
+    from .hub.permissions import Filter, Hook, PublishHook
     from .hub.revoking import Order
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
@@ -278,6 +278,33 @@ class Bus(Lifecycle):
 
         def add(hook: Hook) -> Hook:
             self._access.add_hook(pattern, hook)
+            return hook
+
+        return add
+
+    def allow_publish(self, pattern: str) -> Callable[[PublishHook], PublishHook]:
+        """Decorator for a function that decides what clients publish: ``@bus.allow_publish("/chat/*")``.
+
+        ``pattern`` is a channel, or a prefix that ends in ``*``. The function gets the request (in a Flask app the
+        Flask request, in its context), the channel and the data that the client has sent, any JSON value; it returns
+        the data to publish. It refuses with ``flask.abort(403, "the reason")``, which reaches the client, or by
+        returning ``None``. Another exception is logged, passed to ``on_error``, and tells the client nothing but its
+        type. The function may block: it is called in the request's thread, and for what comes over a WebSocket in a
+        thread of a pool, with the request that has opened it.
+
+        Where several patterns match, all functions are called in the order in which they were added, each with the data
+        that the one before has returned; one that refuses is the last. They are also called for channels that
+        ``client_publish`` or a rule opens to everybody. Where a channel's rule has another ``publish``, nothing of
+        clients is taken. A publish that a client repeats, because its answer was lost, is asked about again, and stored
+        once, as it was at first.
+
+        Raises:
+            InvalidChannel: The pattern is malformed.
+        """
+        check_pattern(pattern)
+
+        def add(hook: PublishHook) -> PublishHook:
+            self._access.add_publish_hook(pattern, hook)
             return hook
 
         return add

@@ -54,7 +54,7 @@ def test_the_same_key_of_another_client_is_another_publish(bus: Bus, client: Any
 @pytest.mark.parametrize(
     ("value", "status", "code", "field"),
     [
-        ({"channel": "/secret", "data": 1}, 403, "forbidden", None),
+        ({"channel": "/secret", "data": 1}, 403, "forbidden", "channel"),
         ({"channel": "chat", "data": 1}, 400, "invalid_channel", None),
         ({"channel": "/chat"}, 400, "bad_request", None),
         ({**CHAT, "user_ids": [7]}, 400, "bad_request", None),

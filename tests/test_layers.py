@@ -103,6 +103,8 @@ ROOMS = {
         "publish_request",
         "publishing",
         "authorization",
+        "command",
+        "publish_command",
         "commands",
         "context",
         "calls",

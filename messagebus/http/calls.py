@@ -8,7 +8,8 @@ import msgspec
 
 from ..message import encode_json
 from . import parsing
-from .commands import COMMANDS, CommandError, read_command
+from .command import CommandError
+from .commands import COMMANDS, read_command
 from .context import RequestContext
 from .refusals import JSON_HEADERS, HTTPRefusal
 

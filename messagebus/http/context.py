@@ -12,7 +12,7 @@ from ..presence.member import room_name
 from . import parsing
 from .addresses import client_address
 from .authorization import Handshake, HookContext, asks_anybody, authorize
-from .commands import Caller
+from .command import Caller
 from .refusals import count_refused, unavailable
 
 POLL_SECONDS = 60.0
@@ -43,7 +43,8 @@ class RequestContext:
         if self.node.access.off:
             raise unavailable("the bus is off")
         identity, site_id = parsing.identify(self.request, self.client_id, self.options)
-        return Caller(self.node, identity, site_id, client_address(self.request.environ, self.options.trusted_proxies))
+        address = client_address(self.request.environ, self.options.trusted_proxies)
+        return Caller(self.node, identity, site_id, address, request=self.request)
 
     def plan(self, subscribe: SubscribeRequest) -> SubscriptionPlan:
         """Read what is needed to know what is due."""
@@ -75,7 +76,7 @@ class RequestContext:
             node.presence.polled(members, self.client_id, grace if may_be_held else grace + POLL_SECONDS)
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
-        """What later subscriptions of a WebSocket are authorized with; ``None`` if everybody may subscribe."""
-        if not asks_anybody(self.node):
+        """What the app's hooks are asked with for later commands of a WebSocket; ``None`` if there are none."""
+        if not (asks_anybody(self.node) or self.node.access.asks_publishers):
             return None
         return Handshake.of(self.request, self._hook_context, params.grants)

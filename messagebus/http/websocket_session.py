@@ -15,7 +15,8 @@ from ..message import encode_json
 from ..transports import Transport
 from ..transports.websocket import text_frame
 from .authorization import Handshake
-from .commands import Caller, Command, CommandError, CommandQueue, read_command
+from .command import Caller, Command, CommandError
+from .commands import CommandQueue, read_command
 from .framed_subscriber import OPEN, FramedSubscriber
 from .refusals import error_object
 

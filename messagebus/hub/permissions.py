@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Hook = Callable[["Request", str], bool]
 """Request and channel -> whether it may subscribe."""
+PublishHook = Callable[["Request", str, Any], Any]
+"""Request, channel and data of what a client publishes -> the data to publish; ``None``: it is refused."""
 Filter = Callable[[Message], bool]
 """Message -> whether clients get it."""
 ReportError = Callable[[Exception, str], object]
@@ -33,6 +35,7 @@ class Access:
         self.off = False
         """Whether the bus is switched off for clients."""
         self._hooks: list[tuple[str, Hook]] = []
+        self._publish_hooks: list[tuple[str, PublishHook]] = []
         self._filters: list[tuple[str, Filter]] = []
         self.presence = PresenceRules()
 
@@ -57,6 +60,19 @@ class Access:
         if not hooks and not closed:
             return True
         return granted(channel) or (bool(hooks) and all(hook(request, channel) for hook in hooks))
+
+    # --- clients' publishes ---
+
+    def add_publish_hook(self, pattern: str, hook: PublishHook) -> None:
+        self._publish_hooks.append((pattern, hook))
+
+    @property
+    def asks_publishers(self) -> bool:
+        return bool(self._publish_hooks)
+
+    def publish_hooks(self, channel: str) -> list[PublishHook]:
+        """Those whose pattern matches, in the order in which they were added."""
+        return [hook for pattern, hook in self._publish_hooks if matches(pattern, channel)]
 
     # --- messages ---
 

@@ -111,7 +111,8 @@ class BypassMiddleware:
         options: Options = self._bus.options
         access: Access = self._bus._access
         return access.hooks or bool(
-            options.user_id_lookup
+            access.asks_publishers
+            or options.user_id_lookup
             or options.group_ids_lookup
             or options.site_id_lookup
             or options.extra_response_headers_lookup
