@@ -15,6 +15,7 @@ from .option_kinds import check_pattern
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
     from typing_extensions import Unpack
+    from werkzeug.wrappers import Request
 
     from .hub.callbacks import Callback, Subscription
     from .hub.permissions import Filter, Hook, PublishHook
@@ -308,6 +309,25 @@ class Bus(Lifecycle):
             return hook
 
         return add
+
+    def client_id(self, request: Request | None = None) -> str | None:
+        """The id of the client (the page) that a request comes from; ``None`` where it shows none. With it a view tells
+        everybody but the one who has posted to it: ``publish(..., exclude_client_ids=[MessageBus.client_id()])``.
+
+        In an ``authorize`` or ``allow_publish`` hook it is the client that asks. In a view it is what the page sends:
+        the header ``X-MessageBus-Client-Id``, or the field ``messagebus_client_id`` of the query or of the form.
+        ``request``: Flask's current one by default. The client has chosen its id, so it proves nothing.
+
+        Raises:
+            RuntimeError: There is no current request.
+        """
+        from .http.client_ids import client_id_of
+
+        if request is None:
+            from flask import request as current
+
+            request = current
+        return client_id_of(request)
 
     def grant(
         self, channel: str, *, ttl: float = 3600.0, client_id: str | None = None, site_id: str | None = None

@@ -96,6 +96,7 @@ ROOMS = {
         "refusals",
         "addresses",
         "origins",
+        "client_ids",
         "keys",
         "parsing",
         "statistics",
