@@ -54,6 +54,7 @@ class OptionValues(TypedDict, total=False):
     anonymous_publish: bool
     max_publishes_per_key: int
     max_publishes_per_client: int
+    max_publishes_per_address: int
     presence_grace: float
     presence_max_members: int
     statistics: bool

@@ -167,8 +167,10 @@ class Options:
     max_publishes_per_key: int = _option(Number(1), 1000)
     """Messages per second that one key may publish over HTTP to this process, on average; more are refused with 429."""
     max_publishes_per_client: int = _option(Number(1), 1000)
-    """The same for one address that shows no key, and for its clients' publishes over WebSocket. Behind a proxy, set
-    ``trusted_proxies``."""
+    """The same for one client that publishes from a page or a program; over HTTP for one address that shows no key."""
+    max_publishes_per_address: int = _option(Number(1), 5000)
+    """The same for all clients of one address, whatever ids they take. Behind a proxy, set ``trusted_proxies``: an
+    address of a private network is not limited without it."""
 
     # --- who is there ---
     presence_grace: float = _option(Number(0, DAY, whole=False), 5.0)

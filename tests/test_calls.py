@@ -120,6 +120,26 @@ def test_who_publishes_too_often_is_told_when_to_come_back(bus: Bus, client: Any
     assert len(stored(bus)) == 3
 
 
+def test_an_address_publishes_no_more_under_many_ids(bus: Bus, client: Any) -> None:
+    bus.configure(max_publishes_per_address=2, trusted_proxies=1)
+
+    def publish(client_id: str, address: str) -> Any:
+        return client.post(f"/message-bus/{client_id}/publish", json=CHAT, headers={"X-Forwarded-For": address})
+
+    statuses = [publish(f"c{number}", "203.0.113.7").status_code for number in range(2)]
+    refused = publish("c3", "203.0.113.7")
+    assert (statuses, refused.status_code) == ([200, 200], 429)
+    assert refused.get_json()["error"]["field"] == "max_publishes_per_address"
+    assert publish("c4", "203.0.113.8").status_code == 200
+
+
+def test_the_same_key_of_another_user_is_another_publish(bus: Bus, client: Any) -> None:
+    bus.configure(user_id_lookup=lambda environ: environ["HTTP_X_USER"])
+    for user in ("ann", "bob", "ann"):
+        client.post(URL, json={**CHAT, "key": "k1"}, headers={"X-User": user})
+    assert stored(bus) == ["hi", "hi"]
+
+
 @pytest.mark.parametrize("verb", ["subscribe", "unsubscribe", "ping", "publish/x", "Publish"])
 def test_only_commands_that_need_no_connection_are_there(client: Any, verb: str) -> None:
     assert client.post(f"/message-bus/me/{verb}", json={}).status_code == 404

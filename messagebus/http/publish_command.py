@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from ..channel_rules import find_rule
 from ..errors import BackendUnavailable
 from ..hub.addresses import source_of
+from ..hub.subscriber import Identity
 from ..message import check_channel
 from ..option_kinds import matches
 from ..options import Options
@@ -37,8 +39,7 @@ class Publish(Command):
         self._caller = caller
         self._channel = channel
         self._data = value["data"]
-        # Of this client: nobody else's publish is taken for it.
-        self._key = None if key is None else f"client {caller.identity.client_id} {key}"
+        self._key = None if key is None else _own(caller.identity, key)
 
     def perform_at_once(self) -> dict[str, Any] | None:
         return None if self._hooks or self._caller.node.store.shared else self.perform()
@@ -67,15 +68,25 @@ class Publish(Command):
         return data
 
     def _take_from_rate(self) -> None:
-        node, client_id = self._caller.node, self._caller.identity.client_id
-        address = self._caller.address
-        name, limit = "max_publishes_per_client", node.options.max_publishes_per_client
-        # Where a proxy may be behind the address, all its clients would share what one of them may.
-        publisher = f"address {source_of(address)}" if is_clients(node.options, address) else f"client {client_id}"
-        wait = node.publish_limits.take(publisher, 1, limit)
+        caller, options = self._caller, self._caller.node.options
+        self._take("max_publishes_per_client", options.max_publishes_per_client, f"id {caller.identity.client_id}")
+        # A client may take another id for each message. Where a proxy may be behind the address, it is everybody's.
+        if is_clients(options, caller.address):
+            source = source_of(caller.address)
+            self._take("max_publishes_per_address", options.max_publishes_per_address, f"clients of {source}")
+
+    def _take(self, name: str, limit: int, publisher: str) -> None:
+        wait = self._caller.node.publish_limits.take(publisher, 1, limit)
         if wait:
-            reason = f"{name} allows {limit} messages a second; wait {wait} s"
+            reason = f"{name} allows {limit} messages a second; try again in {wait} s"
             raise CommandError("too_many_publishes", reason, name, field=name, retry_after=wait)
+
+
+def _own(identity: Identity, key: str) -> str:
+    """What the store knows a publish by, of a key that its client has made. Nobody else's key is the same: neither
+    another client's or user's, nor one that a program gives."""
+    words = b"\0".join((identity.client_id.encode(), key.encode(), identity.user_id or b""))
+    return f"client {hashlib.blake2b(words, digest_size=16).hexdigest()}"
 
 
 def _is_open(options: Options, channel: str, has_hooks: bool) -> bool:

@@ -96,6 +96,16 @@ def test_a_caller_who_repeats_a_publish_under_his_own_key_gets_the_first_ids(los
     assert lossy.stored("/a") == ["lose-1"]
 
 
+def test_under_a_key_it_is_written_once_also_from_the_queue(lossy: Lossy) -> None:
+    assert lossy.bus.publish("/a", "lose-1", idempotency_key="order 17") is None  # it waits
+    for data in ("lose-1 again", "lose-1 once more"):
+        assert lossy.bus.publish("/a", data, idempotency_key="order 17") in (None, 1)
+    lossy.bus.publish("/a", "next")
+    assert lossy.stored("/a") == ["lose-1", "next"]
+    assert lossy.direct.publish("/a", "by another process", idempotency_key="order 17") == 1
+    assert lossy.stored("/a") == ["lose-1", "next"]
+
+
 def test_a_key_counts_for_its_channels_and_its_site(lossy: Lossy) -> None:
     def publish(channel: str, site_id: str | None = None) -> int | None:
         ids = lossy.bus.publish_ids(channel, 1, site_id=site_id, idempotency_key="k")
