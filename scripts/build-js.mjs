@@ -24,6 +24,9 @@ const OUTPUTS = [
     { entry: `hooks/${name}.js`, file: `messagebus-${name}.mjs`, format: "esm" },
     { entry: `hooks/${name}.js`, file: `messagebus-${name}.cjs`, format: "cjs" },
   ]),
+  { entry: "two-way/classic.js", file: "messagebus-two-way.js", format: "iife" },
+  { entry: "two-way/module.js", file: "messagebus-two-way.mjs", format: "esm" },
+  { entry: "two-way/module.js", file: "messagebus-two-way.cjs", format: "cjs" },
   { entry: "hooks/alpine-classic.js", file: "messagebus-alpine.js", format: "iife" },
   { entry: "hooks/htmx-classic.js", file: "messagebus-htmx.js", format: "iife" },
   { entry: "hooks/status.js", file: "messagebus-status.js", format: "iife" },
@@ -76,7 +79,7 @@ const RESERVED = [...JSON.parse(domprops.slice(domprops.indexOf("["), domprops.l
   .filter((name) => !OWN.includes(name));
 
 for (const { entry, file, format } of OUTPUTS) {
-  const isCore = !entry.startsWith("hooks/");
+  const isCore = !/^(hooks|two-way)\//.test(entry);
   const bundle = await build({
     entryPoints: [join(home, "src", entry)],
     outfile: join(home, file), // the map's paths are relative to it, wherever it is written
@@ -100,7 +103,7 @@ for (const { entry, file, format } of OUTPUTS) {
       ...{ passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, pure_getters: true },
       ...{ keep_fargs: false, hoist_funs: true, reduce_funcs: false }, // the last two for what gzip makes of it
     },
-    // The hooks are small, and all that they name is of others.
+    // The others are small, and nearly all that they name is of others.
     mangle: isCore ? { properties: { builtins: true, reserved: RESERVED, keep_quoted: true } } : {},
     sourceMap: { content: map, filename: file, url: `${file}.map`, includeSources: true },
   });
@@ -110,7 +113,7 @@ for (const { entry, file, format } of OUTPUTS) {
 
 // CommonJS has declarations of its own: one file cannot be both for TypeScript.
 writeFileSync(join(folder, "messagebus.d.cts"), readFileSync(join(home, "messagebus.d.ts")));
-for (const name of ["react", "vue", "alpine", "htmx", "status"]) {
+for (const name of ["react", "vue", "alpine", "htmx", "status", "two-way"]) {
   const types = readFileSync(join(home, `messagebus-${name}.d.mts`), "utf8");
-  writeFileSync(join(folder, `messagebus-${name}.d.cts`), types.replaceAll("./messagebus.mjs", "./messagebus.cjs"));
+  writeFileSync(join(folder, `messagebus-${name}.d.cts`), types.replaceAll(/\.\/messagebus\.m?js/g, "./messagebus.cjs"));
 }

@@ -228,16 +228,16 @@ def test_a_room_above_the_bound_is_counted_until_it_is_well_below() -> None:
     room = Room()
     for number in range(11):
         room.join("w", id_key(number), Member(number), 1)
-    assert room.measure(10)
-    assert room.is_large
-    assert not room.measure(10)
+    room.measure(10)
+    assert (room.is_large, room.has_switched) == (True, True)
+    room.is_told()
     for number in range(2):
         room.leave("w", id_key(number))
-    assert not room.measure(10)
-    assert room.is_large
+    room.measure(10)
+    assert (room.is_large, room.has_switched) == (True, False)
     room.leave("w", id_key(2))
-    assert room.measure(10)
-    assert not room.is_large
+    room.measure(10)
+    assert (room.is_large, room.has_switched) == (False, True)
 
 
 # --- tellings ---

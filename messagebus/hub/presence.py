@@ -312,6 +312,8 @@ class Presence:
         for name, change in heard.changes:
             if heard.author == self._workers.id and self._view.rooms[name].complete:
                 self._hooks.add(name, change.member, change.joined)
+        for name in heard.changed:
+            self._view.rooms[name].measure(self._attendance.most_told)
         self._note(heard.changed)
         if self._awaited:
             self._settle()
@@ -340,10 +342,9 @@ class Presence:
             self._reactor.set_deadline(self._flush_timer, FLUSH_SECONDS)
 
     def _tell_watchers(self, name: str, room: Room) -> None:
-        is_other = room.measure(self._attendance.most_told)
         if self._followers(name) is None:
             room.is_told()
-        elif is_other or room.is_large:
+        elif room.has_switched or room.is_large:
             room.is_told()
             self._deliver(name, whole(name, room))
         else:

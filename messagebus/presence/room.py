@@ -45,6 +45,7 @@ class Room:
         "_held",
         "_untold",
         "complete",
+        "has_switched",
         "is_large",
         "told_at",
         "told_version",
@@ -64,6 +65,8 @@ class Room:
         """Whether all workers have said whom they hold."""
         self.is_large = False
         """Whether watchers are told the count alone."""
+        self.has_switched = False
+        """Whether that has changed since they were told something."""
         self.told_version = 0
         self.told_at = float("-inf")
         self.touched = 0.0
@@ -167,16 +170,16 @@ class Room:
     def is_told(self) -> None:
         """Watchers know everything, or the count alone."""
         self._untold = {}
+        self.has_switched = False
         self.told_version = self.version
 
-    def measure(self, most: int) -> bool:
-        """Note whether there are too many to tell of each; whether that is another answer than before."""
+    def measure(self, most: int) -> None:
+        """Note whether there are too many to tell of each. After each change, so that all that is told of a version is
+        of one kind."""
         # Back only well below, so that a room at the bound does not change all the time.
         is_large = len(self._held) > (most * 4 // 5 if self.is_large else most)
-        changed, self.is_large = is_large != self.is_large, is_large
-        if changed:
-            self.whole = None
-        return changed
+        if is_large != self.is_large:
+            self.is_large, self.has_switched, self.whole = is_large, True, None
 
 
 def _holds(held: Held, worker: str) -> bool:

@@ -40,7 +40,7 @@ def may_enter(asked: Request, channel: str) -> bool:
 
 @MessageBus.presence.member("/rooms/*")
 def member(asked: Request, channel: str) -> Member | None:
-    name = user(asked.environ) or asked.args.get("user")
+    name = user(asked.environ) or asked.cookies.get("user")
     return None if name is None else Member(name, {"name": name.title()})
 
 
@@ -59,7 +59,7 @@ if "HOOKS" in os.environ:
 def members() -> Response:
     channel, site = request.args["channel"], request.args.get("site")
     return jsonify(
-        members=sorted([*each] for each in MessageBus.presence.members(channel, site)),
+        members=sorted(([*each] for each in MessageBus.presence.members(channel, site)), key=str),
         count=MessageBus.presence.count(channel, site),
     )
 

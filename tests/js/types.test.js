@@ -9,6 +9,7 @@ const FILE = fileURLToPath(new URL("calls.ts", import.meta.url));
 const CALLS = `
 import MessageBus, { createMessageBus, type Gap, type State } from "../../static/js/messagebus.mjs";
 import Named from "flask-messagebus";
+import { install, type Member, type Room } from "../../static/js/messagebus-two-way.mjs";
 
 const undo: () => void = MessageBus.subscribe("/chat", (data, globalId, messageId) => console.log(data.text, globalId + messageId));
 MessageBus.subscribe<{ text: string }>("/chat", ({ text }) => text.trim(), "@17");
@@ -39,6 +40,13 @@ MessageBus.continueFrom({ "/chat": "@17", "/a": 3 }, "epoch");
 createMessageBus({ headers: { "X-Mine": "1" } }).stop();
 globalThis.MessageBus.pause();
 Named.resume();
+const room: Room<{ name: string }> = MessageBus.presence<{ name: string }>("/rooms/7", {
+  onJoin: ({ id, info }) => console.log(id, info.name),
+  onChange: ({ count, members }) => console.log(count, members?.length),
+  onRefused: ({ code }) => console.log(code),
+});
+room.ready.then(({ members }) => members?.map(({ info }: Member<{ name: string }>) => info.name));
+install(createMessageBus()).presence("/rooms/8").unsubscribe();
 
 // wrong: not a position
 MessageBus.subscribe("/chat", () => {}, "17");
@@ -68,6 +76,10 @@ MessageBus.callbackInterval = "15s";
 MessageBus.onGap = (channel, { after }) => after + 1;
 // wrong: no such state
 if (MessageBus.state === "closed") removed;
+// wrong: they are not known at first
+room.members.length;
+// wrong: no such event
+MessageBus.presence("/rooms/7", { onjoin: () => {} });
 // wrong: publish gives a promise
 const id: number = MessageBus.publish("/chat", 1);
 export { undo, id, effect, method, off };

@@ -92,12 +92,14 @@ def script_tag(
     grants: Iterable[str] = (),
     start: bool = True,
     nonce: str | None = None,
+    two_way: bool = False,
 ) -> Markup:
     """The script tag of the JS client, in templates ``{{ message_bus(["/chat"]) }}``.
 
     ``channels``: the page misses none of their messages from the start of this request on; a mapping gives other
     positions. ``grants``: tokens of ``Bus.grant`` for protected channels. ``start``: whether the client starts at once.
-    ``nonce``: for a Content-Security-Policy.
+    ``nonce``: for a Content-Security-Policy. ``two_way``: whether a second tag follows, with what pages need that do
+    more than listen: who is there.
 
     Raises:
         InvalidChannel: A name is malformed.
@@ -128,7 +130,14 @@ def script_tag(
     if nonce is not None:
         attributes["nonce"] = nonce
     written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
-    return Markup("<script {}{}></script>").format(written, Markup(" data-start" if start else ""))
+    tag = Markup("<script {}{}></script>").format(written, Markup(" data-start" if start else ""))
+    return tag + _two_way_tag(source, nonce) if two_way else tag
+
+
+def _two_way_tag(source: str, nonce: str | None) -> Markup:
+    """``source``: that of the client, beside which it is."""
+    allowed = Markup("") if nonce is None else Markup(' nonce="{}"').format(nonce)
+    return Markup('<script src="{}"{}></script>').format(f"{source.removesuffix('.js')}-two-way.js", allowed)
 
 
 _OF_A_BODY = frozenset(

@@ -1,0 +1,9 @@
+// What the two-way part adds to a bus. Each piece has a file of its own; here is only its name.
+
+import { watch } from "./presence.js";
+
+/** Gives a bus, the page's own or a further one, the methods of this part. */
+export function install(bus) {
+  bus.presence = (channel, listeners) => watch(bus, channel, listeners);
+  return bus;
+}
