@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from .bus import Bus, MessageBus
+from .cable.channel import Channel
 from .errors import (
     BackendUnavailable,
     BusClosed,
@@ -41,6 +42,7 @@ __all__ = [
     "BackendUnavailable",
     "Bus",
     "BusClosed",
+    "Channel",
     "Client",
     "DistributedCache",
     "InvalidChannel",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .app_import import is_only_importing
+from .cable.channel import Channel
+from .cable.classes import NAME, ChannelClasses, Connect
 from .channel_rules import is_stored
 from .lifecycle import Lifecycle
 from .members import Members
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from .hub.callbacks import Callback, Subscription
+    from .hub.node import Node
     from .hub.permissions import Filter, Hook, PublishHook
     from .hub.revoking import Order
     from .option_values import OptionValues
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from .statistics.bus import ChannelStats
     from .statistics.why import Finding
     from .stores import Store, StoreState
+
+ChannelT = TypeVar("ChannelT", bound=Channel)
 
 
 class Bus(Lifecycle):
@@ -44,6 +49,7 @@ class Bus(Lifecycle):
         self._blueprint: Blueprint | None = None
         self.presence = Members(self, self._access.presence)
         """Who is there: members of channels, and what is called when they come and go."""
+        self._channel_classes = ChannelClasses()
         self._publish_off = False
 
     # --- Flask ---
@@ -70,6 +76,13 @@ class Bus(Lifecycle):
             InvalidOption: A setting of the app is unknown or out of range.
         """
         app.register_blueprint(self.blueprint, url_prefix=url_prefix)
+
+    def _made(self, node: Node) -> None:
+        if self._channel_classes and NAME not in node.guests:
+            from .cable.cable import Cable
+
+            cable = node.guests[NAME] = Cable(node, self._channel_classes, self.publish)
+            cable.start()
 
     # --- publishing ---
 
@@ -328,6 +341,31 @@ class Bus(Lifecycle):
 
             request = current
         return client_id_of(request)
+
+    def channel(self, class_: type[ChannelT]) -> type[ChannelT]:
+        """Decorator that registers a subclass of :class:`messagebus.Channel` under its name. Clients subscribe to it,
+        with ActionCable's and AnyCable's clients on ``/cable``. To be used before serving.
+
+        Raises:
+            TypeError: It is no such class, or one of its public methods takes more than one argument.
+            ValueError: Another class has its name.
+        """
+        self._channel_classes.add(class_)
+        if self._node is not None:
+            self._made(self._node)
+        return class_
+
+    def connect(self, hook: Connect) -> Connect:
+        """Decorator for the function that says who opens a connection on ``/cable``, before it is accepted.
+
+        It gets the request (in a Flask app the Flask request, in its context), and returns by what the connection is
+        identified, a dict: the ``user`` of ``{"user_id": 7, "user": user}`` is ``self.connection.user`` in the
+        channels, and ``user_id`` takes the place of what ``user_id_lookup`` returns. ``True`` or ``None``: by nothing
+        more. ``False``: it is refused with 403; ``flask.abort`` works, too. Without a hook everybody may connect whose
+        page's origin may.
+        """
+        self._channel_classes.connect = hook
+        return hook
 
     def grant(
         self, channel: str, *, ttl: float = 3600.0, client_id: str | None = None, site_id: str | None = None

@@ -157,6 +157,8 @@ class Lifecycle:
         :class:`BusClosed` until it is configured."""
         if drain > 0:
             self.end_subscribers(STOP_SECONDS, drain)
+        elif self._node is not None and self._node.guests:
+            self.end_subscribers(STOP_SECONDS)  # while what they call at their end may still publish
         with self._lock:
             self._closed = True
             machinery = self._take()
@@ -215,6 +217,7 @@ class Lifecycle:
                 self._callbacks = Callbacks()
             node = self._node = Node(self._publisher, self._callbacks, self._access)
             node.workers.report_also(partial(worker_facts, node))
+            self._made(node)
             self._rests = False
         try:
             node.start()
@@ -227,6 +230,9 @@ class Lifecycle:
         if self._callbacks:
             node.start_callbacks()
         return node
+
+    def _made(self, node: Node) -> None:
+        """A node was made, and has not begun."""
 
     def _rest(self) -> tuple[Callbacks, Store]:
         """For functions that are subscribed now and called when this process begins to listen; and its store."""
@@ -300,7 +306,9 @@ def close_all() -> None:
 def _at_exit() -> None:
     # Queued messages get a last chance; threads and sockets end with the process anyway.
     for bus in list(_buses):
-        publisher = bus._publisher
+        publisher, node = bus._publisher, bus._node
+        for guest in node.guests.values() if node is not None else ():
+            guest.finish_here(STOP_SECONDS)
         if publisher is not None:
             _count_unheard(publisher)
             with contextlib.suppress(Exception):

@@ -14,6 +14,7 @@ from .errors import InvalidChannel
 from .message import check_channel
 from .templates import check_templates
 
+_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+")
 LARGEST = 2**31 - 1
 """Of every number: what all stores and systems can count with."""
 
@@ -83,6 +84,15 @@ class Text(Kind):
         if not isinstance(value, str) and not (value is None and self.optional):
             # Without the value, which may be a secret.
             raise ValueError(f"expected a string, not one of type {type(value).__name__}")
+        return value
+
+
+class Path(Kind):
+    """Of a URL: ``/``, and segments of letters, digits or any of ``_ . ~ -``."""
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, str) or not _PATH.fullmatch(value):
+            raise ValueError(f"expected a path such as /cable, not {_shown(value)}")
         return value
 
 

@@ -49,6 +49,7 @@ class OptionValues(TypedDict, total=False):
     secret_key: str | None
     secret_key_fallbacks: Sequence[str]
     client_publish: Sequence[str]
+    cable_path: str
     http_publishing: bool
     publisher_keys: Sequence[str | Mapping[str, Any] | Key]
     anonymous_publish: bool

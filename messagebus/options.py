@@ -30,6 +30,7 @@ from .option_kinds import (
     Kind,
     Number,
     Origins,
+    Path,
     Patterns,
     Secrets,
     Templates,
@@ -154,6 +155,11 @@ class Options:
     ``SECRET_KEY_FALLBACKS``."""
     client_publish: tuple[str, ...] = _option(Patterns(), ())
     """Channels that clients may publish to: names, or prefixes that end in ``*``. Empty: none."""
+
+    # --- channel classes ---
+    cable_path: str = _option(Path(), "/cable")
+    """The path of ActionCable's and AnyCable's wire, below the blueprint's prefix, where a channel class is registered.
+    It is read when the blueprint is registered."""
 
     # --- publishing over HTTP ---
     http_publishing: bool = _option(Flag(), False)

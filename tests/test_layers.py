@@ -40,6 +40,7 @@ LAYERS = [
     "hub",
     "statistics",
     "http",
+    "cable",
     "integrations",
     "lifecycle",
     "members",
@@ -119,6 +120,20 @@ ROOMS = {
         "static_files",
         "routes",
         "servable",
+    ],
+    "cable": [
+        "channel",
+        "classes",
+        "turns",
+        "subscription",
+        "encoding",
+        "pings",
+        "times",
+        "cable",
+        "commands",
+        "stream_subscriber",
+        "session",
+        "handshake",
     ],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

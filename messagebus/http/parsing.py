@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
@@ -54,6 +55,11 @@ def check_client_id(client_id: str) -> None:
             "a client id has 1 to 128 letters, digits, or any of _ . ~ -",
             "client_id",
         )
+
+
+def new_client_id() -> str:
+    """One for a client that brings none."""
+    return secrets.token_hex(16)
 
 
 def read_poll(request: Request, options: Options) -> SubscribeParams:

@@ -298,7 +298,8 @@ class Hub:
     def closed(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
         self.draining.discard(subscriber)
-        if self.on_ended is not None and not subscriber.transport.one_batch:
+        transport = subscriber.transport
+        if self.on_ended is not None and not transport.one_batch and not transport.is_part:
             self.on_ended(Ended.of(subscriber, self.reactor.clock()))
         if self._when_empty is not None and self._is_empty():
             self._when_empty()

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 from ..errors import SHUTDOWN, BackendUnavailable, BusClosed
 from ..loop.jobs import Jobs
@@ -38,6 +39,16 @@ MAX_PENDING = 100
 """Pieces of the feed, each as much as was read at once, that may wait for the loop."""
 FILES_LEFT_TO_THE_APP = 100
 """Open files that are reserved for the server, the application and the store."""
+
+
+class Guest(Protocol):
+    """What lives as long as a node, and has to be ended with the subscribers. From any thread."""
+
+    def finish(self, timeout: float) -> None:
+        """End it, and wait for that up to ``timeout`` seconds."""
+
+    def finish_here(self, timeout: float) -> None:
+        """The same when the interpreter ends, and no other thread may begin."""
 
 
 class Node(Listener):
@@ -87,6 +98,8 @@ class Node(Listener):
         """The last global id that the feed has delivered."""
         self._renewing = False
         self._owes_epoch = False
+        self.guests: dict[str, Guest] = {}
+        """By name; added before it serves."""
         self._rules = () if all(rule.stored for rule in options.channels) else options.channels
         self.says_that_it_is_alone = options.url.startswith("memory:")
         """Whether a word is due where the server has several processes, and each has a store of its own."""
@@ -141,6 +154,8 @@ class Node(Listener):
         done = threading.Event()
         self.reactor.call_soon(self.hub.shut_down, SHUTDOWN, done.set, over)
         done.wait(timeout + over)
+        for guest in self.guests.values():
+            guest.finish(timeout)
 
     def turn_away(self) -> None:
         """Close every subscriber's connection cleanly, without waiting."""

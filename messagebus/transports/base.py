@@ -52,6 +52,8 @@ class Transport(ABC):
     tells_epoch: ClassVar[bool] = False
     """Whether a client gets the store's epoch at the beginning without asking: only our own clients use this
     transport."""
+    is_part: ClassVar[bool] = False
+    """Whether the connection is that of another subscriber, and serves this one as well."""
     preamble: ClassVar[bytes] = b""
     """What the body begins with, before everything else."""
     heartbeat: ClassVar[bytes] = b""

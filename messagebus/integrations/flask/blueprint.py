@@ -14,6 +14,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response as WerkzeugResponse
 from werkzeug.wsgi import ClosingIterator
 
+from ...cable.handshake import serve_cable
 from ...errors import BusClosed, InvalidChannel
 from ...http import static_files
 from ...http.refusals import unavailable
@@ -41,6 +42,8 @@ def make_blueprint(bus: Servable) -> Blueprint:
         app = cast(Flask, state.app)
         bus.configure_app(app.config, partial(_dumps, weakref.ref(app)))
         _register(state, bus, partial(neighbours.tell, app, serve))
+        # For handshakes alone: the app may have a page of its own there.
+        state.add_url_rule(bus.options.cable_path, "serve_cable", cable, websocket=True)
         prefix = (state.url_prefix or "").rstrip("/")
         if can_be_bypassed(app) and state.subdomain is None and "<" not in prefix:
             name = f"{state.name_prefix}.{state.name}".lstrip(".")
@@ -56,6 +59,13 @@ def make_blueprint(bus: Servable) -> Blueprint:
             return _to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
         answered = answer(node, request, path, partial(in_context, _this_app()))
         return _to_flask(answered) if isinstance(answered, Answer) else answered
+
+    def cable() -> WerkzeugResponse:
+        try:
+            node = bus._running_node()
+        except BusClosed:
+            return _to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
+        return _to_flask(serve_cable(node, request, partial(in_context, _this_app())))
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
     blueprint.add_url_rule(f"{ROOT}<path:path>", "serve_websocket", serve, websocket=True)

@@ -1,0 +1,107 @@
+"""All that a process has of channel classes once it listens: who is subscribed, and how they end. No wire."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+
+from ..hub.node import Node
+from ..stores import StoreState
+from .classes import ChannelClasses
+from .encoding import Streams
+from .pings import Pings
+from .subscription import Publish, Subscription
+from .times import Times
+from .turns import Call, Turns
+
+logger = logging.getLogger("messagebus.cable")
+
+SINCE = "cable-since"
+"""Asked with a moment: to which global id the bus had come then."""
+
+
+class Cable:
+    """See the module. Its methods are for the reactor's loop, unless they say otherwise."""
+
+    def __init__(self, node: Node, classes: ChannelClasses, publish: Publish) -> None:
+        hub = node.hub
+        self.node = node
+        self.classes = classes
+        self.publish = publish
+        self.streams = Streams(lambda: hub.epoch)
+        self.pings = Pings(node.reactor)
+        self.times = Times(node.reactor, lambda: StoreState(hub.global_id, hub.epoch))
+        self._subscriptions: set[Subscription] = set()
+        self._is_empty = threading.Event()
+        self._is_empty.set()
+        self._left: queue.SimpleQueue[Call] | None = None
+        """The calls of a process that ends: no job runs any more."""
+
+        node.workers.on_question(SINCE, self._at)
+
+    def start(self) -> None:
+        """From any thread."""
+        self.node.reactor.call_soon(self.times.start)
+
+    def turns(self) -> Turns:
+        """Those of one more client."""
+        return Turns(self._start, self.node.reactor.call_soon)
+
+    def add(self, subscription: Subscription) -> None:
+        self._subscriptions.add(subscription)
+        self._is_empty.clear()
+
+    def remove(self, subscription: Subscription) -> None:
+        """Its last call has returned."""
+        self._subscriptions.discard(subscription)
+        if not self._subscriptions:
+            self._is_empty.set()
+
+    def _start(self, call: Call) -> None:
+        if self._left is not None:
+            self._left.put(call)
+            return
+        self.node.command_jobs.start(call)
+
+    def _leave_all(self) -> None:
+        for subscription in [*self._subscriptions]:
+            subscription.leave()
+
+    def _at(self, moment: object) -> int | None:
+        return self.times.at(float(moment)) if isinstance(moment, (int, float)) else None
+
+    def global_id_at(self, moment: float) -> int | None:
+        """The last global id at a moment (seconds since 1970), or a little earlier; ``None``: no process knows. From
+        any thread but the loop's; blocks where another process has to be asked."""
+        found = self.times.at(moment)
+        if found is None:
+            answers = [answer.value for answer in self.node.workers.ask(SINCE, moment)]
+            found = min([value for value in answers if isinstance(value, int)], default=None)
+        return found
+
+    # --- from other threads, when the process ends ---
+
+    def finish(self, timeout: float) -> None:
+        """End what is left of all subscriptions, and wait until ``unsubscribed`` has returned for each, up to
+        ``timeout`` seconds."""
+        self.node.reactor.call_soon(self._leave_all)
+        done = threading.Event()
+        self.node.reactor.call_soon(done.set)
+        if not (done.wait(timeout) and self._is_empty.wait(timeout)):
+            logger.warning("%d channels are still busy with their end after %g s", len(self._subscriptions), timeout)
+
+    def finish_here(self, timeout: float) -> None:
+        """The same where jobs can run no more, as when the interpreter ends: the calls are made in this thread."""
+        if self._is_empty.is_set():
+            return
+        left: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        deadline = time.monotonic() + timeout
+        self._left = left
+        self.node.reactor.call_soon(self._leave_all)
+        while not self._is_empty.is_set() and time.monotonic() < deadline:
+            try:
+                left.get(timeout=0.05)()
+            except queue.Empty:
+                continue

@@ -1,0 +1,124 @@
+"""How a subscription's messages become bytes on ``/cable``: a frame for each, which names the subscription.
+
+The bytes depend on the identifier alone, so that all clients with the same one share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from weakref import WeakValueDictionary
+
+from ..errors import DISCONNECTED, RESYNC, SHUTDOWN, TOO_BIG, TOO_MANY_COMMANDS, Close
+from ..message import GAP_CHANNEL, encode_json
+from ..transports import WEBSOCKET, Transport
+from ..transports.plain import OWN, split
+from ..transports.websocket import text_frame
+
+JSON = "actioncable-v1-json"
+EXTENDED = "actioncable-v1-ext-json"
+SUBPROTOCOLS = (JSON, EXTENDED)
+
+Epoch = Callable[[], "str | None"]
+"""The store's epoch, as far as the process knows."""
+
+# The clients of one channel may have thousands of identifiers, and each is a transport that is given the same batch.
+_split = lru_cache(maxsize=1)(split)
+
+
+class CableConnection(Transport):
+    """A socket on ``/cable``, which gets no messages itself. The bus has nothing to say there but how it ends."""
+
+    name = "cable"
+
+    def fields(self, size: int) -> bytes:
+        return b""
+
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+        return b""
+
+    def end(self, close: Close, last: bytes = b"") -> bytes:
+        if close.code == 1000:  # the client's own
+            return WEBSOCKET.end(close)
+        told = {"type": "disconnect", "reason": _reason(close), "reconnect": close.code not in _FOR_GOOD}
+        return text_frame(encode_json(told)) + WEBSOCKET.end(close)
+
+
+_FOR_GOOD = (DISCONNECTED, 1002, 1003, 1007)
+"""The close codes of clients that would do no better if they came back."""
+
+
+def _reason(close: Close) -> str:
+    """One of ActionCable's where there is one; else the limit or the fault."""
+    if close in (SHUTDOWN, RESYNC):
+        return "server_restart"
+    if close.code == DISCONNECTED:
+        return "remote"
+    return {TOO_BIG: "max_frame_size", TOO_MANY_COMMANDS: "max_commands"}.get(close, close.reason)
+
+
+CABLE = CableConnection()
+
+
+class Stream(Transport):
+    """The messages of one subscription, as ActionCable has them."""
+
+    name = "cable-subscription"
+    is_part = True
+
+    def __init__(self, identifier: str) -> None:
+        self._head = b'{"identifier":%b,"message":' % encode_json(identifier)
+
+    def fields(self, size: int) -> bytes:
+        return b""
+
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+        head = self._head
+        return b"".join(
+            [text_frame(b"%b%b}" % (head, part.data)) for part, _ in _split(batch) if not part.channel.startswith(OWN)]
+        )
+
+
+class ExtendedStream(Transport):
+    """The same as AnyCable has them: each message with its position."""
+
+    name = "cable-subscription"
+    is_part = True
+
+    def __init__(self, identifier: str, epoch: Epoch) -> None:
+        name = encode_json(identifier)
+        self._head = b'{"identifier":%b,"message":' % name
+        self._gap = text_frame(b'{"type":"reject_history","identifier":%b}' % name)
+        self._epoch = epoch
+
+    def fields(self, size: int) -> bytes:
+        return b""
+
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+        frames = []
+        epoch = encode_json(self._epoch() or "")
+        for part, _ in _split(batch):
+            if part.channel == GAP_CHANNEL:
+                frames.append(self._gap)
+            elif not part.channel.startswith(OWN):
+                position = encode_json(part.channel), epoch, part.message_id
+                frames.append(
+                    text_frame(
+                        b'%b%b,"stream_id":%b,"epoch":%b,"offset":%d}' % (self._head, bytes(part.data), *position)
+                    )
+                )
+        return b"".join(frames)
+
+
+class Streams:
+    """The transports of a process: one for each identifier, as long as somebody has it. In the loop only."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._epoch = epoch
+        self._known: WeakValueDictionary[tuple[str, bool], Transport] = WeakValueDictionary()
+
+    def of(self, identifier: str, extended: bool) -> Transport:
+        found = self._known.get((identifier, extended))
+        if found is None:
+            found = ExtendedStream(identifier, self._epoch) if extended else Stream(identifier)
+            self._known[identifier, extended] = found
+        return found
