@@ -267,9 +267,10 @@ class CableSession(FramedSubscriber):
         if said is not None and said.command == "subscribe":
             self._reject(said.identifier, error)
             return
-        # Without an identifier of its own: ActionCable's client takes whatever has one for a message.
+        # ActionCable's client takes it for a message to whom the identifier names, and fails where there is none: it is
+        # to nobody.
         about = {"command": said.command, "identifier": said.identifier} if said is not None else {}
-        self._say(type="error", error={**error_object(error.code, str(error), error.field), **about})
+        self._say(type="error", identifier="", error={**error_object(error.code, str(error), error.field), **about})
 
     def _reject(self, identifier: str, error: CommandError | None) -> None:
         told: dict[str, Any] = {"type": "reject_subscription", "identifier": identifier}

@@ -21,7 +21,7 @@ NODE_MODULES = ROOT / "node_modules"
 def npm_packages() -> None:
     """The packages that package.json pins, as they come from npm."""
     pinned = json.loads((ROOT / "package.json").read_text())["devDependencies"]
-    for name in ("message-bus-client", "jquery"):
+    for name in ("message-bus-client", "jquery", "@rails/actioncable", "@anycable/web"):
         described = NODE_MODULES / name / "package.json"
         installed = json.loads(described.read_text())["version"] if described.exists() else "nothing"
         if installed != pinned[name]:

@@ -1,0 +1,63 @@
+"""An app with channel classes, and an empty page for their clients."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+
+from messagebus import Channel, MessageBus
+
+from .common import routes
+
+app = Flask(__name__)
+app.register_blueprint(MessageBus.blueprint)
+app.register_blueprint(routes)
+
+
+def note(text: str) -> None:
+    """Write a line into the file that the environment names, where there is one; each is written whole."""
+    path = os.environ.get("NOTES")
+    if path is not None:
+        with open(path, "a") as file:
+            file.write(text + "\n")
+
+
+@MessageBus.connect
+def connect(request: Any) -> dict[str, Any] | bool:
+    return {"name": request.args.get("name", "somebody")} if "stranger" not in request.args else False
+
+
+@MessageBus.channel
+class RoomChannel(Channel):
+    def subscribed(self) -> None:
+        if self.params["id"] == "secret":
+            self.reject()
+            return
+        self.stream_from(f"/rooms/{self.params['id']}")
+        note(f"subscribed {self.params['id']}")
+
+    def unsubscribed(self) -> None:
+        if not self.is_rejected:
+            note(f"unsubscribed {self.params['id']}")
+            self.broadcast("/left", self.params["id"])
+
+    def speak(self, data: dict[str, Any]) -> dict[str, bool]:
+        self.broadcast(f"/rooms/{self.params['id']}", {"text": data["text"], "from": self.connection.name})
+        return {"ok": True}
+
+    def fail(self) -> None:
+        raise ValueError("a detail")
+
+
+@app.get("/empty")
+def empty() -> str:
+    return "<!doctype html><title>empty</title>"
+
+
+@app.get("/left")
+def left() -> Response:
+    """What came after a position on the channel of those who have left."""
+    found = MessageBus.backlog("/left", int(request.args.get("after", 0)))
+    return jsonify([message.data for message in found])

@@ -1,0 +1,217 @@
+"""The clients of ActionCable and AnyCable from npm, unmodified, in Chromium: they are who says what is right."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.bad_network import BadNetwork
+from tests.chromium import PageErrors
+from tests.fixtures_servers import ServeApp
+from tests.publishing import publish
+from tests.redis_server import RedisServer
+from tests.servers import Server
+
+from .conftest import NODE_MODULES
+
+pytestmark = pytest.mark.browser
+
+APP = "tests.apps.cable:app"
+BROKEN = r"ERR_|WebSocket|history"
+"""What Chromium and the clients say on the console of connections that fail."""
+_numbers = itertools.count(1)
+
+ACTIONCABLE = """
+({id, base}) => {
+  window.seen = []
+  window.consumer ??= ActionCable.createConsumer(base.replace("http", "ws") + "/cable?name=ann")
+  const note = (kind) => (data) => seen.push(data === undefined ? [kind] : [kind, data])
+  const handlers = {}
+  for (const kind of ["connected", "disconnected", "rejected", "received"]) handlers[kind] = note(kind)
+  window.room = consumer.subscriptions.create({channel: "RoomChannel", id}, handlers)
+}
+"""
+ANYCABLE = """
+({id, base}) => {
+  window.seen = []
+  window.cable = AnyCable.createCable(base.replace("http", "ws") + "/cable?name=ann",
+    {protocol: "actioncable-v1-ext-json", logLevel: "error"})
+  window.room = cable.subscribeTo("RoomChannel", {id})
+  room.on("connect", () => seen.push(["connected"]))
+  cable.on("disconnect", () => seen.push(["disconnected"]))
+  room.on("close", (event) => seen.push(["closed", String(event)]))
+  room.on("message", (data) => seen.push(["received", data]))
+  room.on("info", (event) => seen.push(["info", event.type]))
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def cables(npm_packages: None) -> str:
+    """Both clients as one script, built from their packages as they are."""
+    text = 'import * as a from "@rails/actioncable"; import * as b from "@anycable/web";'
+    text += "globalThis.ActionCable = a; globalThis.AnyCable = b;"
+    command = [str(NODE_MODULES / ".bin/esbuild"), "--bundle", "--format=iife"]
+    built = subprocess.run(command, input=text.encode(), check=True, capture_output=True, cwd=NODE_MODULES.parent)
+    return built.stdout.decode()
+
+
+@pytest.fixture(scope="module", params=["serve", "gunicorn-gthread"])
+def cable_server(request: pytest.FixtureRequest, judges_redis: RedisServer) -> Iterator[Server]:
+    """``messagebus serve`` and gunicorn with threads, each with two workers on Redis."""
+    with Server(request.param, APP, env={"MESSAGEBUS_URL": judges_redis.url}, workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def network(cable_server: Server) -> Iterator[BadNetwork]:
+    with BadNetwork(cable_server.port) as network:
+        yield network
+
+
+@pytest.fixture
+def room_id() -> str:
+    """A room that no other test has."""
+    return f"room-{next(_numbers)}"
+
+
+def enter(page: Page, cables: str, script: str, url: str, room: str) -> None:
+    page.goto(f"{url}/empty")
+    page.add_script_tag(content=cables)
+    page.evaluate(script, {"id": room, "base": url})
+
+
+def has_seen(page: Page, *wanted: Any) -> None:
+    page.wait_for_function("(wanted) => JSON.stringify(seen).includes(wanted)", arg=_json(wanted))
+
+
+def _json(wanted: Any) -> str:
+    return json.dumps(list(wanted), separators=(",", ":"))[:-1]
+
+
+def received(page: Page) -> list[Any]:
+    found: list[Any] = page.evaluate('seen.filter(([kind]) => kind === "received").map(([, data]) => data)')
+    return found
+
+
+@pytest.mark.parametrize("script", [ACTIONCABLE, ANYCABLE], ids=["actioncable", "anycable"])
+def test_it_subscribes_performs_and_receives(
+    page: Page, cables: str, cable_server: Server, room_id: str, script: str
+) -> None:
+    enter(page, cables, script, cable_server.url, room_id)
+    has_seen(page, "connected")
+    page.evaluate('room.perform("speak", {text: "hi"})')
+    has_seen(page, "received", {"text": "hi", "from": "ann"})
+    publish(cable_server.url, f"/rooms/{room_id}", "from elsewhere")
+    has_seen(page, "received", "from elsewhere")
+    page.evaluate('room.perform("fail")')
+    page.evaluate('room.perform("speak", {text: "still here"})')
+    has_seen(page, "received", {"text": "still here", "from": "ann"})
+    assert len(received(page)) == 3
+
+
+@pytest.mark.parametrize(("script", "kind"), [(ACTIONCABLE, "rejected"), (ANYCABLE, "closed")])
+def test_it_is_rejected(
+    page: Page, page_errors: PageErrors, cables: str, cable_server: Server, script: str, kind: str
+) -> None:
+    page_errors.expect("SubscriptionRejectedError")
+    enter(page, cables, script, cable_server.url, "secret")
+    has_seen(page, kind)
+    assert "connected" not in str(page.evaluate("seen"))
+
+
+def test_actioncable_comes_back_and_goes_on(
+    page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
+) -> None:
+    page_errors.expect(BROKEN)
+    enter(page, cables, ACTIONCABLE, network.url, room_id)
+    has_seen(page, "connected")
+    network.cut()
+    has_seen(page, "disconnected")
+    page.evaluate("seen.length = 0")
+    has_seen(page, "connected")
+    publish(cable_server.url, f"/rooms/{room_id}", "again")
+    has_seen(page, "received", "again")
+
+
+def test_anycable_resumes_without_loss_when_its_connection_is_cut(
+    page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
+) -> None:
+    page_errors.expect(BROKEN)
+    enter(page, cables, ANYCABLE, network.url, room_id)
+    has_seen(page, "connected")
+    publish(cable_server.url, f"/rooms/{room_id}", 1, 2)
+    has_seen(page, "received", 2)
+    for number in (3, 5):
+        network.refuse()
+        network.cut()
+        publish(cable_server.url, f"/rooms/{room_id}", number, number + 1)
+        network.refuse(False)
+        has_seen(page, "received", number + 1)
+    assert received(page) == [1, 2, 3, 4, 5, 6]
+    assert "history_not_found" not in str(page.evaluate("seen"))
+
+
+def test_anycable_resumes_on_a_stream_of_which_it_has_seen_nothing(
+    page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
+) -> None:
+    page_errors.expect(BROKEN)
+    enter(page, cables, ANYCABLE, network.url, room_id)
+    has_seen(page, "connected")
+    network.refuse()
+    network.cut()
+    has_seen(page, "disconnected")
+    publish(cable_server.url, f"/rooms/{room_id}", 1, 2)
+    network.refuse(False)
+    has_seen(page, "received", 2)
+    assert received(page) == [1, 2]
+
+
+def test_who_may_not_connect_is_refused_before_the_101(
+    page: Page, page_errors: PageErrors, cables: str, cable_server: Server
+) -> None:
+    page_errors.expect(BROKEN)
+    page.goto(f"{cable_server.url}/empty")
+    page.add_script_tag(content=cables)
+    told = page.evaluate(
+        """(base) => new Promise((resolve) => {
+          const socket = new WebSocket(base.replace("http", "ws") + "/cable?stranger=1", ["actioncable-v1-json"])
+          socket.onopen = () => resolve("open")
+          socket.onclose = (event) => resolve(event.code)
+        })""",
+        cable_server.url,
+    )
+    assert told == 1006
+
+
+@pytest.mark.parametrize("kind", ["serve", "gunicorn-gthread", "gunicorn-gevent"])
+def test_a_server_that_is_told_to_stop_unsubscribes_everybody_once(
+    page: Page,
+    page_errors: PageErrors,
+    cables: str,
+    serve_app: ServeApp,
+    judges_redis: RedisServer,
+    kind: str,
+    tmp_path: Any,
+) -> None:
+    page_errors.expect(BROKEN)
+    notes = tmp_path / "notes"
+    server = serve_app(kind, APP, env={"MESSAGEBUS_URL": judges_redis.url, "NOTES": str(notes)}, workers=2)
+    enter(page, cables, ACTIONCABLE, server.url, "a")
+    has_seen(page, "connected")
+    page.evaluate(ACTIONCABLE, {"id": "b", "base": server.url})
+    has_seen(page, "connected")
+    server.stop()
+    assert sorted(notes.read_text().split("\n")) == [
+        "",
+        "subscribed a",
+        "subscribed b",
+        "unsubscribed a",
+        "unsubscribed b",
+    ]
