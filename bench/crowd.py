@@ -34,7 +34,9 @@ class Failed(Exception):
 class Crowd:
     """``len(channels)`` subscribers, the n-th of the n-th channel."""
 
-    def __init__(self, port: int, wire: Wire, channels: Sequence[str], position: int = -1) -> None:
+    def __init__(self, port: int, wire: Wire, channels: Sequence[str], position: int = -1, first: int = 0) -> None:
+        """``first``: the number of the first one, where there are several crowds."""
+        self._first = first
         self.port, self.wire, self.channels, self.position = port, wire, channels, position
         self.count = len(channels)
         self.received = 0
@@ -114,7 +116,7 @@ class Crowd:
         error = self._sockets[fd].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise Failed(f"connection {number} was refused (error {error})")
-        self._sockets[fd].send(self.wire.request(self.channels[number], number, self.position))
+        self._sockets[fd].send(self.wire.request(self.channels[number], self._first + number, self.position))
 
     def _is_ready(self, fd: int, said: bytearray, answered: set[int]) -> bool:
         data = self._sockets[fd].recv(BUFFER)

@@ -16,9 +16,11 @@ from .base import Contender
 class MessageBus(Contender):
     wires = OURS
 
-    def __init__(self, redis: RedisServer | None = None, workers: int = 1, through_flask: bool = False) -> None:
+    def __init__(
+        self, redis: RedisServer | None = None, workers: int = 1, through_flask: bool = False, app: str = "app"
+    ) -> None:
         """``redis``: the store; ``None``: memory. ``workers``: more than one share the bench's two cores.
-        ``through_flask``: with an app that looks at every request."""
+        ``through_flask``: with an app that looks at every request. ``app``: another one of ``bench.servers``."""
         self.name = "messagebus, Redis" if redis else "messagebus, memory"
         if through_flask:
             self.name += ", through Flask"
@@ -26,7 +28,7 @@ class MessageBus(Contender):
         self.url = redis.url() if redis else "memory://"
         self.process = Process(
             [
-                *(sys.executable, "-m", "messagebus", "serve", "bench.servers.app:app"),
+                *(sys.executable, "-m", "messagebus", "serve", f"bench.servers.{app}:app"),
                 *("--bind", f"127.0.0.1:{self.port}", "--url", self.url, "--workers", str(workers)),
             ],
             SERVER_CORE if workers == 1 else None,
