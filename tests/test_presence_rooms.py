@@ -177,8 +177,7 @@ def test_the_program_keeps_and_releases_a_member_whatever_its_connections_do() -
 
 def test_there_are_no_more_members_than_the_bound() -> None:
     own, _ = make_own(1)
-    assert own.enter("r", ANN, "x")
-    assert own.enter("r", ANN, "y")
+    assert own.enter("r", ANN, "x") == own.enter("r", ANN, "y") == ("r", A)
     assert not own.enter("s", ANN, "x")
     assert not own.polled("r", BOB, "x", 1)
     assert not own.keep("r", BOB, None)

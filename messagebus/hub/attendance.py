@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..message import Message, encode_json, id_key, split_name, subscription_name
+from ..message import Message, encode_json, split_name, store_name
 from ..presence.member import Key, Member, room_name
 from ..presence.own import OwnMembers
 from ..presence.room import News, Room
-from ..presence.rules import PresenceRules
+from ..presence.rules import PresenceRules, channel_of
 from ..presence.view import View
 from .membership import Membership
 from .subscriber import Subscriber
@@ -32,8 +32,8 @@ class Attendance:
         self.most_told = most_told
         self.own = OwnMembers(clock, grace, MAX_MEMBERS)
         self.view = View(clock, rules.is_hooked)
-        self._entered: dict[Subscriber, tuple[tuple[str, str, Key], ...]] = {}
-        """Subscriber -> channel as the store names it, room and key of each of its memberships."""
+        self._entered: dict[Subscriber, tuple[tuple[str, Key], ...]] = {}
+        """Subscriber -> room and key of each of its memberships."""
         self.wake: Callable[[], object] = lambda: None
         """Called when one's own members may have changed."""
         self.watch: Callable[[str], Room] = self._watch
@@ -43,40 +43,40 @@ class Attendance:
 
     def enter(self, subscriber: Subscriber, members: Mapping[str, Member]) -> None:
         """A subscriber is a member of the rooms of these channels. May be repeated."""
-        known = {name: (name, room, key) for name, room, key in self._entered.get(subscriber, ())}
+        known = dict(self._entered.get(subscriber, ()))
         for channel, member in members.items():
-            name = subscription_name(channel, subscriber.site_id)
-            room, key = room_name(channel, subscriber.site_id), id_key(member.id)
-            before = known.pop(name, None)
-            if self.own.enter(room, member, subscriber.identity.client_id):
-                known[name] = name, room, key
+            room = room_name(channel, subscriber.site_id)
+            before = known.pop(room, None)
+            place = self.own.enter(room, member, subscriber.identity.client_id)
+            if place is not None:
+                known[place[0]] = place[1]
             if before is not None:
-                self.own.leave(before[1], before[2])
+                self.own.leave(room, before)
         if known:
-            self._entered[subscriber] = tuple(known.values())
+            self._entered[subscriber] = tuple(known.items())
         self.wake()
 
     def leave(self, subscriber: Subscriber, name: str) -> None:
-        """A subscriber no longer follows a channel."""
-        entered = self._entered.get(subscriber)
-        if entered is None:
-            return
-        kept = tuple(each for each in entered if each[0] != name)
+        """A subscriber no longer follows a channel, by its stored name."""
+        entered = self._entered.get(subscriber, ())
+        kept = []
+        for room, key in entered:
+            if store_name(channel_of(room), split_name(room)[1]) == name:
+                self.own.leave(room, key)
+                self.wake()
+            else:
+                kept.append((room, key))
         if len(kept) < len(entered):
-            for left, room, key in entered:
-                if left == name:
-                    self.own.leave(room, key)
             if kept:
-                self._entered[subscriber] = kept
+                self._entered[subscriber] = tuple(kept)
             else:
                 del self._entered[subscriber]
-            self.wake()
 
     def end(self, subscriber: Subscriber) -> None:
         """A subscriber's connection ends. May be repeated."""
         entered = self._entered.pop(subscriber, None)
         if entered is not None:
-            for _, room, key in entered:
+            for room, key in entered:
                 self.own.leave(room, key)
             self.wake()
 

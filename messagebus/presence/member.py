@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..errors import InvalidMember, InvalidTargets
 from ..message import PRESENCE, SITE_SEPARATOR, check_channel, check_id, check_site, id_key
 
@@ -53,7 +55,7 @@ def check_member(value: object, where: str = "member") -> Member:
     if size > MAX_ID:
         raise InvalidMember(f"{where}: the id has {size} bytes of JSON; {MAX_ID} are allowed")
     # Parsed again: nobody can change it from outside, and every worker has the same.
-    return Member(checked, None if member.info is None else json.loads(text))
+    return Member(checked, None if member.info is None else msgspec.json.decode(text))
 
 
 def room_name(channel: str, site_id: str | None) -> str:

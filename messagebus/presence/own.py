@@ -17,9 +17,10 @@ FOREVER = float("inf")
 class _Own:
     """A member here."""
 
-    __slots__ = ("connections", "is_queued", "member", "polls", "stamp", "until")
+    __slots__ = ("connections", "is_queued", "member", "place", "polls", "stamp", "until")
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, place: tuple[str, Key], member: Member) -> None:
+        self.place = place
         self.member = member
         self.connections = 0
         self.until = 0.0
@@ -68,6 +69,9 @@ class OwnMembers:
             if own.stamp:
                 yield key, own.member, own.stamp
 
+    def by_key(self, name: str) -> dict[Key, Member]:
+        return {key: own.member for key, own in self._rooms.get(name, {}).items()}
+
     def find(self, name: str, key: Key) -> Member | None:
         own = self._rooms.get(name, {}).get(key)
         return None if own is None else own.member
@@ -82,15 +86,16 @@ class OwnMembers:
 
     # --- who comes ---
 
-    def enter(self, name: str, member: Member, client_id: str) -> bool:
-        """A connection of a member begins. ``False``: there are too many, and it does not count."""
+    def enter(self, name: str, member: Member, client_id: str) -> tuple[str, Key] | None:
+        """A connection of a member begins. Returns the room's name and the member's key, as they are kept here already,
+        to leave by; ``None``: there are too many, and it does not count."""
         own = self._take(name, member)
         if own is None:
-            return False
+            return None
         own.connections += 1
         if own.polls is not None:
             own.polls.pop(client_id, None)  # it has a connection now
-        return True
+        return own.place
 
     def polled(self, name: str, member: Member, client_id: str, seconds: float) -> bool:
         """A poll of a member was answered; the next one comes within so many seconds, or it has gone."""
@@ -117,9 +122,13 @@ class OwnMembers:
         if own is None:
             if self._count >= self._most:
                 return None
-            own = self._rooms.setdefault(name, {})[key] = _Own(member)
+            if members is None:
+                members = self._rooms[name] = {}
+            elif members:
+                name = next(iter(members.values())).place[0]  # thousands share the room's name
+            own = members[key] = _Own((name, key), member)
             self._count += 1
-            self.changed[name, key] = None
+            self.changed[own.place] = None
         elif own.member != member:
             own.member = member
             self.changed[name, key] = None

@@ -55,6 +55,10 @@ class View:
         self.has_wanted = False
         """Whether all workers have told of all rooms that are wanted."""
 
+    def workers(self) -> list[str]:
+        """Those that have told of members, and have not ended."""
+        return [worker for worker, peer in self._peers.items() if peer.number and peer.ends_at is None]
+
     def number_of(self, worker: str) -> int:
         """How far a worker's stream was heard."""
         peer = self._peers.get(worker)
@@ -124,16 +128,20 @@ class View:
         """The workers that have nobody any more: those whose grace is over, and those of which nothing was heard
         since."""
         now = self._clock()
-        return [
-            worker
-            for worker, peer in self._peers.items()
-            if (now >= peer.ends_at if peer.ends_at is not None else peer.heard_at < silent_since)
-        ]
+        found = []
+        for worker, peer in list(self._peers.items()):
+            if now >= peer.ends_at if peer.ends_at is not None else peer.heard_at < silent_since:
+                if peer.number:
+                    found.append(worker)
+                else:
+                    del self._peers[worker]  # it never had anybody
+        return found
 
     def forgive(self, seconds: float) -> None:
         """Nothing could be heard for so long: that is nobody's silence."""
+        now = self._clock()
         for peer in self._peers.values():
-            peer.heard_at += seconds
+            peer.heard_at = min(now, peer.heard_at + seconds)
 
     def _bury(self, told: Told) -> Heard:
         changes: list[tuple[str, Change]] = []
