@@ -15,6 +15,7 @@ from .cable.channel import Channel
 from .errors import (
     BackendUnavailable,
     BusClosed,
+    ConnectionClosed,
     InvalidChannel,
     InvalidData,
     InvalidMember,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .distributed_cache import DistributedCache
     from .publishing.arguments import PublishOptions
+    from .sockets.websocket import WebSocket
 
 __all__ = [
     "AsyncClient",
@@ -44,6 +46,7 @@ __all__ = [
     "BusClosed",
     "Channel",
     "Client",
+    "ConnectionClosed",
     "DistributedCache",
     "InvalidChannel",
     "InvalidData",
@@ -62,6 +65,7 @@ __all__ = [
     "PublishOptions",
     "PublishQueueFull",
     "PublishRefused",
+    "WebSocket",
 ]
 
 __version__ = "0.1.0"
@@ -96,4 +100,8 @@ def __getattr__(name: str) -> Any:
         from .publishing.arguments import PublishOptions
 
         return PublishOptions
+    if name == "WebSocket":
+        from .sockets.websocket import WebSocket
+
+        return WebSocket
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .app_import import is_only_importing
@@ -15,7 +15,9 @@ from .message import Ids, Message, check_channel, store_name
 from .option_kinds import check_pattern
 
 if TYPE_CHECKING:
-    from flask import Blueprint, Flask
+    import re
+
+    from flask import Blueprint, Flask, Response
     from typing_extensions import Unpack
     from werkzeug.wrappers import Request
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from .hub.revoking import Order
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
+    from .sockets.handlers import OnMessage, Talk
     from .statistics.bus import ChannelStats
     from .statistics.why import Finding
     from .stores import Store, StoreState
@@ -83,6 +86,59 @@ class Bus(Lifecycle):
 
             cable = node.guests[NAME] = Cable(node, self._channel_classes, self.publish)
             cable.start()
+
+    @overload
+    def websocket(
+        self,
+        talk: Talk,
+        *,
+        allowed_origins: Sequence[str | re.Pattern[str]] | None = ...,
+        subprotocols: Sequence[str] = ...,
+    ) -> Response: ...
+
+    @overload
+    def websocket(
+        self,
+        *,
+        on_message: OnMessage,
+        on_open: Talk | None = ...,
+        on_close: Talk | None = ...,
+        allowed_origins: Sequence[str | re.Pattern[str]] | None = ...,
+        subprotocols: Sequence[str] = ...,
+    ) -> Response: ...
+
+    def websocket(
+        self,
+        talk: Talk | None = None,
+        *,
+        on_open: Talk | None = None,
+        on_message: OnMessage | None = None,
+        on_close: Talk | None = None,
+        allowed_origins: Sequence[str | re.Pattern[str]] | None = None,
+        subprotocols: Sequence[str] = (),
+    ) -> Response:
+        """What a Flask view returns to speak with its client on a WebSocket: ``return MessageBus.websocket(talk)``.
+
+        The view's rule needs ``websocket=True``. The view runs before the handshake is answered, so that it may refuse.
+        ``talk(ws)`` gets a :class:`WebSocket`, in a thread of its own (under gevent a greenlet; ``max_talks`` bounds
+        them). When it returns the connection is closed with 1000; when it raises, with 1011, and the error is logged
+        and passed to ``on_error``.
+
+        Or the functions ``on_open(ws)``, ``on_message(ws, message)`` and ``on_close(ws)``: they take no thread while
+        nothing happens. They are called in ``command_threads``, one at a time and in order for each connection;
+        ``on_close`` once, in any case.
+
+        All are called outside of the request, in the app's context: a ``talk`` in one for its whole life, the functions
+        in one for each call. ``allowed_origins``: whose pages may connect beside the server's own, in place of the
+        option. ``subprotocols``: of those that the client offers, it gets its first that is among these.
+
+        Raises:
+            TypeError: There is neither ``talk`` nor ``on_message``, or one is no plain function.
+            InvalidOption: ``allowed_origins`` has something that is no origin.
+        """
+        from .integrations.flask.own_sockets import websocket
+
+        return websocket(self, talk, on_open, on_message, on_close, allowed_origins, subprotocols)
 
     # --- publishing ---
 

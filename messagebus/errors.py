@@ -13,6 +13,7 @@
     ├── InvalidOption (ValueError)       a setting that is unknown or out of range
     ├── PresenceFull (RuntimeError)      a process holds as many members as it can
     ├── BusClosed (RuntimeError)         the bus was closed
+    ├── ConnectionClosed                 a socket of the application's own has ended
     ├── PublishRefused                   the store does not take the message, and waiting will not change that
     └── BackendUnavailable               the store gave no answer, or takes no messages now
         └── PublishQueueFull             nor is there room to keep the message until it does
@@ -96,6 +97,18 @@ class BusClosed(MessageBusError, RuntimeError):
     """The bus was closed; make a new :class:`messagebus.Bus` or configure this one again."""
 
 
+class ConnectionClosed(MessageBusError):
+    """A socket of the application's own has ended: nothing more comes, and nothing can be sent.
+
+    ``code`` is the close code (RFC 6455, section 7.4); 1006: the connection broke, or took nothing any more.
+    ``reason`` is a text for people, up to 123 bytes, often empty."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"the connection has ended: {code}{f' {reason}' if reason else ''}")
+        self.code = code
+        self.reason = reason
+
+
 class PublishRefused(MessageBusError):
     """The store refused a message for good: waiting does not help, a person has to act. Nothing was stored, and no id
     was used. The text contains the store's own message.
@@ -150,10 +163,14 @@ class Close:
     reason: str
 
 
+NORMAL = Close(1000, "")
 SHUTDOWN = Close(1001, "server shutdown")
 MALFORMED = Close(1007, "malformed JSON")
 VIOLATION = Close(1002, "protocol error")
 BINARY = Close(1003, "text frames only")
+NOT_TEXT = Close(1007, "text that is not UTF-8")
+FAILED = Close(1011, "the server has failed")
+TOO_MANY_TALKS = Close(1013, "max_talks are under way, come back")
 TOO_MANY_COMMANDS = Close(1008, "too many commands")
 TOO_BIG = Close(1009, "frame over the limit")
 REPLACED = Close(1000, "replaced by a newer request")

@@ -43,6 +43,7 @@ class OptionValues(TypedDict, total=False):
     max_frame_size: int
     max_commands: int
     command_threads: int
+    max_talks: int
     allowed_origins: Sequence[str | re.Pattern[str]]
     wildcard_subscriptions: Sequence[str]
     protected_channels: Sequence[str]

@@ -132,13 +132,18 @@ class Options:
     max_request_body: int = _option(Number(1), 256 * 1024)
     """Bytes of a poll's body; more are refused with 413."""
     max_frame_size: int = _option(Number(1), 256 * 1024)
-    """Bytes of a message that a client may send over WebSocket; a larger one closes the connection with 1009."""
+    """Bytes of a message that a client may send over WebSocket, sockets of your own included; a larger one closes the
+    connection with 1009."""
     max_commands: int = _option(Number(1), 50)
     """WebSocket commands, and other frames, per second of one client, on average; more close the connection with
     1008."""
     command_threads: int = _option(Number(1, 1000), 32)
-    """Threads in which WebSocket commands wait, for ``authorize`` hooks and for the store; each client has one command
-    in them at a time. More where hooks are slow. Under gevent greenlets do it, without a limit."""
+    """Threads in which WebSocket commands wait, for ``authorize`` hooks and for the store, and in which functions of
+    your own sockets are called; each client has one command or call in them at a time. More where these are slow. Under
+    gevent greenlets do it, without a limit."""
+    max_talks: int = _option(Number(0), 1000)
+    """Sockets of your own that are served by a ``talk``, which takes a thread of the process (under gevent a greenlet);
+    more are refused with 503. Those with ``on_message`` take none."""
     allowed_origins: tuple[str | re.Pattern[str], ...] = _option(Origins(), ())
     """Other origins whose pages may connect: ``https://example.com``, ``https://*.example.com`` for its subdomains, a
     compiled regular expression that fits the whole origin, or ``*`` for all. The server's own is always allowed."""

@@ -41,6 +41,7 @@ LAYERS = [
     "statistics",
     "http",
     "cable",
+    "sockets",
     "integrations",
     "lifecycle",
     "members",
@@ -55,7 +56,7 @@ LAYERS = [
 # Within a layer the same holds for its modules. Of those that are not listed it is only asked that none of them
 # imports, by whatever way, itself.
 ROOMS = {
-    "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "blocking_writer"],
+    "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "pausable_writer", "blocking_writer"],
     "presence": ["member", "stamps", "own", "room", "rules", "telling", "view"],
     "hub": [
         "parts",
@@ -91,6 +92,7 @@ ROOMS = {
         "presence_stream",
         "presence_asking",
         "presence",
+        "talks",
         "node",
     ],
     "statistics": ["worker", "bus", "prometheus", "why"],
@@ -137,6 +139,7 @@ ROOMS = {
         "session",
         "handshake",
     ],
+    "sockets": ["websocket", "handlers", "session", "opening"],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -215,9 +215,9 @@ def test_a_descriptor_that_was_removed_is_not_reported(reactor: Reactor, pipe: P
 def test_writability_is_reported_while_it_is_asked_for(reactor: Reactor, pipe: Pipe) -> None:
     reactor.add(pipe.write_fd, pipe)
     reactor.turn(0)
-    reactor.watch_writable(pipe.write_fd, True)
+    reactor.watch(pipe.write_fd, readable=True, writable=True)
     reactor.turn(1)
-    reactor.watch_writable(pipe.write_fd, False)
+    reactor.watch(pipe.write_fd, readable=True, writable=False)
     reactor.turn(0)
     assert [events & WRITABLE for events in pipe.events] == [WRITABLE]
 

@@ -36,7 +36,7 @@ def serve_call(context: RequestContext, verb: str) -> tuple[HTTPStatus, list[tup
     cors = parsing.cors_headers(request, options)
     if request.method == "OPTIONS":
         return HTTPStatus.OK, [*JSON_HEADERS, *cors], b""
-    parsing.check_origin(request, options)
+    parsing.check_origin(request, options.allowed_origins)
     kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         reason = f"a command is application/json, not {kind[:100] or 'of no type'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close as CloseFrame
@@ -22,7 +23,10 @@ OPEN = (Phase.OPENING, Phase.OPEN)
 class FramedSubscriber(Subscriber):
     """See the module. Runs in the reactor's loop."""
 
-    __slots__ = ("_allowance", "_allowed_at", "_fragments", "_node", "_reader")
+    __slots__ = ("_allowance", "_allowed_at", "_fragments", "_is_binary", "_node", "_reader")
+
+    takes_binary: ClassVar[bool] = False
+    """Whether it may send binary messages; otherwise one closes the connection."""
 
     def __init__(
         self,
@@ -41,12 +45,16 @@ class FramedSubscriber(Subscriber):
         self._node = node
         self._reader: FrameReader | None = None  # only while a frame is incomplete
         self._fragments: list[bytes] | None = None
+        self._is_binary = False
         self._allowance = float(node.options.max_commands + more)
         self._allowed_at = node.reactor.clock()
 
     @abstractmethod
     def on_message(self, text: bytes) -> None:
         """The client has sent a whole text message; it need not be UTF-8."""
+
+    def on_binary(self, data: bytes) -> None:
+        """The client has sent a whole binary message."""
 
     def on_data(self, data: bytes) -> None:
         if self.state not in OPEN:
@@ -75,15 +83,18 @@ class FramedSubscriber(Subscriber):
             return
         if frame.opcode is Opcode.PING:
             self.writer.put(pong_frame(bytes(frame.data)))
-        elif frame.opcode is Opcode.BINARY:
+        elif frame.opcode is Opcode.BINARY and not self.takes_binary:
             self.end(BINARY)
         elif frame.opcode is not Opcode.PONG:
-            self._on_text(frame)
+            self._on_part(frame)
 
-    def _on_text(self, frame: Frame) -> None:
+    def _on_part(self, frame: Frame) -> None:
+        """A message, or a fragment of one."""
         if (frame.opcode is Opcode.CONT) is (self._fragments is None):
             self.end(VIOLATION)
             return
+        if frame.opcode is not Opcode.CONT:
+            self._is_binary = frame.opcode is Opcode.BINARY
         fragments = [*(self._fragments or ()), bytes(frame.data)]
         if sum(map(len, fragments)) > self._node.options.max_frame_size or len(fragments) > MAX_FRAGMENTS:
             self._end_at_limit("max_frame_size", TOO_BIG)
@@ -91,7 +102,11 @@ class FramedSubscriber(Subscriber):
             self._fragments = fragments
         else:
             self._fragments = None
-            self.on_message(b"".join(fragments))
+            message = b"".join(fragments)
+            if self._is_binary:
+                self.on_binary(message)
+            else:
+                self.on_message(message)
 
     def _spend(self) -> bool:
         """Count a frame against the client's allowance of commands, which refills with time. ``False``: it has none,

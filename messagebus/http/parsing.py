@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -148,10 +149,11 @@ def _resumed(request: Request, params: SubscribeParams) -> SubscribeParams:
     return params._replace(positions={name: at.resumed_at(seen) for name, at in params.positions.items()})
 
 
-def check_origin(request: Request, options: Options) -> None:
-    """Refuse a WebSocket of another origin: browsers would let its page read everything (RFC 6455, section 10.2)."""
+def check_origin(request: Request, allowed: Sequence[str | re.Pattern[str]]) -> None:
+    """Refuse a request of another origin than the server's own and those ``allowed``: browsers would let its page read
+    all of a WebSocket (RFC 6455, section 10.2)."""
     origin = request.environ.get("HTTP_ORIGIN")
-    if origin and not is_same(origin, request.host) and not is_allowed(origin, options.allowed_origins):
+    if origin and not is_same(origin, request.host) and not is_allowed(origin, allowed):
         raise HTTPRefusal(
             HTTPStatus.FORBIDDEN,
             "forbidden_origin",

@@ -61,7 +61,9 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
     cors = parsing.cors_headers(request, options)
     if request.method == "OPTIONS":
         return HTTPStatus.NO_CONTENT, [("Allow", ", ".join(METHODS)), *cors], b""
-    parsing.check_origin(request, options)  # a browser sends forms and texts of any page without asking first
+    parsing.check_origin(
+        request, options.allowed_origins
+    )  # a browser sends forms and texts of any page without asking first
     kind = choose(request.accept_mimetypes)
     if kind is None:
         raise HTTPRefusal(

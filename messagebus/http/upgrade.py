@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from _socket import socket as RawSocket
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Sequence
@@ -38,9 +39,15 @@ class Upgrade(NamedTuple):
         return hung_up(start_response)
 
 
-def accept(request: Request, options: Options, subprotocols: Sequence[str]) -> tuple[Headers, str | None]:
+def accept(
+    request: Request,
+    options: Options,
+    subprotocols: Sequence[str],
+    origins: Sequence[str | re.Pattern[str]] | None = None,
+) -> tuple[Headers, str | None]:
     """The headers that accept a WebSocket, and which of the subprotocols the client gets: the first of its own that is
-    among ours; ``None``: it offers none of them.
+    among ours; ``None``: it offers none of them. ``origins``: whose pages may connect beside the server's own;
+    ``None``: those of ``allowed_origins``.
 
     Raises:
         HTTPRefusal: The request is no handshake, it comes from a page that may not connect, or the server keeps its
@@ -49,7 +56,7 @@ def accept(request: Request, options: Options, subprotocols: Sequence[str]) -> t
     check_method(request, "GET")
     chosen = _choose(request, subprotocols)
     headers = [] if hijack.upgraded(request.environ) else _shake_hands(request, chosen)
-    check_origin(request, options)
+    check_origin(request, options.allowed_origins if origins is None else origins)
     if not hijack.can_take(request.environ):
         raise HTTPRefusal(
             HTTPStatus.NOT_IMPLEMENTED, "no_websocket", "this server keeps its sockets to itself; use another transport"

@@ -343,7 +343,7 @@ class Hub:
         self.windows.global_id, self.windows.epoch = state
         self.windows.forget_all()
         self.dispatcher.forget(lambda name: True)
-        everybody = self.membership.all()
+        everybody = [subscriber for subscriber in self.membership.all() if subscriber.reads]
         for subscriber in everybody:
             self._end_delivery(subscriber)  # what comes from now on is not what they can go on with
         self.endings.end_by_and_by(everybody, RESYNC)

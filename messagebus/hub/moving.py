@@ -46,7 +46,7 @@ class Moving:
         for subscriber in self._membership.all():
             if subscriber.transport.one_batch:
                 polls.append(subscriber)
-            elif subscriber.state is Phase.OPEN:
+            elif subscriber.state is Phase.OPEN and subscriber.reads:
                 subscriber.put(told.get(subscriber.transport) or told.setdefault(*self._word_for(subscriber.transport)))
         # A poll is answered, and its client asks again elsewhere: there is nothing to open beforehand.
         self._endings.end_over(polls, close, seconds * MOVE_SHARE)
@@ -54,7 +54,7 @@ class Moving:
 
     def tell(self, subscriber: Subscriber) -> None:
         """Tell one that has come since: its request was on its way when the listening sockets were closed."""
-        if self._close is None:
+        if self._close is None or not subscriber.reads:
             return
         if subscriber.transport.one_batch:
             self._endings.end(subscriber, self._close)

@@ -31,6 +31,7 @@ from .presence import Presence
 from .request_times import RequestTimes
 from .revoking import DISCONNECT, UNSUBSCRIBE, Revoking
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
+from .talks import Talks
 from .workers import FORGET, Workers
 
 logger = logging.getLogger("messagebus.hub")
@@ -65,6 +66,8 @@ class Node(Listener):
         self.reactor = Reactor()
         self.command_jobs = Jobs(options.command_threads, "messagebus-command")
         """Where commands of clients may block: apart from the bus's own reading, which no slow hook must hold up."""
+        self.talks = Talks(options.max_talks)
+        """The application's code that serves connections of its own."""
         self.hub = Hub(options, self.reactor, _capacity(options), access, self.report)
         self._reader = BacklogReader(self.store, options.store_timeout, self._absorb, self.reactor.clock)
         self.hub.pacer.read_missing = self._read_missing
@@ -138,13 +141,16 @@ class Node(Listener):
                 logger.exception("on_error failed")
 
     def stop(self, timeout: float) -> None:
-        """Close everything cleanly: disconnect subscribers, end threads. Waits up to ``timeout`` seconds for either."""
+        """Close everything cleanly: disconnect subscribers, end threads. Waits up to ``timeout`` seconds for each."""
         self.callbacks.stop(timeout)
         self.presence.stop()
         self.workers.stop()
         if self._feed is not None:
             self._feed.close()
         self.end_subscribers(timeout)
+        left = self.talks.wait(timeout)
+        if left:
+            logger.warning("%d sockets of the application's own have ended, and their code still runs", left)
         self.command_jobs.stop()
         self.reactor.stop()
 

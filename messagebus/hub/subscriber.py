@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -93,6 +93,9 @@ class Subscriber:
         "transport",
         "writer",
     )
+
+    reads: ClassVar[bool] = True
+    """Whether it is there for channels; ``False``: what happens to those, and to the store, is nothing to it."""
 
     def __init__(
         self,

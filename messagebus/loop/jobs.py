@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -34,3 +35,18 @@ class Jobs:
         """Accept no more calls; running ones finish."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def start_thread(call: Callable[[], object], name: str) -> None:
+    """Run ``call``, which must not raise, in a thread of its own that keeps no process from ending, or in a greenlet.
+    May be called in the loop.
+
+    Raises:
+        RuntimeError: The system gives no more threads.
+    """
+    if gevent_is_in_charge():
+        import gevent
+
+        gevent.spawn(call)  # the patched Thread waits for its start, which the loop may not
+    else:
+        threading.Thread(target=call, name=name, daemon=True).start()

@@ -40,10 +40,17 @@ class SelectorPoller:
         self._selector.register(fd, _to_selector(events))
 
     def modify(self, fd: int, events: int) -> None:
-        self._selector.modify(fd, _to_selector(events))
+        wanted, known = _to_selector(events), fd in self._selector.get_map()
+        if wanted and known:
+            self._selector.modify(fd, wanted)
+        elif wanted:
+            self._selector.register(fd, wanted)
+        elif known:  # a selector has no events that come unasked
+            self._selector.unregister(fd)
 
     def unregister(self, fd: int) -> None:
-        self._selector.unregister(fd)
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
 
     def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
         ready = self._selector.select(None if timeout < 0 else timeout)

@@ -113,8 +113,9 @@ class Reactor:
         if self._handlers.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
-    def watch_writable(self, fd: int, watch: bool) -> None:
-        self._poller.modify(fd, _READ | WRITABLE if watch else _READ)
+    def watch(self, fd: int, *, readable: bool, writable: bool) -> None:
+        """What a descriptor is watched for. That its peer has gone is told in any case."""
+        self._poller.modify(fd, (_READ if readable else PEER_CLOSED) | (WRITABLE if writable else 0))
 
     def set_deadline(self, timed: HasDeadline, seconds: float) -> None:
         """Call ``on_deadline`` in about ``seconds``; replaces an earlier deadline."""

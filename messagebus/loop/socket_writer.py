@@ -181,6 +181,9 @@ class SocketWriter:
         if events & WRITABLE and isinstance(out, list):
             self._send(out)
 
+    def _watch_writable(self, watch: bool) -> None:
+        self._reactor.watch(self._sock.fileno(), readable=True, writable=watch)
+
     def on_deadline(self) -> None:
         if self._lingering:
             self.abort()
@@ -226,12 +229,12 @@ class SocketWriter:
                     self._outboxes.progressed(self)
                 return
             self._outboxes.forget(self)
-            self._reactor.watch_writable(self._sock.fileno(), False)
+            self._watch_writable(False)
         elif sent < size:
             _drop_sent(out, sent)
             self._out = out
             self._size = size - sent
-            self._reactor.watch_writable(self._sock.fileno(), True)
+            self._watch_writable(True)
             self._outboxes.hold(self, out)
             self._check_limit()
             return

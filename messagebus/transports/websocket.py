@@ -8,6 +8,7 @@ from ..errors import Close
 from .base import EMPTY_BATCH, Transport
 
 _TEXT = 0x81
+_BINARY = 0x82
 _CLOSE = 0x88
 _PING = 0x89
 _PONG = 0x8A
@@ -19,6 +20,11 @@ _pack_long = struct.Struct("!BBQ").pack
 def text_frame(payload: bytes) -> bytes:
     """A whole text message."""
     return _frame(_TEXT, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """A whole binary message."""
+    return _frame(_BINARY, payload)
 
 
 def pong_frame(payload: bytes) -> bytes:
@@ -65,3 +71,21 @@ class _WebSocket(Transport):
 
 
 WEBSOCKET = _WebSocket()
+
+
+class _OwnSocket(_WebSocket):
+    """A WebSocket that an application's own code speaks on: there are no batches. Heartbeats are pings."""
+
+    name = "socket"
+    begins = False
+    tells_epoch = False
+    heartbeat = ping_frame()
+
+    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+        return b""
+
+    def end(self, close: Close, last: bytes = b"") -> bytes:
+        return super().end(close)
+
+
+OWN_SOCKET = _OwnSocket()

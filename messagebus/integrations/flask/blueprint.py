@@ -56,16 +56,16 @@ def make_blueprint(bus: Servable) -> Blueprint:
         try:
             node = bus._running_node()
         except BusClosed:  # the server is shutting down, and the client had kept its connection
-            return _to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
-        answered = answer(node, request, path, partial(in_context, _this_app()))
-        return _to_flask(answered) if isinstance(answered, Answer) else answered
+            return to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
+        answered = answer(node, request, path, partial(in_context, this_app()))
+        return to_flask(answered) if isinstance(answered, Answer) else answered
 
     def cable() -> WerkzeugResponse:
         try:
             node = bus._running_node()
         except BusClosed:
-            return _to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
-        return _to_flask(serve_cable(node, request, partial(in_context, _this_app())))
+            return to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
+        return to_flask(serve_cable(node, request, partial(in_context, this_app())))
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
     blueprint.add_url_rule(f"{ROOT}<path:path>", "serve_websocket", serve, websocket=True)
@@ -74,7 +74,7 @@ def make_blueprint(bus: Servable) -> Blueprint:
 
 def _dumps(registered: weakref.ref[Flask], value: Any) -> str:
     """What ``jsonify`` would make of a value: in the app whose context this is, else in the registered one."""
-    app: Flask | None = _this_app() if has_app_context() else registered()
+    app: Flask | None = this_app() if has_app_context() else registered()
     if app is None:
         raise TypeError(f"an object of type {type(value).__name__} is no JSON value")
     return app.json.dumps(value)
@@ -186,12 +186,12 @@ def _streaming_class(response_class: type[Response]) -> type[_StreamingResponse]
     return type("StreamingResponse", (_StreamingResponse, response_class), {})
 
 
-def _this_app() -> Flask:
+def this_app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
 
 
-def _to_flask(answered: Answer) -> Response:
+def to_flask(answered: Answer) -> Response:
     plain = answered.is_plain
     response_class = current_app.response_class if plain else _streaming_class(current_app.response_class)  # type: ignore[arg-type]
     response = response_class(answered.body, answered.status.value)

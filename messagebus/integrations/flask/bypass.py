@@ -21,6 +21,7 @@ import flask.app
 from flask import Flask, Request, Response, g, request, signals
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.exceptions import Forbidden
+from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Request as PlainRequest
 
 from ...errors import BusClosed
@@ -29,6 +30,7 @@ from ...http.servable import Servable
 from ...http.streaming_response import StartResponse
 from ...hub.permissions import Access
 from ...options import Environ, Options
+from .websocket_rules import explain_mismatch
 
 FLASK = Path(flask.app.__file__).parent
 DEFAULTS = Flask.default_config
@@ -72,6 +74,8 @@ class RecordPosition:
         if self._at_first is not None:
             self._at_first()
             self._at_first = None
+        if isinstance(request.routing_exception, WebsocketMismatch):
+            explain_mismatch(request)
         g.messagebus_seen = self._bus.seen()
 
 
