@@ -218,6 +218,10 @@ class Lifecycle:
             node = self._node = Node(self._publisher, self._callbacks, self._access)
             node.workers.report_also(partial(worker_facts, node))
             self._made(node)
+            if self.options.admin:
+                from .admin.feed import Admin
+
+                node.admin = Admin(node)
             self._rests = False
         try:
             node.start()

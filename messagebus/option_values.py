@@ -59,6 +59,7 @@ class OptionValues(TypedDict, total=False):
     max_publishes_per_address: int
     presence_grace: float
     presence_max_members: int
+    admin: bool
     statistics: bool
     admin_keys: Sequence[str]
     tracing: bool

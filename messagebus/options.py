@@ -191,6 +191,9 @@ class Options:
     """Members of a room of whom its watchers are told one by one; of a larger room they are told the count alone."""
 
     # --- statistics ---
+    admin: bool = _option(Flag(), False)
+    """Whether ``/message-bus/admin`` is served: a page for those with one of ``admin_keys``. ``messagebus serve``
+    without an app always serves it. No client may have the id ``admin`` then."""
     statistics: bool = _option(Flag(), False)
     """Whether ``/message-bus/stats``, ``/message-bus/channels-stats`` and ``/message-bus/metrics`` are served, to those
     who show one of ``admin_keys``. ``messagebus serve`` without an app always serves them."""

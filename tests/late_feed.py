@@ -37,6 +37,8 @@ class Plain(Transport):
 class RecordingClient:
     """A writer that keeps the batches which the client would get."""
 
+    waiting = 0
+
     def __init__(self) -> None:
         self.batches: list[list[dict[str, Any]]] = []
         self.finished = False

@@ -10,6 +10,8 @@ from typing import Any
 class RecordingWriter:
     """Keeps what a subscriber is sent, in ``sent``."""
 
+    waiting = 0
+
     def __init__(self) -> None:
         self.tick = 0
         self.sent: list[bytes] = []

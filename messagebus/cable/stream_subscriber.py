@@ -32,7 +32,7 @@ class StreamSubscriber(Subscriber):
 class SharedWriter:
     """Writes to the connection, which it never closes."""
 
-    __slots__ = ("_ended", "_put_piece", "_subscriber", "is_out", "put", "tick")
+    __slots__ = ("_ended", "_put_piece", "_subscriber", "_writer", "is_out", "put", "tick")
 
     def __init__(self, subscriber: Subscriber, writer: Writer, ended: Callable[[], object]) -> None:
         self._subscriber = subscriber
@@ -40,9 +40,14 @@ class SharedWriter:
         self.put = writer.put
         """The connection's own method: called for every message."""
         self._put_piece = writer.put_piece
+        self._writer = writer
         self.is_out = False
         """Whether a piece of missed messages has been put, which may not have left yet."""
         self.tick = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
 
     def put_piece(self, parts: Sequence[bytes]) -> None:
         self.is_out = True

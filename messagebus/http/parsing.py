@@ -70,7 +70,7 @@ def read_poll(request: Request, options: Options) -> SubscribeParams:
     if kind == "application/json":
         return _read_params(_json_pairs(read_body(request, options.max_request_body)), options, takes_refusals)
     if kind in ("application/x-www-form-urlencoded", ""):
-        return _read_params(_form_pairs(request, options), options, takes_refusals)
+        return _read_params(read_form(request, options), options, takes_refusals)
     raise HTTPRefusal(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
@@ -271,7 +271,8 @@ def _query_pairs(text: bytes, options: Options, field: str) -> dict[str, object]
         ) from None
 
 
-def _form_pairs(request: Request, options: Options) -> dict[str, object]:
+def read_form(request: Request, options: Options) -> dict[str, object]:
+    """The fields of a form, up to ``max_request_body``."""
     if "form" in request.__dict__:  # somebody has read the body before us, and left what was in it here
         return dict(request.form.items())
     return _query_pairs(read_body(request, options.max_request_body), options, "body")

@@ -31,6 +31,7 @@ from ..transports import (
 )
 from . import hijack, parsing, static_files
 from .addresses import check_address
+from .admin import serve_admin
 from .authorization import Handshake, HookContext, plain_context
 from .calls import VERBS, serve_call
 from .context import RequestContext
@@ -146,6 +147,9 @@ def _route(node: Node, request: Request, path: str, context: HookContext) -> Ans
     try:
         if path in STATISTICS and node.options.statistics:
             return Answer(*serve_statistics(node, request, path))
+        if first == "admin" and node.options.admin:
+            served = serve_admin(node, request, rest)
+            return Answer(served.status, served.headers, served.body, served.streaming)
         return _resource(node, request, path) or _endpoint(node, request, first, rest, context)
     except ChannelRefused as refused:
         raise refuse_channel(refused) from None

@@ -44,6 +44,8 @@ class StreamingResponse(NamedTuple):
     """The transport if the server keeps the socket; ``None``: there is none."""
     handshake: Handshake | None
     """For a WebSocket: what later subscriptions are authorized with; ``None``: everybody may subscribe."""
+    begun: Callable[[Subscriber], object] | None = None
+    """Called in the loop, when the response has its subscriber."""
 
     def respond(
         self, environ: Environ, start_response: StartResponse, status: str, headers: Headers
@@ -62,7 +64,7 @@ class StreamingResponse(NamedTuple):
         reactor, limit = self.node.reactor, self.node.options.max_outbox
         outboxes, lingers = self.node.hub.outboxes, self.taken.name == WEBSOCKET.name
         subscriber.writer = SocketWriter(sock, reactor, subscriber, limit, outboxes, lingers)
-        join_when_ready(self.node, subscriber, self.plan)
+        self._join(subscriber)
         if early and lingers:  # a client may write behind its handshake
             subscriber.on_data(early)
 
@@ -73,11 +75,16 @@ class StreamingResponse(NamedTuple):
         subscriber.writer = writer = BlockingWriter(self.node.reactor, subscriber, limit, outboxes)
         if self.blocking.preamble:
             self.node.reactor.call_soon(writer.put, self.blocking.preamble)
-        self.node.reactor.call_soon(join_when_ready, self.node, subscriber, self.plan)
+        self.node.reactor.call_soon(self._join, subscriber)
         if self.blocking.one_batch:
             return _whole(writer, start_response, status, headers)
         start_response(status, headers)
         return writer
+
+    def _join(self, subscriber: Subscriber) -> None:
+        join_when_ready(self.node, subscriber, self.plan)
+        if self.begun is not None:
+            self.begun(subscriber)
 
     def _make_subscriber(self, transport: Transport, head: bytes) -> Subscriber:
         request = self.plan.request

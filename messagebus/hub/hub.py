@@ -64,6 +64,8 @@ class Hub:
         self.trail = Trail(options.trail_size, reactor.clock, self.membership)
         self.dispatcher.sent = self.trail.sent
         self.endings = Ending(reactor, self.dispatcher)
+        self.added: Callable[[Subscriber], object] | None = None
+        """Called with each new subscriber, by who wants to know."""
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.pacer.counters = self.counters
@@ -158,6 +160,8 @@ class Hub:
                 return False
             self.replace(subscriber.identity.client_id, subscriber.sequence + 1)
         self.membership.add(subscriber)
+        if self.added is not None:
+            self.added(subscriber)
         return True
 
     def when_reached(self, global_id: int, subscriber: Subscriber, call: Callable[[Subscriber], None]) -> None:

@@ -62,6 +62,8 @@ class Node(Listener):
         self.publisher = publisher
         self.publish = publisher.publish_one  # for clients that may
         self.publish_limits = PublishLimits()
+        self.admin: object = None
+        """What it does for admin pages, where those are on: see ``admin.feed``."""
         self.request_times = RequestTimes()
         self.reactor = Reactor()
         self.command_jobs = Jobs(options.command_threads, "messagebus-command")

@@ -43,6 +43,10 @@ class BlockingWriter:
         self.finishing = False
         self.tick = 0
 
+    @property
+    def waiting(self) -> int:
+        return self._size
+
     def put(self, data: bytes) -> None:
         if self.closed or self.finishing:
             return

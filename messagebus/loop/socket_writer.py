@@ -79,6 +79,10 @@ class SocketWriter:
                 sock.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
         reactor.add(sock.fileno(), self)
 
+    @property
+    def waiting(self) -> int:
+        return self._size
+
     def put(self, data: bytes) -> None:
         out = self._out
         if out is None:

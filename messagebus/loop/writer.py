@@ -36,6 +36,10 @@ class Writer(Protocol):
 
     tick: int
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the peer; 0 while it keeps up."""
+
     def put(self, data: bytes) -> None:
         """Send these bytes, in the order of the calls. Never blocks; everything put in one turn leaves in one write."""
 

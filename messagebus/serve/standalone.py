@@ -25,7 +25,7 @@ def make_app(
 
     ``anonymous_publish``: anybody who reaches it may publish. ``allowed_hosts``: see :class:`HostCheck`;
     ``hosts_are_checked``: no request comes in but by a proxy, whose matter that is."""
-    bus.configure(http_publishing=True, statistics=True)
+    bus.configure(http_publishing=True, statistics=True, admin=True)
     if anonymous_publish:
         bus.configure(anonymous_publish=True)
     app = Flask(__name__)

@@ -1,0 +1,79 @@
+"""The admin page in a real browser, with two workers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.redis_server import RedisServer
+from tests.servers import Server
+
+from .conftest import NewTab
+from .tab import APP, publish
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+KEY = "an-admin-key-for-tests"
+HOSTILE = "<img src=x onerror=\"document.title='hit'\">"
+
+
+@pytest.fixture(scope="module")
+def admin_server(browsers_redis: RedisServer) -> Iterator[Server]:
+    env = {"MESSAGEBUS_URL": browsers_redis.url, "MESSAGEBUS_ADMIN": "1", "MESSAGEBUS_ADMIN_KEYS": KEY}
+    with Server("serve", APP, env=env, workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(admin_server: Server, page: Page) -> Page:
+    page.goto(f"{admin_server.url}/message-bus/admin")
+    page.get_by_label("Admin key").fill(KEY)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_text("live", exact=True).wait_for()
+    return page
+
+
+def test_an_admin_sees_channels_clients_and_messages_and_publishes_one(
+    admin_server: Server, admin: Page, new_tab: NewTab
+) -> None:
+    tab = new_tab(admin_server.url, "/admin-test").open("websocket")
+    publish(admin_server, "/admin-test", [HOSTILE])
+    admin.get_by_label("Channels that begin with").fill("/admin-test")
+    admin.get_by_role("button", name="/admin-test", exact=True).click()
+    admin.locator("#messages").get_by_text("<img src=x").wait_for()
+    admin.get_by_label("Test message").fill('{"n": 1}')
+    admin.get_by_role("button", name="Publish").click()
+    admin.get_by_text("Published as 2.").wait_for()
+    tab.expect([HOSTILE, {"n": 1}])
+    admin.get_by_label("Clients, users or addresses").fill(tab.client_id)
+    admin.get_by_role("button", name=tab.client_id).click()
+    admin.get_by_text("Waiting for the next bytes").wait_for()
+
+    def is_shown() -> Any:
+        publish(admin_server, "/admin-test", [HOSTILE])
+        return admin.locator("#sent li").count()
+
+    for _ in range(50):
+        if is_shown():
+            break
+        admin.wait_for_timeout(200)
+    assert "<img src=x" in admin.locator("#sent").inner_text()
+    assert admin.title() == "messagebus"
+    admin.get_by_role("button", name="Stop").click()
+    admin.get_by_role("button", name="Sign out").click()
+    admin.get_by_label("Admin key").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_no_faults_that_axe_finds_and_fits_a_phone(admin: Page, scheme: Literal["light", "dark"]) -> None:
+    admin.emulate_media(color_scheme=scheme)
+    admin.locator("#tiles strong").first.wait_for()
+    admin.evaluate(AXE.read_text())  # not as a script: the page takes none but its own
+    assert admin.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
+    admin.set_viewport_size({"width": 360, "height": 740})
+    assert admin.evaluate("document.documentElement.scrollWidth") <= 360
