@@ -53,6 +53,12 @@ def test_plain_events_have_ids_in_every_format() -> None:
     assert plain_transport("events", "raw", templates).encode(join_batch([GAP]), None).startswith(b"event: /__gap\n")
 
 
+def test_who_is_there_is_a_message_to_whoever_asked_for_it() -> None:
+    batch = join_batch([Message(-1, 7, "/__presence/rooms/1", b'{"count":1}'), STATUS])
+    assert plain_transport("stream", "raw", NO_TEMPLATES).encode(batch, None) == b'{"count":1}\n'
+    assert plain_transport("sse", "raw", NO_TEMPLATES).encode(batch, None) == b'data: {"count":1}\n\n'
+
+
 def test_an_event_that_there_is_not_is_a_comment() -> None:
     transport = plain_transport("sse", "raw", NO_TEMPLATES)
     assert transport.encode(join_batch([GAP]), None) == transport.heartbeat == b":\n\n"

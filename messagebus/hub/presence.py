@@ -336,5 +336,5 @@ class Presence:
     def _members(self, name: str) -> dict[Key, Member]:
         room = self._view.rooms.get(name)
         found = {} if room is None else room.by_key()
-        # What the others have not heard yet is true here already.
-        return found | self._own.by_key(name)
+        # Who was not heard of yet is there already. Of the others the last word counts.
+        return self._own.by_key(name) | found

@@ -15,7 +15,7 @@ from functools import lru_cache
 import msgspec
 
 from ..errors import Close
-from ..message import STATUS_CHANNEL
+from ..message import STATUS_CHANNEL, is_presence
 from ..option_kinds import matches
 from ..templates import Values, compile_template
 from ..wire import RECONNECT_KEY
@@ -106,6 +106,11 @@ def _by_channel(patterns: Patterns) -> Form:
     return form
 
 
+def _is_notice(channel: str) -> bool:
+    """Whether a message is the bus's own. Of who is there one has asked to hear."""
+    return channel.startswith(OWN) and not is_presence(channel)
+
+
 class PlainTransport(Transport):
     """See the module. ``heartbeat`` is also what is sent where a batch has no message for such a subscriber."""
 
@@ -117,7 +122,7 @@ class PlainTransport(Transport):
     def encode(self, batch: bytes, global_id: int | None) -> bytes:
         found = []
         for part, whole in split(batch):
-            if not part.channel.startswith(OWN):
+            if not _is_notice(part.channel):
                 found.append(self.encode_text(self.form(part, whole)))
         return b"".join(found) or self.heartbeat
 
@@ -171,7 +176,7 @@ class PlainEvents(PlainTransport):
     def _event(self, part: Part, whole: bytes) -> bytes:
         if part.channel == STATUS_CHANNEL:
             return _encode_status(part.data)
-        if not self._named and part.channel.startswith(OWN):
+        if not self._named and _is_notice(part.channel):
             return b""
         identity = b"id: %d\n" % part.global_id if part.global_id > 0 else b""
         name = b"event: %b\n" % part.channel.encode() if self._named else b""

@@ -15,8 +15,9 @@ import pytest
 
 from messagebus.client import Client as Program
 from messagebus.client import ClientMessage
-from tests.clients import TRANSPORTS, Client, EventSource, LongPolling, Polling, Refused, WebSocket, request
+from tests.clients import TRANSPORTS, Client, Ended, EventSource, LongPolling, Polling, Refused, WebSocket, request
 from tests.eventually import eventually
+from tests.redis_server import RedisServer
 from tests.servers import Server
 
 ROOM = "/rooms/7"
@@ -63,10 +64,10 @@ def start(tmp_path: Path) -> Iterator[StartServers]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """For the tests that need no other."""
     env = {
-        "MESSAGEBUS_URL": f"sqlite:///{tmp_path_factory.mktemp('presence')}/bus.db",
+        "MESSAGEBUS_URL": "memory://",
         "MESSAGEBUS_PRESENCE_GRACE": str(GRACE),
         "POLL_SECONDS": "1",
     }
@@ -234,6 +235,42 @@ def test_the_members_of_a_killed_process_go_after_its_silence_and_those_of_one_t
             return sorted(who for event, _, who in log if event == "left")
 
         assert left() == ["eve", "kim"] or eventually(lambda: left() == ["eve", "kim"])
+
+
+@pytest.mark.redis
+def test_an_outage_of_the_store_is_nobodys_leaving_and_what_happened_meanwhile_is_told_afterwards(
+    mortal_redis: RedisServer, start: StartServers
+) -> None:
+    one, other = start(url=mortal_redis.url, SILENT_SECONDS="2", MESSAGEBUS_PRESENCE_GRACE="2")
+    with contextlib.ExitStack() as stack:
+
+        def enter(server: Server, name: str) -> Client:
+            client = WebSocket.connect(server.url, {ROOM: -1}, headers={"X-User": name}, epoch="")
+            client.next_batch()
+            return stack.enter_context(client)
+
+        ann, bob = enter(one, "ann"), enter(other, "bob")
+        watchers = [Watcher(stack.enter_context(WebSocket.connect(server.url, {WATCH: -1}))) for server in (one, other)]
+        for watcher in watchers:
+            watcher.follow(lambda found: len(found) == 2)
+        mortal_redis.kill()
+        bob.cut()
+        eventually(lambda: other.get("/subscribers")[1] == b"1")
+        # Nobody can tell the others now: who was there last counts.
+        assert members(one) == ["ann", "bob"]
+        mortal_redis.start()
+        # It is empty: all clients are sent away, and come back.
+        stack.callback(ann.cut)
+        with contextlib.suppress(Ended):
+            ann.messages(1)
+        eventually(lambda: one.get("/hello")[0] == 200)
+        ann.reconnect()
+        for watcher in watchers:
+            watcher.follow(lambda found: list(found) == ["ann"])
+            assert ("left", "ann") not in watcher.events
+        enter(other, "eve")
+        for watcher in watchers:
+            watcher.follow(lambda found: sorted(found) == ["ann", "eve"])
 
 
 def test_the_presence_of_a_channel_that_one_may_not_follow_is_refused_with_the_reason(server: Server) -> None:
