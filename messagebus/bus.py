@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .app_import import is_only_importing
 from .cable.channel import Channel
-from .cable.classes import NAME, ChannelClasses, Connect
+from .cable.classes import ChannelClasses, Connect
 from .channel_rules import is_stored
 from .lifecycle import Lifecycle
 from .members import Members
@@ -81,11 +81,10 @@ class Bus(Lifecycle):
         app.register_blueprint(self.blueprint, url_prefix=url_prefix)
 
     def _made(self, node: Node) -> None:
-        if self._channel_classes and NAME not in node.guests:
-            from .cable.cable import Cable
+        if self._channel_classes:
+            from .cable.own import serve_channels
 
-            cable = node.guests[NAME] = Cable(node, self._channel_classes, self.publish)
-            cable.start()
+            serve_channels(node, self._channel_classes, self.publish)
 
     @overload
     def websocket(

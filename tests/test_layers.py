@@ -112,6 +112,7 @@ ROOMS = {
         "authorization",
         "command",
         "publish_command",
+        "channel_commands",
         "commands",
         "context",
         "calls",
@@ -141,6 +142,10 @@ ROOMS = {
         "stream_subscriber",
         "session",
         "handshake",
+        "forwarding",
+        "still_there",
+        "own_client",
+        "own",
     ],
     "sockets": ["websocket", "handlers", "session", "opening"],
 }

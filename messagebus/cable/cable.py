@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 
+from ..http.channel_commands import ChannelCalls
 from ..hub.node import Node
 from ..stores import StoreState
 from .classes import ChannelClasses
@@ -33,6 +34,8 @@ class Cable:
         self.streams = Streams(lambda: hub.epoch)
         self.pings = Pings(node.reactor)
         self.times = Times(node.reactor, lambda: StoreState(hub.global_id, hub.epoch))
+        self.calls: ChannelCalls
+        """For the bus's own clients."""
         self._subscriptions: set[Subscription] = set()
         self._is_empty = threading.Event()
         self._is_empty.set()

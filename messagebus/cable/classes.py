@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 Connect = Callable[["Request"], "Mapping[str, Any] | bool | None"]
 """The request that opens a connection -> by what it is identified, or whether it may."""
-NAME = "cable"
-"""What has to do with channel classes, among the guests of a node."""
 MAX_NAME = 100
 _TAKEN = frozenset([*dir(Channel), "connection", "params"])
+
+
+class ConnectRefused(Exception):
+    """The ``connect`` hook has refused a client."""
 
 
 class UnknownAction(Exception):
@@ -99,6 +101,22 @@ class ChannelClasses:
         ):
             raise ValueError(f"{name} is the name of {known.base.__module__}.{known.base.__qualname__} already")
         self._by_name[name] = ChannelClass.of(type_, name)
+
+    def identify(self, request: Request) -> Mapping[str, Any]:
+        """By what the ``connect`` hook identifies a client. Whatever the hook raises propagates.
+
+        Raises:
+            ConnectRefused: The hook says no.
+            TypeError: It returned something else than it may.
+        """
+        found = self.connect(request) if self.connect is not None else None
+        if found is None or found is True:
+            return {}
+        if found is False:
+            raise ConnectRefused("this client may not connect")
+        if not isinstance(found, Mapping):
+            raise TypeError(f"the connect hook returned {found!r:.80}; expected a dict, True, False or None")
+        return dict(found)
 
     def find(self, name: str) -> ChannelClass | None:
         return self._by_name.get(name)

@@ -16,6 +16,7 @@ from ..errors import InvalidTargets
 from ..http import parsing
 from ..http.addresses import check_address, client_address
 from ..http.authorization import Handshake, HookContext, plain_context
+from ..http.channel_commands import GUEST
 from ..http.refusals import HTTPRefusal, unavailable
 from ..http.routes import Answer, refuse
 from ..http.upgrade import Upgrade, accept
@@ -27,7 +28,7 @@ from ..message import check_id, id_key
 from ..options import Options
 from .cable import Cable
 from .channel import Connection
-from .classes import NAME
+from .classes import ConnectRefused
 from .encoding import EXTENDED, SUBPROTOCOLS
 from .session import CableSession
 
@@ -37,7 +38,7 @@ USER = "user_id"
 
 def cable_of(node: Node) -> Cable | None:
     """``None``: no channel class is registered."""
-    found = node.guests.get(NAME)
+    found = node.guests.get(GUEST)
     return found if isinstance(found, Cable) else None
 
 
@@ -69,9 +70,11 @@ def _serve(node: Node, request: Request, context: HookContext) -> Answer:
         raise unavailable("the server is shutting down, come back")
     client_id = parsing.new_client_id()
     identity, site_id = parsing.identify(request, client_id, options)
-    identifiers = _connect(cable, request)
-    if USER in identifiers:
-        identity = msgspec.structs.replace(identity, user_id=_user_key(identifiers[USER]))
+    try:
+        identifiers = cable.classes.identify(request)
+    except ConnectRefused as refused:
+        raise HTTPRefusal(HTTPStatus.FORBIDDEN, "forbidden", str(refused)) from None
+    identity = identify(identity, identifiers)
     address = client_address(request.environ, options.trusted_proxies)
     check_address(node, client_id, address, False)
     if node.hub.is_full():
@@ -101,18 +104,11 @@ def make_connection(
     return Connection(identity.client_id, user_id, site_id, address, identifiers, is_granted)
 
 
-def _connect(cable: Cable, request: Request) -> Mapping[str, Any]:
-    """By what the ``connect`` hook identifies the connection."""
-    if cable.classes.connect is None:
-        return {}
-    found = cable.classes.connect(request)
-    if found is None or found is True:
-        return {}
-    if found is False:
-        raise HTTPRefusal(HTTPStatus.FORBIDDEN, "forbidden", "this client may not connect")
-    if not isinstance(found, Mapping):
-        raise TypeError(f"the connect hook returned {found!r:.80}; expected a dict, True, False or None")
-    return dict(found)
+def identify(identity: Identity, identifiers: Mapping[str, Any]) -> Identity:
+    """A client as the ``connect`` hook identifies it."""
+    if USER not in identifiers:
+        return identity
+    return msgspec.structs.replace(identity, user_id=_user_key(identifiers[USER]))
 
 
 def _user_key(user_id: Any) -> bytes | None:

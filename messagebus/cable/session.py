@@ -37,10 +37,11 @@ class Plans(NamedTuple):
 
 
 class CableSession(FramedSubscriber):
-    """See the module. In the reactor's loop, except :meth:`context` and :meth:`plan`."""
+    """See the module. In the reactor's loop, except what a subscription needs in the thread of a call."""
 
     __slots__ = (
         "_cable",
+        "_early",
         "_extended",
         "_handshake",
         "_histories",
@@ -82,6 +83,8 @@ class CableSession(FramedSubscriber):
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[Subscription, StreamSubscriber] = {}
         self._histories: dict[Subscription, History] = {}
+        self._early: dict[Subscription, list[bytes]] = {}
+        """What was sent before the subscription was confirmed."""
 
     def begin(self) -> None:
         """The socket is ours."""
@@ -114,6 +117,7 @@ class CableSession(FramedSubscriber):
         if stream is not None:
             stream.release(self.node.hub)
         self._histories.pop(subscription, None)
+        self._early.pop(subscription, None)
         subscription.leave()
 
     def _stream_ended(self, stream: StreamSubscriber) -> None:
@@ -210,10 +214,15 @@ class CableSession(FramedSubscriber):
 
     def confirm(self, subscription: Subscription, plans: Plans) -> None:
         self._say(type="confirm_subscription", identifier=subscription.identifier)
-        self.follow(subscription, plans)
+        for data in self._early.pop(subscription, ()):
+            self._transmit(subscription, data)
+        self._follow(subscription, plans)
 
     def follow(self, subscription: Subscription, plans: Plans) -> None:
-        if self.state not in OPEN:
+        self.node.reactor.call_soon(self._follow, subscription, plans)
+
+    def _follow(self, subscription: Subscription, plans: Plans) -> None:
+        if self.state not in OPEN or not subscription.is_open:
             return
         stream = self._streams.get(subscription)
         if stream is None:
@@ -234,13 +243,23 @@ class CableSession(FramedSubscriber):
         self.node.hub.pacer.proceed(stream)
 
     def unfollow(self, subscription: Subscription, channels: list[str]) -> None:
+        self.node.reactor.call_soon(self._unfollow, subscription, channels)
+
+    def _unfollow(self, subscription: Subscription, channels: list[str]) -> None:
         stream = self._streams.get(subscription)
         if stream is not None:
             for channel in channels:
                 self.node.hub.drop(stream, subscription_name(channel, self.site_id))
 
     def transmit(self, subscription: Subscription, data: bytes) -> None:
-        if self.state in OPEN:
+        self.node.reactor.call_soon(self._transmit, subscription, data)
+
+    def _transmit(self, subscription: Subscription, data: bytes) -> None:
+        if self.state not in OPEN or subscription.ended:
+            return
+        if not subscription.is_open:
+            self._early.setdefault(subscription, []).append(data)
+        else:
             name = encode_json(subscription.identifier)
             self.put(text_frame(b'{"identifier":%b,"message":%b}' % (name, data)))
 

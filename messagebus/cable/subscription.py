@@ -52,7 +52,7 @@ class Client(Protocol):
         """It has not: it rejected the subscription, or failed."""
 
     def plan(self, subscription: Subscription, positions: Positions) -> Any:
-        """Read what is needed to follow channels. From the thread of the call; may block, and raise."""
+        """Read what is needed to follow channels. Like those below from the thread of a call; may block and raise."""
 
     def follow(self, subscription: Subscription, plans: Any) -> None:
         """Follow more channels, as planned."""
@@ -61,7 +61,7 @@ class Client(Protocol):
         """Follow them no longer."""
 
     def transmit(self, subscription: Subscription, data: bytes) -> None:
-        """Send JSON to the client."""
+        """Send JSON to the client; once it is confirmed, where it is not yet."""
 
     def forget(self, subscription: Subscription) -> None:
         """The last call has returned."""
@@ -89,7 +89,6 @@ class Subscription:
         """The channels that it follows, or is about to follow."""
         self._positions = positions
         self._wanted: Positions = {}
-        self._early: list[bytes] = []
         self._began = False
         self._line = Line(client.turns)
         self._timers: list[_Timer] = []
@@ -162,7 +161,7 @@ class Subscription:
 
     def _plan_again(self, positions: Positions) -> None:
         try:
-            self._soon(self._follow, self.client.plan(self, positions))
+            self.client.follow(self, self.client.plan(self, positions))
         except BaseException as failed:
             self._soon(self.client.refuse, self, self._told("history", failed))
 
@@ -216,22 +215,7 @@ class Subscription:
             return
         self.is_open = True
         self.client.confirm(self, plans)
-        for data in self._early:
-            self.client.transmit(self, data)
-        self._early.clear()
         self._timers = [_Timer(self, name, every) for name, every in self.class_.timers.items()]
-
-    def _follow(self, plans: Any) -> None:
-        if self.is_open:
-            self.client.follow(self, plans)
-
-    def _unfollow(self, channels: list[str]) -> None:
-        if self.is_open:
-            self.client.unfollow(self, channels)
-
-    def _transmit(self, data: bytes) -> None:
-        if self.is_open:
-            self.client.transmit(self, data)
 
     def run(self, timer: _Timer) -> None:
         """A timer's time has come."""
@@ -255,7 +239,7 @@ class Subscription:
         if self.is_open:
             plans = self.client.plan(self, {channel: position})
             self.streams.add(channel)
-            self._soon(self._follow, plans)
+            self.client.follow(self, plans)
         else:
             self.streams.add(channel)
             self._wanted[channel] = position
@@ -271,14 +255,11 @@ class Subscription:
             self.streams.discard(channel)
             self._wanted.pop(channel, None)
         if self.is_open and channels:
-            self._soon(self._unfollow, channels)
+            self.client.unfollow(self, channels)
 
     def transmit(self, data: Any) -> None:
-        encoded = self._encode(data)
-        if self.is_open:
-            self._soon(self._transmit, encoded)
-        else:
-            self._early.append(encoded)
+        if not self.ended:
+            self.client.transmit(self, self._encode(data))
 
     def _encode(self, data: Any) -> bytes:
         node = self.client.node

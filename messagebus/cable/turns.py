@@ -19,7 +19,7 @@ MAX_WAITING = 100
 class Turns:
     """Those of one client."""
 
-    __slots__ = ("_call_soon", "_ready", "_running", "_start")
+    __slots__ = ("__weakref__", "_call_soon", "_ready", "_running", "_start")
 
     def __init__(self, start: Callable[[Call], object], call_soon: Callable[..., object]) -> None:
         """``start``: runs a call where it may block. ``call_soon``: hands one over to the loop."""

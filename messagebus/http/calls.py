@@ -20,6 +20,8 @@ _STATUSES = {
     "forbidden": HTTPStatus.FORBIDDEN,
     "max_message_size": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "too_many_publishes": HTTPStatus.TOO_MANY_REQUESTS,
+    "too_many_actions": HTTPStatus.TOO_MANY_REQUESTS,
+    "gone": HTTPStatus.GONE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -113,6 +113,11 @@ class Command(ABC):
         """The result, if it is available without waiting; otherwise ``None``. Never blocks."""
         return None
 
+    def start(self, answer: Callable[[dict[str, Any]], object], fail: Callable[[CommandError], object]) -> bool:
+        """Carry it out without holding up the client's next command: one of the two is called in the loop when it is
+        done. ``False``: this command does not do so. Never blocks."""
+        return False
+
     @abstractmethod
     def perform(self) -> Any:
         """The result. May block and raise."""

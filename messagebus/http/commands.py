@@ -13,6 +13,7 @@ from ..hub.joining import Join
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..message import check_subscription, split_name, subscription_name
 from .authorization import asks_anybody, refuse_presence
+from .channel_commands import Enter, Leave, Perform
 from .command import Caller, Command, CommandError
 from .publish_command import Publish
 from .refusals import count_refused
@@ -112,7 +113,8 @@ class Ping(Command):
         return {"pong": self._value}
 
 
-COMMANDS: dict[str, type[Command]] = {kind.verb: kind for kind in (Subscribe, Unsubscribe, Publish, Ping)}
+_KINDS: tuple[type[Command], ...] = (Subscribe, Unsubscribe, Publish, Enter, Perform, Leave, Ping)
+COMMANDS = {kind.verb: kind for kind in _KINDS}
 
 
 def read_command(caller: Caller, command: object) -> Command:

@@ -44,7 +44,8 @@ class RequestContext:
             raise unavailable("the bus is off")
         identity, site_id = parsing.identify(self.request, self.client_id, self.options)
         address = client_address(self.request.environ, self.options.trusted_proxies)
-        return Caller(self.node, identity, site_id, address, request=self.request)
+        handshake = Handshake.of(self.request, self._hook_context, ()) if self.node.guests else None
+        return Caller(self.node, identity, site_id, address, handshake=handshake, request=self.request)
 
     def plan(self, subscribe: SubscribeRequest) -> SubscriptionPlan:
         """Read what is needed to know what is due."""
@@ -77,6 +78,6 @@ class RequestContext:
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
         """What the app's hooks are asked with for later commands of a WebSocket; ``None`` if there are none."""
-        if not (asks_anybody(self.node) or self.node.access.asks_publishers):
+        if not (asks_anybody(self.node) or self.node.access.asks_publishers or self.node.guests):
             return None
         return Handshake.of(self.request, self._hook_context, params.grants)

@@ -181,6 +181,8 @@ def _poll(context: RequestContext) -> Answer:
         return Answer(HTTPStatus.OK, [*JSON_HEADERS, *cors])
     parsing.check_no_format(request, options)
     plan = context.plan(context.admit(parsing.read_poll(request, options)))
+    if context.node.on_poll is not None:
+        context.node.on_poll(context.client_id)
     hub = context.node.hub
     environ = request.environ
     short = parsing.has_flag(request, options, "dlp")

@@ -66,6 +66,9 @@ class WebSocketSubscriber(FramedSubscriber):
         fields = said if isinstance(said, dict) else {}
         try:
             command = read_command(self._caller(), said)
+            if command.start(partial(self._answer, fields), partial(self._tell, fields)):
+                self._done()
+                return
             result = command.perform_at_once()
         except Exception as error:
             self._fail(fields, error)
@@ -101,11 +104,13 @@ class WebSocketSubscriber(FramedSubscriber):
             self._say(fields, "ok", result)
 
     def _fail(self, fields: dict[str, Any], error: BaseException) -> None:
-        told = CommandError.of(error)
+        self._tell(fields, CommandError.of(error))
+        self._done()
+
+    def _tell(self, fields: dict[str, Any], told: CommandError) -> None:
         if told.limit is not None:
             self._node.hub.refused.count(told.limit)
         self._say(fields, "error", error_object(told.code, str(told), told.field, told.retry_after))
-        self._done()
 
     def _say(self, fields: dict[str, Any], key: str, value: dict[str, Any]) -> None:
         number = fields.get("id")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -105,6 +105,8 @@ class Node(Listener):
         self._owes_epoch = False
         self.guests: dict[str, Guest] = {}
         """By name; added before it serves."""
+        self.on_poll: Callable[[str], object] | None = None
+        """Called with the id of each client that polls, in the request's thread. Must be quick."""
         self._rules = () if all(rule.stored for rule in options.channels) else options.channels
         self.says_that_it_is_alone = options.url.startswith("memory:")
         """Whether a word is due where the server has several processes, and each has a store of its own."""

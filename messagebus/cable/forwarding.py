@@ -1,0 +1,129 @@
+"""Passes calls of clients on to the worker where their subscription is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..errors import BackendUnavailable, BusClosed
+from ..http.command import CommandError
+from ..hub.node import Node
+from ..hub.workers import tell
+
+TAKEN_SECONDS = 2.0
+"""How long a worker may take to say that it has the call; after that it is taken for dead."""
+ANSWER_SECONDS = 30.0
+"""And how long for the answer."""
+CALL, ANSWER = "cable-call", "cable-answer"
+"""What workers tell each other."""
+
+Answer = Callable[[dict[str, Any]], object]
+Fail = Callable[[CommandError], object]
+
+
+class Call(NamedTuple):
+    """A command for a subscription."""
+
+    verb: str
+    client_id: str
+    user_id: str | None
+    """As JSON."""
+    value: Any
+
+
+class _Pending:
+    """A call that waits for its answer."""
+
+    def __init__(self, forwarding: Forwarding, number: str, answer: Answer, fail: Fail) -> None:
+        self._forwarding = forwarding
+        self.number = number
+        self.answer = answer
+        self.fail = fail
+        self.is_taken = False
+        self.tick = 0
+
+    def on_deadline(self) -> None:
+        self._forwarding.pending.pop(self.number, None)
+        if self.is_taken:
+            self.fail(CommandError("unavailable", "the worker of this subscription gave no answer"))
+        else:
+            self.fail(_gone())
+
+
+def _gone() -> CommandError:
+    return CommandError("gone", "the worker of this subscription has ended: enter again")
+
+
+class Forwarding:
+    """See the module. In the reactor's loop only."""
+
+    def __init__(self, node: Node, carry_out: Callable[[Call, Answer, Fail], object]) -> None:
+        self._node = node
+        self._carry_out = carry_out
+        self.pending: dict[str, _Pending] = {}
+        node.workers.on(CALL, self._called)
+        node.workers.on(ANSWER, self._answered)
+
+    def send(self, worker: str, call: Call, answer: Answer, fail: Fail) -> None:
+        """Have another worker carry a call out. One of the two is called, once."""
+        pending = _Pending(self, secrets.token_hex(8), answer, fail)
+        self.pending[pending.number] = pending
+        self._node.reactor.set_deadline(pending, TAKEN_SECONDS)
+        told = {"to": worker, "from": self._node.workers.id, "number": pending.number, "call": [*call]}
+        self._node.command_jobs.start(partial(self._tell, CALL, told, pending))
+
+    def _tell(self, kind: str, told: dict[str, Any], pending: _Pending | None = None) -> None:
+        """In a job: the store may take its time."""
+        error: CommandError | None = None
+        try:
+            if pending is not None and told["to"] not in self._node.workers.reports():
+                error = _gone()
+            else:
+                tell(self._node.store, kind, told)
+        except (BackendUnavailable, BusClosed):
+            error = CommandError("unavailable", "the store gave no answer", retry_after=2)
+        except ValueError:
+            error = CommandError("too_large", "the call or its answer is too long to be passed on")
+            if pending is None:
+                tell(self._node.store, ANSWER, {**told, "answer": {"error": [error.code, str(error)]}})
+        if error is not None and pending is not None:
+            self._node.reactor.call_soon(self._failed, pending, error)
+
+    def _failed(self, pending: _Pending, error: CommandError) -> None:
+        if self.pending.pop(pending.number, None) is not None:
+            self._node.reactor.clear_deadline(pending)
+            pending.fail(error)
+
+    def _called(self, told: dict[str, Any]) -> None:
+        if told.get("to") != self._node.workers.id:
+            return
+
+        def reply(said: dict[str, Any]) -> None:
+            answer = {"to": told["from"], "number": told["number"], "answer": said}
+            self._node.command_jobs.start(partial(self._tell, ANSWER, answer))
+
+        reply({"taken": True})
+        self._carry_out(
+            Call(*told["call"]),
+            lambda found: reply({"ok": found}),
+            lambda error: reply({"error": [error.code, str(error), error.field]}),
+        )
+
+    def _answered(self, told: dict[str, Any]) -> None:
+        pending = self.pending.get(str(told.get("number")))
+        if pending is None or told.get("to") != self._node.workers.id:
+            return
+        said = told["answer"]
+        if "taken" in said:
+            pending.is_taken = True
+            self._node.reactor.set_deadline(pending, ANSWER_SECONDS)
+            return
+        del self.pending[pending.number]
+        self._node.reactor.clear_deadline(pending)
+        if "ok" in said:
+            pending.answer(said["ok"])
+        else:
+            code, message, *field = said["error"]
+            pending.fail(CommandError(code, message, field=field[0] if field else None))
