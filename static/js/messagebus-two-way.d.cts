@@ -31,11 +31,44 @@ export interface RoomListeners<Info = any> {
   onRefused?: (refusal: Refusal) => void;
 }
 
+/** What happens to a subscription to a channel class. */
+export interface ChannelListeners<Message = any> {
+  /** The class has taken it; `reconnected`: it had it before. */
+  connected?: (event: { reconnected: boolean }) => void;
+  /** The connection is lost; the client comes back by itself, and misses nothing. */
+  disconnected?: () => void;
+  /** The class has rejected it, or a stream is no longer allowed. It has ended. */
+  rejected?: (refusal: Refusal | Error) => void;
+  /** A message of one of its streams, or what the class transmits to this client. */
+  received?: (message: Message) => void;
+}
+
+/** A subscription to a channel class of the server. */
+export interface ChannelSubscription {
+  readonly channel: string;
+  readonly params: object;
+  /** Resolves when the class has taken it; rejects where it has not. */
+  readonly ready: Promise<void>;
+  /**
+   * Calls an action of the class; its result. Sent again where the answer is lost, it runs once.
+   * Rejects with a `code` for programs: `unknown_action`, `too_many_actions`, `internal`, ….
+   */
+  perform<Result = any>(action: string, data?: object, options?: { timeout?: number }): Promise<Result>;
+  /** Ends it. */
+  leave(): void;
+}
+
 /** Gives a further bus the methods of this part. */
 export declare function install(bus: MessageBus): MessageBus;
 
 declare module "./messagebus.cjs" {
   interface MessageBus {
+    /**
+     * Subscribes to a channel class of the server, on whatever transport.
+     * @param params What the class sees as `self.params`.
+     * @throws TypeError that names what does not fit: the name, the params or a listener.
+     */
+    channel<Message = any>(name: string, params?: object, listeners?: ChannelListeners<Message>): ChannelSubscription;
     /**
      * Watches who is in a channel, on whatever transport. To be there oneself, follow the channel.
      * @throws TypeError that names what does not fit: the channel or a listener.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, render_template, request
 
 from messagebus import Channel, MessageBus
 
 from .common import routes
 
 app = Flask(__name__)
+app.secret_key = "of the tests"
 app.register_blueprint(MessageBus.blueprint)
 app.register_blueprint(routes)
 
@@ -54,6 +55,12 @@ class RoomChannel(Channel):
 @app.get("/empty")
 def empty() -> str:
     return "<!doctype html><title>empty</title>"
+
+
+@app.get("/channel")
+def channel() -> str:
+    """A page of our own client; ``id`` is the room, ``settings`` those of the client."""
+    return render_template("channel.html")
 
 
 @app.get("/left")

@@ -9,8 +9,10 @@ const FILE = fileURLToPath(new URL("calls.ts", import.meta.url));
 const CALLS = `
 import MessageBus, { createMessageBus, type Gap, type State } from "../../static/js/messagebus.mjs";
 import Named from "flask-messagebus";
-import { install, type Member, type Room } from "../../static/js/messagebus-two-way.mjs";
+import { install, type ChannelSubscription, type Member, type Room } from "../../static/js/messagebus-two-way.mjs";
 
+const channel: ChannelSubscription = MessageBus.channel<{ text: string }>("RoomChannel", { id: 7 }, { received: ({ text }) => text.trim() });
+channel.perform<number>("speak", { text: "hi" }).then((result) => result.toFixed());
 const undo: () => void = MessageBus.subscribe("/chat", (data, globalId, messageId) => console.log(data.text, globalId + messageId));
 MessageBus.subscribe<{ text: string }>("/chat", ({ text }) => text.trim(), "@17");
 MessageBus.subscribe("/chat", () => {}, -1);
