@@ -63,10 +63,14 @@ class InvalidData(MessageBusError, ValueError):
 
 
 class MessageTooLarge(InvalidData):
-    """The encoded message has ``size`` bytes, more than the ``limit`` set by ``max_message_size``."""
+    """The encoded message has ``size`` bytes, more than the ``limit`` set by ``max_message_size``, or than a transient
+    message may have."""
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the message has {size} bytes; max_message_size allows {limit}")
+    def __init__(
+        self, size: int, limit: int, name: str = "max_message_size", says: str = "max_message_size allows"
+    ) -> None:
+        super().__init__(f"the message has {size} bytes; {says} {limit}")
+        self.name = name
         self.size = size
         self.limit = limit
 

@@ -62,7 +62,7 @@ const PUBLIC = [
   ...["trying", "attempts", "failures", "nextAttempt", "lastProblem", "left", "queued", "channels", "epoch", "at"],
   "worked",
   // on the wire
-  ...["data", "global_id", "message_id", "after", "before", "retry_after", "ping", "id", "ok", "error", "field"],
+  ...["data", "global_id", "message_id", "after", "before", "retry_after", "ping", "id", "ok", "error", "field", "transient", "key"],
   // of the page
   ...["online", "pagehide", "pageshow", "persisted", "visibilitychange", "visibilityState"],
 ];
@@ -101,7 +101,8 @@ for (const { entry, file, format } of OUTPUTS) {
     toplevel: true,
     compress: {
       ...{ passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, pure_getters: true },
-      ...{ keep_fargs: false, hoist_funs: true, reduce_funcs: false }, // the last two for what gzip makes of it
+      // All but the first for what gzip makes of it.
+      ...{ keep_fargs: false, hoist_funs: true, reduce_funcs: false, if_return: false },
     },
     // The others are small, and nearly all that they name is of others.
     mangle: isCore ? { properties: { builtins: true, reserved: RESERVED, keep_quoted: true } } : {},

@@ -80,6 +80,8 @@ class Client(ABC):
         self.batches: list[Batch] = []
         self.received: list[Message] = []
         """Messages of the channels, without statuses and gaps."""
+        self.transient: list[Message] = []
+        """Those that are not kept."""
         self.statuses: list[dict[str, int]] = []
         """The positions that each status told, without those that told the epoch alone."""
         self.gaps: list[dict[str, Any]] = []
@@ -161,8 +163,13 @@ class Client(ABC):
         self.batches.append(batch)
         global_ids = []
         for number, message in enumerate(batch):
-            assert set(message) == {"global_id", "message_id", "channel", "data"}, message
+            assert set(message) - {"transient"} == {"global_id", "message_id", "channel", "data"}, message
             channel, data = message["channel"], message["data"]
+            if message.get("transient"):
+                # Of the same position, to a client that knows nothing of such messages as well.
+                assert message["message_id"] == self.positions.get(channel, message["message_id"])
+                self.transient.append(message)
+                continue
             if channel == "/__status":
                 assert number == len(batch) - 1, "a status is the last of its batch"
                 self._take_status(data)

@@ -223,9 +223,10 @@ class EventSource(_Streamed):
         assert data.startswith(b"data: ")
         batch = _decode(data[len(b"data: ") :])
         if not ids and all(
-            message["channel"].startswith(("/__status", "/__refused", "/__presence/")) for message in batch
+            message.get("transient") or message["channel"].startswith(("/__status", "/__refused", "/__presence/"))
+            for message in batch
         ):
-            return batch  # a heartbeat, the end, a subscription's end, or who is there
+            return batch  # a heartbeat, the end, a subscription's end, who is there, or what is not kept
         assert len(ids) == 1
         assert ids[0].startswith(b"id: ")
         self.last_event_id = int(ids[0][len(b"id: ") :])

@@ -45,6 +45,10 @@ class RecordingClient:
         self.tick = 0
         self.on_drained: Callable[[], object] = lambda: None
 
+    is_behind = False
+
+    def tell_when_sent(self) -> None: ...
+
     def put(self, data: bytes) -> None:
         self.batches.append(json.loads(data))
 

@@ -16,6 +16,10 @@ class RecordingWriter:
         self.tick = 0
         self.sent: list[bytes] = []
 
+    is_behind = False
+
+    def tell_when_sent(self) -> None: ...
+
     def put(self, data: bytes) -> None:
         self.sent.append(data)
 

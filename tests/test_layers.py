@@ -60,7 +60,6 @@ ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "pausable_writer", "blocking_writer"],
     "presence": ["member", "stamps", "own", "room", "rules", "telling", "view"],
     "hub": [
-        "parts",
         "forgotten",
         "history",
         "catch_up",
@@ -81,6 +80,7 @@ ROOMS = {
         "dispatch",
         "ending",
         "moving",
+        "transients",
         "pacing",
         "request_times",
         "hub",

@@ -183,6 +183,31 @@ def test_the_backlog_size_is_taken_from_the_query(bus: Bus, client: Any) -> None
     assert stored(bus) == ["2", "3"]
 
 
+@pytest.mark.parametrize("by_header", [True, False])
+def test_a_transient_message_is_not_stored(bus: Bus, client: Any, by_header: bool) -> None:
+    client.post(URL, data="kept", headers=BEARER)
+    if by_header:
+        headers = {**BEARER, "X-MessageBus-Transient": "1", "X-MessageBus-Key": "typing"}
+        response = client.post(URL, data="typing", headers=headers)
+    else:
+        response = client.post(f"{URL}&transient=1&key=typing", data="typing", headers=BEARER)
+    report = response.get_json()
+    assert (response.status_code, report["queued"], report["stored_messages"]) == (202, False, 1)
+    assert stored(bus) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("transient=yes", "transient"), ("key=k", "key"), ("transient=1&idempotency_key=k", "idempotency_key")],
+)
+def test_options_of_transient_messages_that_make_no_sense_are_named(
+    bus: Bus, client: Any, query: str, field: str
+) -> None:
+    response = client.post(f"{URL}&{query}", data="1", headers=BEARER)
+    assert (response.status_code, response.get_json()["error"]["field"]) == (400, field)
+    assert stored(bus) == []
+
+
 def test_a_repeated_publish_with_an_idempotency_key_is_one(bus: Bus, client: Any) -> None:
     headers = {**BEARER, "Idempotency-Key": "order-7"}
     ids = [client.post(URL, data=b"x", headers=headers).get_json()["message_id"] for _ in range(2)]

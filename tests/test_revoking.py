@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from messagebus import Bus, InvalidChannel, InvalidOption, InvalidSite, InvalidTargets
-from messagebus.hub.parts import Joining
 from messagebus.hub.revoking import MAX_TARGETS, Order, Revoking, tellings, unsubscribe_order
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import id_key
+from messagebus.stores.parts import Joining
 from messagebus.transports import LONG_POLLING_WSGI, STREAMING_WSGI, WEBSOCKET, Transport
 
 from .test_dispatch import Finished, World, batches

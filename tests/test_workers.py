@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messagebus.hub.parts import MAX_INCOMPLETE, MAX_PARTS, PART, Joining, cut
 from messagebus.hub.workers import Workers, tell
 from messagebus.loop.reactor import Reactor
 from messagebus.message import Message
@@ -20,6 +19,7 @@ from messagebus.options import Options
 from messagebus.stores import Listener, StoreState
 from messagebus.stores.base import MAX_ANNOUNCEMENT
 from messagebus.stores.memory import MemoryStore
+from messagebus.stores.parts import MAX_INCOMPLETE, MAX_PARTS, PART, Joining, cut
 
 from .eventually import eventually
 

@@ -42,12 +42,21 @@ class SharedWriter:
         self._put_piece = writer.put_piece
         self._writer = writer
         self.is_out = False
-        """Whether a piece of missed messages has been put, which may not have left yet."""
+        """Whether a piece of missed messages has been put, which may not have left yet; or it is waited for that what
+        was put has left."""
         self.tick = 0
 
     @property
     def waiting(self) -> int:
         return self._writer.waiting
+
+    @property
+    def is_behind(self) -> bool:
+        return self._writer.is_behind
+
+    def tell_when_sent(self) -> None:
+        self.is_out = True
+        self._writer.tell_when_sent()
 
     def put_piece(self, parts: Sequence[bytes]) -> None:
         self.is_out = True

@@ -231,13 +231,17 @@ class Channels:
                 return []
             if name == GAP_CHANNEL:
                 return self._accept_gaps(data, asked)
-            value = ClientMessage(name, data, int(message["message_id"]), int(message["global_id"]))
+            ids = int(message["message_id"]), int(message["global_id"])
+            value = ClientMessage(name, data, *ids, bool(message.get("transient")))
         except (TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a message of the bus: {type(error).__name__} {error}") from None
         with self._lock:
             channel = self._followed(name, asked) or self._pattern_of(name, asked)
-            if channel is None or (isinstance(channel.position, int) and channel.position >= channel.id_of(value)):
-                return []  # it was left, or this is a duplicate
+            if channel is None:
+                return []  # it was left
+            position = channel.position
+            if isinstance(position, int) and position >= channel.id_of(value) and not value.transient:
+                return []  # a duplicate
             return [Delivery(channel, value)]
 
     def _accept_status(self, data: Mapping[str, Any], asked: Following) -> None:

@@ -45,10 +45,11 @@ class Deliverer:
                 message_id = channel.id_of(value)
                 for follower in channel.followers:
                     # One that came before may have removed it.
-                    if follower.seen < message_id and follower in channel.followers:
+                    if (value.transient or follower.seen < message_id) and follower in channel.followers:
                         await self._guard(follower.callback, value, f"a callback of {value.channel}")
                 # Only now: what is given back as a position has been dealt with.
-                self._channels.move(channel, message_id)
+                if not value.transient:
+                    self._channels.move(channel, message_id)
 
     async def _guard(self, function: Callable[[Any], object] | None, value: Any, what: str) -> None:
         try:

@@ -31,13 +31,17 @@ class ClientMessage:
     data: Any
     """Any JSON value."""
     message_id: int
-    """The id on the channel, from 1, without holes."""
+    """The id on the channel, from 1, without holes. Of a transient message: that of the last one before it."""
     global_id: int
     """The id over all channels of the store."""
+    transient: bool = False
+    """Whether it is not kept, and has no id of its own."""
 
     def id_of(self, name: str) -> int | None:
         """Its id to those who follow ``name``: a channel, or a pattern such as ``/news/*``, whose ids are global ids.
-        ``None`` if it is not of that."""
+        ``None`` if it is not of that, and for a transient message."""
+        if self.transient:
+            return None
         if name == self.channel:
             return self.message_id
         return self.global_id if name.endswith("*") and self.channel.startswith(name[:-1]) else None

@@ -58,7 +58,7 @@ class CommandError(Exception):
             return CommandError("forbidden", error.description or error.name)
         for kind in type(error).__mro__:
             if kind in _CODES:
-                limit = "max_message_size" if isinstance(error, MessageTooLarge) else None
+                limit = error.name if isinstance(error, MessageTooLarge) else None
                 wait = RETRY_SECONDS if isinstance(error, BackendUnavailable) else None
                 return CommandError(_CODES[kind], str(error), limit, field=limit, retry_after=wait)
         logger.error("a command failed", exc_info=error)

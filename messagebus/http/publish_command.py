@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from werkzeug.exceptions import HTTPException
 
@@ -16,6 +16,7 @@ from ..hub.subscriber import Identity
 from ..message import check_channel
 from ..option_kinds import matches
 from ..options import Options
+from ..publishing.arguments import PublishOptions
 from .addresses import is_clients
 from .command import Caller, Command, CommandError
 
@@ -26,8 +27,12 @@ class Publish(Command):
     verb = "publish"
 
     def __init__(self, caller: Caller, value: Any, command: Mapping[str, Any]) -> None:
-        if not isinstance(value, dict) or {"channel", "data"} != value.keys() - {"key"}:
-            raise CommandError("bad_request", "publish: expected an object of channel and data, and perhaps a key")
+        if not isinstance(value, dict) or {"channel", "data"} != value.keys() - {"key", "transient"}:
+            reason = "publish: expected an object of channel and data, and perhaps a key and transient"
+            raise CommandError("bad_request", reason)
+        transient = value.get("transient", False)
+        if not isinstance(transient, bool):
+            raise CommandError("bad_request", "transient: expected true or false", field="transient")
         key = value.get("key")
         if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
             raise CommandError("bad_request", "key: expected 1 to 64 letters, digits, or any of _ . ~ -", field="key")
@@ -39,7 +44,9 @@ class Publish(Command):
         self._caller = caller
         self._channel = channel
         self._data = value["data"]
-        self._key = None if key is None else _own(caller.identity, key)
+        own_key = None if key is None else _own(caller.identity, key)
+        options = {"transient": True, "key": own_key} if transient else {"idempotency_key": own_key}
+        self._options = cast(PublishOptions, {**options, "site_id": caller.site_id})
 
     def perform_at_once(self) -> dict[str, Any] | None:
         return None if self._hooks or self._caller.node.store.shared else self.perform()
@@ -48,7 +55,7 @@ class Publish(Command):
         self._take_from_rate()  # before the hooks, which may cost more than the message
         data = self._asked() if self._hooks else self._data
         caller = self._caller
-        ids = caller.node.publish(self._channel, data, site_id=caller.site_id, idempotency_key=self._key)
+        ids = caller.node.publish(self._channel, data, **self._options)
         return {"message_id": ids and ids.message_id}
 
     def _asked(self) -> Any:

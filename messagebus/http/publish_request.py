@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl
@@ -21,7 +21,8 @@ MOST_AT_ONCE = 10_000
 """Messages of one request."""
 _LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
 _NUMBERS = ("max_backlog_size", "max_backlog_age")
-_OPTIONS = (*_LISTS, *_NUMBERS, "idempotency_key")
+_KEYS = ("idempotency_key", "key")
+_OPTIONS = (*_LISTS, *_NUMBERS, "transient", *_KEYS)
 _PREFIX = "HTTP_X_MESSAGEBUS_"
 
 
@@ -63,7 +64,7 @@ def read_publish(request: Request, channel: str | None, limit: int) -> PublishRe
     query = _query(request)
     kind = _media_type(request)
     given = {name: value for name, value in query.items() if name not in ("channel", "id", "many")}
-    many = kind == "application/x-ndjson" or _flag(query)
+    many = kind == "application/x-ndjson" or _yes_or_no("many", query.get("many", "0"))
     body = read_body(request, limit, "max_message_size")
     data: Any
     if kind == FORM and b"=" in body:
@@ -138,7 +139,9 @@ def _read_option(name: str, value: str) -> Any:
         if not (value.isascii() and value.isdigit() and len(value) <= 18):
             raise _malformed(f"{name}: expected a whole number, not {value[:40]!r}", name)
         return int(value)
-    if name == "idempotency_key":
+    if name == "transient":
+        return _yes_or_no(name, value)
+    if name in _KEYS:
         return value
     raise _malformed(f"{name[:100]}: expected one of channel, id, many, {', '.join(_OPTIONS)}", name[:100])
 
@@ -152,10 +155,9 @@ def _id(text: str) -> object:
     return value if isinstance(value, (str, int)) and not isinstance(value, bool) else text
 
 
-def _flag(query: Mapping[str, str]) -> bool:
-    value = query.get("many", "0")
+def _yes_or_no(name: str, value: str) -> bool:
     if value not in ("0", "1"):
-        raise _malformed("many: expected 1 or 0", "many")
+        raise _malformed(f"{name}: expected 1 or 0", name)
     return value == "1"
 
 

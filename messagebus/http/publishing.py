@@ -93,7 +93,7 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_channel", str(error), "channel") from None
     except MessageTooLarge as error:
         raise HTTPRefusal(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "body", limit="max_message_size"
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "body", limit=error.name
         ) from None
     except InvalidData as error:
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "malformed", str(error), "body") from None
@@ -179,7 +179,7 @@ def _publish(
     audiences = _audiences(node, names)
     given = publisher.publish(checked)
     newest = {name: ids for (name, _), ids in zip(asked.messages, given, strict=True)}
-    if all(ids is None for ids in given):
+    if not checked.transient and all(ids is None for ids in given):
         waiting = (Report(name, None, None, 0, 0, *_told(audiences[name]), True) for name in names)
         return HTTPStatus.ACCEPTED, [*waiting], asked.many
     heard = any(audience.subscribers for audience in audiences.values())

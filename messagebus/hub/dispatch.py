@@ -187,7 +187,7 @@ class Dispatcher:
             counters.bytes += len(members) * size
             if transport.one_batch:
                 for subscriber in (*members,):
-                    self._answer(subscriber, name, messages, data)
+                    self.answer(subscriber, name, messages, data)
                 continue
             for subscriber in (*members,):
                 if subscriber.head:
@@ -214,7 +214,7 @@ class Dispatcher:
                     subscriber.bytes -= len(data)
             for subscriber in to:
                 if transport.one_batch:
-                    self._answer(subscriber, name, (message,), data)
+                    self.answer(subscriber, name, (message,), data)
                 else:
                     subscriber.put(data)
 
@@ -236,7 +236,7 @@ class Dispatcher:
                     subscriber.messages += 1
                     subscriber.bytes += len(data)
                     if transport.one_batch:
-                        self._answer(subscriber, name, (message,), data)
+                        self.answer(subscriber, name, (message,), data)
                     elif subscriber.head:
                         subscriber.put(data)
                     else:
@@ -258,7 +258,7 @@ class Dispatcher:
         spans, self._spans = self._spans, []
         tracing.end(spans)
 
-    def _answer(self, subscriber: Subscriber, name: str, messages: Sequence[Message], data: bytes) -> None:
+    def answer(self, subscriber: Subscriber, name: str, messages: Sequence[Message], data: bytes) -> None:
         """End a poll with its batch, and with the positions of its other channels."""
         if self._withheld and len(subscriber.channels) > 1:
             positions = self.positions(other for other in subscriber.channels if other != name)
@@ -276,7 +276,7 @@ class Dispatcher:
             self.counters.bytes += len(members) * len(data)
             for subscriber in (*members,):
                 if transport.one_batch:
-                    self._answer(subscriber, name, (message,), data)
+                    self.answer(subscriber, name, (message,), data)
                 else:
                     subscriber.put(data)
 

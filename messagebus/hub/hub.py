@@ -33,6 +33,7 @@ from .pacing import Pacer
 from .permissions import Access, ReportError
 from .subscriber import Identity, Phase, Subscriber
 from .trail import Positions, Trail
+from .transients import Transients
 from .windows import Windows
 
 logger = logging.getLogger("messagebus.hub")
@@ -69,6 +70,9 @@ class Hub:
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.pacer.counters = self.counters
+        self.transients = Transients(
+            self.windows, self.membership, access, report, self.counters, self.dispatcher.answer
+        )
         self.attendance = Attendance(
             reactor.clock, options.presence_grace, options.presence_max_members, self.membership, access.presence
         )
@@ -298,6 +302,7 @@ class Hub:
 
     def on_drained(self, subscriber: Subscriber) -> None:
         self.pacer.on_drained(subscriber)
+        self.transients.on_drained(subscriber)
 
     def closed(self, subscriber: Subscriber) -> None:
         self._end_delivery(subscriber)
@@ -313,6 +318,7 @@ class Hub:
         self._waiting.pop(subscriber, None)
         self.trail.ends(subscriber, "answered" if subscriber.transport.one_batch else "the connection ended")
         self.pacer.forget(subscriber)
+        self.transients.forget(subscriber)
         self.attendance.end(subscriber)
         now = self.reactor.clock()
         for name in subscriber.channels:

@@ -20,6 +20,7 @@ from ..message import Message
 from ..options import Options
 from ..publishing.publisher import Publisher
 from ..publishing.rate_limits import PublishLimits
+from ..publishing.transient import TRANSIENT
 from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
 from .audience import Audiences
 from .backlog_reader import PATIENCE, BacklogReader
@@ -77,6 +78,7 @@ class Node(Listener):
         self.workers = Workers(self.store, self.reactor)
         self.workers.on_question("why", self.hub.trail.answer)
         self.workers.on(FORGET, self.hub.windows.forget)
+        self.workers.on(TRANSIENT, self.hub.transients.hear)
         revoking = Revoking(self.hub)
         self.workers.on(DISCONNECT, revoking.disconnect)
         self.workers.on(UNSUBSCRIBE, revoking.unsubscribe)

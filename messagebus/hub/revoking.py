@@ -18,10 +18,10 @@ from ..errors import DISCONNECTED, DISCONNECTED_FOR_NOW, RESYNC, Close, InvalidO
 from ..message import Message, check_site, of_channel, refused_message, split_name
 from ..option_kinds import check_pattern, overlaps
 from ..publishing.arguments import check_client_ids, check_ids
+from ..stores.parts import cut
 from ..transports import join_batch
 from .hub import Hub
 from .joining import AGAIN_MS
-from .parts import cut
 from .subscribe_request import ChannelRefusal
 from .subscriber import Phase, Subscriber
 

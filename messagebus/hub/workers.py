@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ..errors import BackendUnavailable, BusClosed
 from ..loop.reactor import Reactor
 from ..stores import Store
-from .parts import Joining, cut
+from ..stores.parts import Joining, cut
 
 logger = logging.getLogger("messagebus.hub")
 

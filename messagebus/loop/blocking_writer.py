@@ -11,6 +11,8 @@ from .outboxes import Outboxes
 from .reactor import Reactor
 from .writer import WriterOwner
 
+ON_ITS_WAY = 65_536
+"""Up to so many bytes the server's thread takes as soon as it runs."""
 LOOK_SECONDS = 10.0
 """Seconds between checks of a server's waiting thread that the loop still runs."""
 
@@ -26,6 +28,7 @@ class BlockingWriter:
         "_queue",
         "_reactor",
         "_size",
+        "_tells_when_sent",
         "closed",
         "finishing",
         "tick",
@@ -39,6 +42,7 @@ class BlockingWriter:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._size = 0
         self._piece = 0
+        self._tells_when_sent = False  # a piece is out, or the owner has asked
         self.closed = False
         self.finishing = False
         self.tick = 0
@@ -46,6 +50,14 @@ class BlockingWriter:
     @property
     def waiting(self) -> int:
         return self._size
+
+    @property
+    def is_behind(self) -> bool:
+        # What the server's thread has yet to be woken for is on its way.
+        return self._size > ON_ITS_WAY
+
+    def tell_when_sent(self) -> None:
+        self._tells_when_sent = True
 
     def put(self, data: bytes) -> None:
         if self.closed or self.finishing:
@@ -59,6 +71,7 @@ class BlockingWriter:
             return
         data = b"".join(parts)  # the server may make a chunk, and a write, of each
         self._piece = self._size + len(data)
+        self._tells_when_sent = True
         self._add(data)
 
     def _add(self, data: bytes) -> None:
@@ -123,6 +136,7 @@ class BlockingWriter:
             self._outboxes.progressed(self)
             return
         self._outboxes.forget(self)
-        if self._piece and not self.finishing:
+        if self._tells_when_sent and not self.finishing:
+            self._tells_when_sent = False
             self._piece = 0
             self._owner.on_drained()

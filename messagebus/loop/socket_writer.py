@@ -83,6 +83,13 @@ class SocketWriter:
     def waiting(self) -> int:
         return self._size
 
+    @property
+    def is_behind(self) -> bool:
+        return self._size > 0
+
+    def tell_when_sent(self) -> None:
+        self._tells_when_sent = True
+
     def put(self, data: bytes) -> None:
         out = self._out
         if out is None:

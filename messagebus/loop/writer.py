@@ -25,7 +25,8 @@ class WriterOwner(Protocol):
         """More bytes wait for the peer than allowed; the owner should end the connection."""
 
     def on_drained(self) -> None:
-        """Everything that was put has been sent, since the last :meth:`Writer.put_piece`."""
+        """Everything that was put has been sent, since the last :meth:`Writer.put_piece` or
+        :meth:`Writer.tell_when_sent`."""
 
     def on_closed(self) -> None:
         """The connection has ended, for whatever reason. Called once."""
@@ -39,6 +40,13 @@ class Writer(Protocol):
     @property
     def waiting(self) -> int:
         """Bytes that wait for the peer; 0 while it keeps up."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether bytes wait because the peer does not take them as fast as they come."""
+
+    def tell_when_sent(self) -> None:
+        """Of a peer that is behind: tell the owner, by ``on_drained``, when everything that was put has been sent."""
 
     def put(self, data: bytes) -> None:
         """Send these bytes, in the order of the calls. Never blocks; everything put in one turn leaves in one write."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..channel_rules import TRANSIT_SECONDS, find_rule, is_stored
-from ..errors import InvalidOption, InvalidTargets
+from ..errors import InvalidOption, InvalidTargets, MessageTooLarge
 from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
 from ..options import Options, check_option
 from ..stores.base import Publication
@@ -45,12 +45,23 @@ class PublishOptions(TypedDict, total=False):
     option."""
     queue_in_memory: bool
     """Whether the message may wait in memory while the store is unreachable (default). ``False``: raise instead."""
+    transient: bool
+    """Whether it is told to those who are connected now, and not kept: it has no id, nobody who was away gets it, and a
+    reader that is behind is not given it. For typing marks, cursors, numbers that change all the time. Up to
+    ``MAX_TRANSIENT`` bytes; it takes no ``max_backlog_size``, ``max_backlog_age`` or ``idempotency_key``."""
+    key: str | None
+    """Of a transient message, 1 to 255 characters: of those with the same key on a channel, a reader that is behind is
+    given the newest."""
     idempotency_key: str | None
     """A name for this publish, 1 to 255 characters. A publish with the same key within 10 minutes, on the same channel
     and site, by this process or another, returns the first ids and stores nothing. It is not needed against lost
     answers of the store: every publish is safe from those."""
 
 
+MAX_TRANSIENT = 16_384
+"""Bytes of a transient message's data."""
+MAX_TRANSIENT_ENVELOPE = 65_536
+"""Bytes of the same, with those whom it is for."""
 _KNOWN = frozenset(PublishOptions.__annotations__)
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -58,7 +69,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 class CheckedPublish:
     """A checked call of ``publish`` or ``publish_many``."""
 
-    __slots__ = ("idempotency_key", "publications", "queue_in_memory", "span")
+    __slots__ = ("idempotency_key", "key", "publications", "queue_in_memory", "span", "transient")
 
     def __init__(
         self,
@@ -83,8 +94,9 @@ class CheckedPublish:
         self.span = span
         trace = None if span is None else span.trace
         own_size = own_age = None
-        site_id = self.idempotency_key = None
+        site_id = self.idempotency_key = self.key = None
         self.queue_in_memory = True
+        self.transient = False
         user_ids = group_ids = client_ids = excluded = None
         if given:
             site_id = given.get("site_id")
@@ -97,7 +109,11 @@ class CheckedPublish:
             own_size = _whole_number("max_backlog_size", given.get("max_backlog_size"))
             own_age = _whole_number("max_backlog_age", given.get("max_backlog_age"))
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
-            self.idempotency_key = _key(given.get("idempotency_key"))
+            self.idempotency_key = _key("idempotency_key", given.get("idempotency_key"))
+            self.transient = _yes_or_no("transient", given.get("transient", False))
+            self.key = _key("key", given.get("key"))
+            if self.transient or self.key is not None:
+                self._check_transient(own_size, own_age)
         targeted = not (user_ids is group_ids is client_ids is excluded is None)
         names: dict[str, tuple[str, int, int, int]] = {}
         self.publications: list[Publication] = []
@@ -119,9 +135,25 @@ class CheckedPublish:
                 known = (store_name(channel, site_id), most, own_size or size, own_age or age)
                 names[channel] = known
             name, most, size, age = known
-            raw = encode_data(data, most, dumps)
-            envelope = encode_envelope(raw, user_ids, group_ids, client_ids, options.transport_codec, excluded, trace)
+            if self.transient:
+                raw = encode_data(data, most, dumps)
+                envelope = encode_envelope(raw, user_ids, group_ids, client_ids, None, excluded)
+                for size_now, limit in ((len(raw), MAX_TRANSIENT), (len(envelope), MAX_TRANSIENT_ENVELOPE)):
+                    if size_now > limit:
+                        raise MessageTooLarge(size_now, limit, "transient", "a transient message has up to")
+            else:
+                raw = encode_data(data, most, dumps)
+                codec = options.transport_codec
+                envelope = encode_envelope(raw, user_ids, group_ids, client_ids, codec, excluded, trace)
             self.publications.append(Publication(name, envelope, size, age))
+
+    def _check_transient(self, own_size: int | None, own_age: int | None) -> None:
+        if not self.transient:
+            raise InvalidOption("key", "only a transient message has one; see idempotency_key")
+        unkept = {"max_backlog_size": own_size, "max_backlog_age": own_age, "idempotency_key": self.idempotency_key}
+        for field, value in unkept.items():
+            if value is not None:
+                raise InvalidOption(field, "a transient message is not kept, so it takes none")
 
 
 def check_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
@@ -163,11 +195,11 @@ def _yes_or_no(field: str, value: object) -> bool:
     return value
 
 
-def _key(key: str | None) -> str | None:
+def _key(field: str, key: str | None) -> str | None:
     if key is None:
         return None
     if not isinstance(key, str):
-        raise InvalidOption("idempotency_key", f"expected a string, not {key!r:.80} ({type(key).__name__})")
+        raise InvalidOption(field, f"expected a string, not {key!r:.80} ({type(key).__name__})")
     if not 0 < len(key) <= 255 or _CONTROL.search(key):
-        raise InvalidOption("idempotency_key", "expected 1 to 255 characters, no control characters")
+        raise InvalidOption(field, "expected 1 to 255 characters, no control characters")
     return key

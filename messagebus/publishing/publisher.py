@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import tracing
+from ..errors import BackendUnavailable
 from ..message import Ids
 from ..options import Options
 from ..stores import Store, open_store
 from .arguments import CheckedPublish, Dumps, PublishOptions
 from .publish_queue import PublishQueue
+from .transient import tellings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,11 +44,25 @@ class Publisher:
         """See ``PublishQueue.publish_many``."""
         if request.span is not None:
             return self._publish_traced(request, request.span)
+        if request.transient:
+            return self._tell(request)
         given = self.queue.publish_many(
             request.publications, queue_in_memory=request.queue_in_memory, idempotency_key=request.idempotency_key
         )
         self.published += len(given)
         return given
+
+    def _tell(self, request: CheckedPublish) -> list[Ids | None]:
+        """Tell every worker of transient messages. While the store is away they are lost, as it is their nature."""
+        try:
+            for publication in request.publications:
+                for text in tellings(publication.name, publication.envelope, request.key):
+                    self.store.announce(text)
+        except BackendUnavailable:
+            if not request.queue_in_memory:
+                raise
+        self.published += len(request.publications)
+        return [None] * len(request.publications)
 
     def _publish_traced(self, request: CheckedPublish, span: tracing.PublishSpan) -> list[Ids | None]:
         request.span = None  # it is this call's

@@ -110,7 +110,7 @@ export interface Settings {
   grants: string[] | (() => string[] | Promise<string[]>);
   /** Whether cookies go to a bus of another origin. (A websocket takes them in any case.) Default true. */
   withCredentials: boolean;
-  /** This page's id, 1 to 128 of `A-Z a-z 0-9 _ . ~ -`. Default: 32 random digits for each bus. */
+  /** This page's id, 1 to 128 of `A-Z a-z 0-9 _ . ~ -`. Default: random digits for each bus. */
   clientId: string;
   /** Called when the state or the transport changes, and at each failure. */
   onStateChange: ((state: State, info: StateInfo) => void) | null;
@@ -197,8 +197,14 @@ export interface MessageBus extends Settings {
    * Rejects with an Error whose `code` is `"disconnected"` or `"timeout"` (no answer came within `timeout`, by default 10000: it
    * may or may not have been published) or what the server says, such as `"forbidden"`, with its `message`, and with `field` and
    * `retry_after` (seconds) where it met a limit.
+   * `transient`: for those who are connected now, and not kept; it is sent once, `message_id` is null. `key`: of what is transient,
+   * a reader that is behind is given the newest with this key: 1 to 64 of `A-Z a-z 0-9 _ . ~ -`.
    */
-  publish(channel: string, data: unknown, options?: { timeout?: number }): Promise<{ message_id: number | null }>;
+  publish(
+    channel: string,
+    data: unknown,
+    options?: { timeout?: number; transient?: boolean; key?: string },
+  ): Promise<{ message_id: number | null }>;
   /** Sends the server a command, as `publish` does, and resolves with its result: docs/protocol.md lists them. */
   call(verb: string, value: unknown, options?: { timeout?: number }): Promise<any>;
   /** Positions for later subscribes without `lastId`, each until its channel has moved; and the epoch of the store they are of. */

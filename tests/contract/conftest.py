@@ -87,6 +87,12 @@ def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator
     yield from run(request.param, redis_server)
 
 
+@pytest.fixture(scope="module")
+def pages(redis_server: RedisServer) -> Iterator[World]:
+    """A server whose pages may publish."""
+    yield from run("gunicorn-gthread", redis_server, messagebus_client_publish="/*")
+
+
 @pytest.fixture(params=TRANSPORTS, ids=lambda transport: transport.transport)
 def transport(request: pytest.FixtureRequest) -> type[Client]:
     """Each transport's client in turn."""

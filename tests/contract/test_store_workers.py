@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from itertools import chain
+from typing import Any
 
 import pytest
 
 from messagebus.errors import BackendUnavailable, BusClosed
 from messagebus.message import encode_envelope
+from messagebus.publishing.arguments import MAX_TRANSIENT
+from messagebus.publishing.transient import tellings
 from messagebus.stores import Store
 from messagebus.stores.base import MAX_ANNOUNCEMENT, REPORT_LEASE
+from messagebus.stores.parts import Joining
 from tests.eventually import eventually
 from tests.redis_server import RedisServer
 from tests.store_helpers import LIMITS, listen, publish
@@ -37,6 +41,20 @@ def test_every_feed_hears_an_announcement_in_the_order_of_its_announcer(harness:
     for text in texts:
         one.announce(text)
     eventually(lambda: all(recorder.told("announced") == texts for recorder in recorders))
+
+
+def test_the_largest_transient_message_reaches_every_feed_whole(harness: StoreUnderTest) -> None:
+    one, other = harness.open(), harness.open()
+    recorder = listen(other if one.shared else one)
+    envelope = encode_envelope(b'"%b"' % (b"\xe4\xb8\x96" * (MAX_TRANSIENT // 3 - 1)))
+    for text in tellings("/a", envelope, "key"):
+        one.announce(text)
+    joining = Joining()
+
+    def whole() -> list[Any]:
+        return [told for text in recorder.told("announced") if (told := joining.add(str(text)))]
+
+    eventually(lambda: [told["value"]["envelope"].encode() for told in whole()] == [envelope])
 
 
 def test_an_announcement_has_no_id_and_is_not_kept(store: Store) -> None:

@@ -119,3 +119,15 @@ test("data that is no JSON is an error of its own", async () => {
     await assert.rejects(bus.publish("/chat", loop), TypeError);
   }
 });
+
+test("what is transient is sent once, with its key, and not again where the answer is lost", async () => {
+  const { world, bus } = await onPolls();
+  const lost = bus.publish("/chat", "typing", { transient: true, key: "me" });
+  lost.catch(() => {});
+  await settle();
+  assert.deepEqual(world.posted[0].body, { channel: "/chat", data: "typing", transient: true, key: "me" });
+  world.posted[0].fail();
+  await assert.rejects(lost, { code: "disconnected" });
+  await world.advance(5000);
+  assert.equal(world.posted.length, 1);
+});

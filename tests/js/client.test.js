@@ -289,7 +289,7 @@ test("stop leaves no timer, listener or socket, and start works again", async ()
 test("two buses are independent", async () => {
   const [first, second] = [new World().bus(), new World().bus()];
   first.subscribe("/a", () => {});
-  assert.match(first.clientId, /^[0-9a-f]{32}$/);
+  assert.match(first.clientId, /^\d{20,40}$/);
   assert.notEqual(first.clientId, second.clientId);
   assert.deepEqual(second.diagnostics().channels, {});
 });

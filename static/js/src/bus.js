@@ -4,7 +4,7 @@ import { check, isFunction } from "./check.js";
 import { makeClient } from "./client.js";
 import { configure, defaults, isSetting } from "./settings.js";
 
-const randomId = () => crypto.getRandomValues(new Uint8Array(32)).map((byte) => byte % 10).join("");
+const randomId = () => crypto.getRandomValues(new Uint32Array(4)).join("");
 
 /** A further bus, independent of the page's own. */
 export function createMessageBus(settings) {

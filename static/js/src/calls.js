@@ -41,15 +41,16 @@ export function makeCalls(settings, link) {
       try {
         return await attempt(verb, value, until - now());
       } catch (error) {
-        if (error.code !== "disconnected" || now() + PAUSE > until) throw error;
+        if (error.code !== "disconnected" || value.transient || now() + PAUSE > until) throw error;
         await new Promise((resolve) => setTimeout(resolve, PAUSE));
       }
   }
 
   /** Sends a command; a promise of its answer. */
-  return (verb, value, { timeout = TIMEOUT } = {}) => {
+  return (verb, value, { timeout = TIMEOUT, transient, key } = {}) => {
     const until = now() + timeout;
-    if (verb === "publish") value = { ...value, key: randomKey() };
+    // What is transient is not kept, so that nobody could know it again: `key` says of which the newest matters alone.
+    if (verb === "publish") value = transient ? { ...value, transient: true, key } : { ...value, key: randomKey() };
     const inTurn = () => {
       waiting++;
       const result = last.then(() => insist(verb, value, until));
@@ -57,7 +58,7 @@ export function makeCalls(settings, link) {
       return result;
     };
     return waiting || !isOpen() ? inTurn() : attempt(verb, value, timeout).catch((error) => {
-      if (error.code === "disconnected") return inTurn();
+      if (error.code === "disconnected" && !value.transient) return inTurn();
       throw error;
     });
   };

@@ -32,7 +32,7 @@ export function makeChannels(changed, refused) {
     check(/^\//.test(channel), "channel", channel);
     check(isFunction(fn), "callback", fn);
     check(Number.isSafeInteger(position) || /^@\d+$/.test(position), "lastId", position);
-    const entry = known || { channel, position, subscriptions: [] };
+    const entry = known || { channel, position, subscriptions: [], queued: 0 };
     const subscription = makeSubscription(entry, fn, onRefused, remove);
     // Where the channel is, or where it was said to begin.
     const stands = entry.head ?? entry.position;
@@ -165,7 +165,7 @@ export function makeChannels(changed, refused) {
     // Not if it was left, and followed again, since this connection began: that is for the next.
     const find = (channel) => (isFollowed(asked.get(channel)?.entry) ? asked.get(channel) : undefined);
     for (const message of batch) {
-      const { channel, data, message_id } = message;
+      const { channel, data, message_id, transient } = message;
       if (channel === "/__refused") acceptRefusals(Object.entries(data), asked);
       else if (channel === "/__status" || channel === "/__gap")
         for (const [name, value] of Object.entries(data)) {
@@ -178,8 +178,10 @@ export function makeChannels(changed, refused) {
         }
       else {
         const entry = find(channel)?.entry;
-        if (!entry || entry.position >= message_id) continue; // a duplicate; "@g" compares as false
-        move(entry, message_id);
+        if (!entry) continue;
+        if (!(entry.position >= message_id)) move(entry, message_id); // "@g" compares as false
+        // A duplicate; but what is transient has the id of the last message before it.
+        else if (!transient) continue;
         link.progress = true;
         deliver(entry, { message });
       }

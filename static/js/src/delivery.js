@@ -9,11 +9,12 @@ export function makeDelivery(isFollowed, isRunning, emit, guard) {
 
   function deliver({ entry, gap, message }) {
     if (gap) return emit("gap", entry.channel, gap);
-    const { data, global_id, message_id } = message;
+    const { data, global_id, message_id, transient } = message;
     if (!(entry.head >= message_id)) entry.head = message_id;
     for (const one of [...entry.subscriptions]) {
-      if (!entry.subscriptions.includes(one) || one.start !== undefined || one.after >= message_id) continue;
-      one.after = message_id;
+      if (!entry.subscriptions.includes(one) || one.start !== undefined) continue;
+      if (!(one.after >= message_id)) one.after = message_id;
+      else if (!transient) continue;
       guard(`a callback of ${entry.channel}`, one.fn, data, global_id, message_id);
     }
   }
@@ -23,7 +24,7 @@ export function makeDelivery(isFollowed, isRunning, emit, guard) {
     isFull: () => delivery.paused && queue.length >= QUEUE_LIMIT,
 
     put(entry, what) {
-      entry.queued = (entry.queued || 0) + 1;
+      entry.queued++;
       queue.push({ entry, ...what });
     },
 

@@ -7,7 +7,7 @@ import secrets
 from collections import OrderedDict
 from typing import Any
 
-from ..stores.base import MAX_ANNOUNCEMENT
+from .base import MAX_ANNOUNCEMENT
 
 PART = MAX_ANNOUNCEMENT // 2 - 200
 """Characters of a part: as a JSON string within JSON it is twice as long at most."""
