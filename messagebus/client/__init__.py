@@ -9,6 +9,7 @@
     mailbox             the queue behind it
     runner              connections, one after the other, and callbacks
     commands            publishes and subscribes on an open WebSocket
+    posting             publishes by requests
     links               a connection of each transport: from a request to batches
     http11              HTTP on a byte stream
     byte_stream         sockets and TLS

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from ..message import check_channel, encode_data
 from .async_waiting import AsyncWaiter
 from .base import BaseClient, Unread
 from .channels import check_listen
 from .commands import Call
+from .posting import may_have_been_lost, message_id_of, publish_by_request, publish_value
 from .types import ClientMessage, Position, PublishError
+from .waiting import clock
 
 
 class AsyncClient(BaseClient):
@@ -33,6 +34,7 @@ class AsyncClient(BaseClient):
         super()._reset()
         self._mailboxes: set[AsyncMailbox] = set()
         self._connected = asyncio.Event()
+        self._posting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def _unread(self) -> Sequence[Unread]:
         return list(self._mailboxes)
@@ -134,20 +136,46 @@ class AsyncClient(BaseClient):
             if self._started_to_listen and not self._mailboxes:
                 await self.stop()
 
-    async def publish(self, channel: str, data: Any, timeout: float = 10.0) -> int | None:
-        """Publish, if the server allows it. See :meth:`Client.publish`.
+    async def publish(
+        self, channel: str, data: Any, timeout: float = 10.0, *, transient: bool = False, key: str | None = None
+    ) -> int | None:
+        """Publish, if the server allows it. See :meth:`Client.publish`; here all are stored in the order of the calls.
 
         Raises:
             PublishError: Its ``code`` says why; see there.
             InvalidChannel, InvalidData: The channel is malformed, or JSON cannot express the data.
+            ValueError: There is a key for a message that is kept.
         """
-        check_channel(channel)
-        encode_data(data, 1 << 62)
+        deadline = clock() + timeout
+        value = publish_value(channel, data, transient, key)
+        posting = self._posting_now()
+        if not posting.locked():  # what waits there comes first
+            try:
+                return message_id_of(await self._publish_open(value, timeout))
+            except PublishError as error:
+                if not may_have_been_lost(error, value):
+                    raise
+        async with posting:
+            waiter = AsyncWaiter()
+            try:
+                return message_id_of(await publish_by_request(self._endpoint, waiter, value, deadline))
+            finally:
+                waiter.close()
+
+    def _posting_now(self) -> asyncio.Lock:
+        """Held by the publish that goes by a request; of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._posting is None or self._posting[0] is not loop:
+            self._posting = loop, asyncio.Lock()
+        return self._posting[1]
+
+    async def _publish_open(self, value: dict[str, Any], timeout: float) -> Any:
+        """Over an open WebSocket."""
         runner = self._runner
         if runner is None or not self._running:
             raise PublishError("unsupported", "the client is not started")
         done = asyncio.Event()
-        call = Call({"publish": {"channel": channel, "data": data}}, done=done)
+        call = Call({"publish": value}, done=done)
         runner.put(call)
         if asyncio.current_task() is self._task:
             await runner.await_within_callback(call, timeout)
@@ -156,8 +184,7 @@ class AsyncClient(BaseClient):
                 await asyncio.wait_for(done.wait(), timeout)
             except asyncio.TimeoutError:
                 call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
-        answer = call.result()
-        return answer.get("message_id") if isinstance(answer, dict) else None
+        return call.result()
 
 
 class AsyncMailbox:

@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import Any
 
 from .. import forks
-from ..message import check_channel, encode_data
 from .base import BaseClient, Unread
 from .channels import check_listen
 from .commands import Call
 from .listening import Listening
 from .mailbox import Mailbox
+from .posting import may_have_been_lost, message_id_of, publish_by_request, publish_value
 from .runner import Runner
 from .types import Position, PublishError
-from .waiting import BlockingWaiter, run_blocking
+from .waiting import BlockingWaiter, clock, run_blocking
 
 
 class Client(BaseClient):
@@ -41,6 +41,8 @@ class Client(BaseClient):
         self._thread = None
         self._mailboxes: set[Mailbox] = set()
         self._lock = threading.Lock()
+        self._posting = threading.Lock()
+        """Held by the publish that goes by a request."""
         self._connected = threading.Event()
         forks.register(self)
 
@@ -158,31 +160,54 @@ class Client(BaseClient):
         if last:
             self.stop()
 
-    def publish(self, channel: str, data: Any, timeout: float = 10.0) -> int | None:
-        """Publish, if the server allows it (its option ``client_publish``). Only over an open WebSocket.
+    def publish(
+        self, channel: str, data: Any, timeout: float = 10.0, *, transient: bool = False, key: str | None = None
+    ) -> int | None:
+        """Publish, if the server allows it: over an open WebSocket, else by a request. The client need not be started.
 
         ``data``: any JSON value. ``timeout``: seconds to wait for the answer. Returns the message's id on its channel;
         ``None`` if the server keeps the message until its store is back. In a callback it waits as well; messages that
-        come meanwhile reach the callbacks afterwards.
+        come meanwhile reach the callbacks afterwards. Where the answer is lost it is sent again, and stored once. What
+        one thread publishes is stored in its order.
+
+        ``transient``: for those who are connected now, and not kept; sent once, and without an id. ``key``: of a
+        transient message; of those of this client with the same key a slow reader is given the newest.
 
         Raises:
             PublishError: Its ``code`` says why; see there.
             InvalidChannel, InvalidData: It is not a channel, or data that JSON cannot express.
+            ValueError: There is a key for a message that is kept.
         """
-        check_channel(channel)
-        encode_data(data, 1 << 62)
+        deadline = clock() + timeout
+        value = publish_value(channel, data, transient, key)
+        if not self._posting.locked():  # what waits there comes first
+            try:
+                return message_id_of(self._publish_open(value, timeout))
+            except PublishError as error:
+                if not may_have_been_lost(error, value):
+                    raise
+        if not self._posting.acquire(timeout=max(0.0, min(deadline - clock(), threading.TIMEOUT_MAX))):
+            raise PublishError("timeout", f"not sent within {timeout:g} s: others took too long")
+        waiter = BlockingWaiter()
+        try:
+            return message_id_of(run_blocking(publish_by_request(self._endpoint, waiter, value, deadline)))
+        finally:
+            waiter.close()
+            self._posting.release()
+
+    def _publish_open(self, value: dict[str, Any], timeout: float) -> Any:
+        """Over an open WebSocket."""
         runner = self._runner
         if runner is None or not self._running:
             raise PublishError("unsupported", "the client is not started")
         done = threading.Event()
-        call = Call({"publish": {"channel": channel, "data": data}}, done=done)
+        call = Call({"publish": value}, done=done)
         runner.put(call)
         if threading.current_thread() is self._thread:
             run_blocking(runner.await_within_callback(call, timeout))
         elif not done.wait(timeout):
             call.fail("timeout", f"no answer within {timeout:g} s; it may or may not have been published")
-        answer = call.result()
-        return answer.get("message_id") if isinstance(answer, dict) else None
+        return call.result()
 
 
 def _run(runner: Runner, before: threading.Thread | None) -> None:

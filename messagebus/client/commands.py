@@ -30,8 +30,8 @@ class Call:
     answer: Any = None
     error: PublishError | None = None
 
-    def fail(self, code: str, message: str) -> None:
-        self.error = PublishError(code, message)
+    def fail(self, code: str, message: str, field: str | None = None, retry_after: float | None = None) -> None:
+        self.error = PublishError(code, message, field, retry_after)
         self.done.set()
 
     def result(self) -> Any:
@@ -69,7 +69,7 @@ class Commands:
         if call is None:
             return None
         if isinstance(error, dict):
-            call.fail(str(error.get("code")), str(error.get("message")))
+            call.fail(str(error.get("code")), str(error.get("message")), error.get("field"), error.get("retry_after"))
         else:
             call.answer = answer.get("ok")
             call.done.set()

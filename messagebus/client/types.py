@@ -128,12 +128,15 @@ class Failure:
 
 
 class PublishError(MessageBusError):
-    """A client's publish failed. ``code``: ``unsupported`` (no WebSocket is open), ``disconnected`` or ``timeout`` (no
-    answer came: the message may or may not have been published), or the server's code, for instance ``forbidden``."""
+    """A client's publish failed. ``code``: ``disconnected`` or ``timeout`` (no answer came: the message may or may not
+    have been published), or the server's code, for instance ``forbidden``. ``field``: the part or the limit that it is
+    about, if the server names one; ``retry_after``: the seconds after which it may succeed."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.field = field
+        self.retry_after = retry_after
 
 
 Callback = Callable[[ClientMessage], object]

@@ -107,6 +107,18 @@ def test_publishing_waits_for_the_answer_in_a_callback_as_well(server: Server, c
     run(main())
 
 
+def test_publishes_by_requests_keep_the_order_of_the_calls(server: Server) -> None:
+    async def main() -> None:
+        client = AsyncClient(server.url)
+        answers = await asyncio.gather(*[client.publish("/open-gathered", number) for number in range(10)])
+        assert answers == [*range(1, 11)]
+        with pytest.raises(PublishError) as failed:
+            await client.publish("/closed", 1)
+        assert failed.value.code == "forbidden"
+
+    run(main())
+
+
 def test_headers_may_come_from_a_coroutine() -> None:
     async def main() -> None:
         async def headers() -> dict[str, str]:

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
 from messagebus import Client
 from messagebus.client import ClientMessage, PublishError
+from messagebus.client.types import Transport
 from messagebus.errors import InvalidChannel, InvalidData
 from tests import processes
 from tests.bad_network import BadNetwork
@@ -20,7 +22,7 @@ from tests.fixtures_servers import ServeApp
 from tests.servers import ROOT, Server
 from tests.threads import alive, started_threads
 
-from .conftest import APP, TRANSPORTS, follows, publish
+from .conftest import APP, QUICK, TRANSPORTS, follows, publish
 
 # --- loops ---
 
@@ -109,35 +111,68 @@ def test_a_client_publishes_where_it_may(server: Server, got: list[ClientMessage
             client.publish("open", 1)
 
 
-def test_publishing_without_a_websocket_is_an_error_at_once(server: Server, channel: str) -> None:
-    with pytest.raises(PublishError, match="not started"):
-        Client(server.url).publish("/open-1", 1)
-    with Client(server.url, transports=("streaming",)) as client:
-        client.subscribe(channel, print)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_client_publishes_on_every_transport_in_order(server: Server, transport: Transport) -> None:
+    channel = f"/open-over-{transport}"
+    got: list[Any] = []
+    with Client(server.url, transports=(transport,), **QUICK) as client:
+        client.subscribe(channel, lambda message: got.append(message.data), 0)
+        eventually(lambda: client.stats.state == "connected")
+        assert [client.publish(channel, number) for number in range(5)] == [1, 2, 3, 4, 5]
+        eventually(lambda: got == [0, 1, 2, 3, 4])
+        with pytest.raises(PublishError, match="/closed") as refused:
+            client.publish("/closed", 1)
+        assert (refused.value.code, refused.value.field) == ("forbidden", "channel")
+
+
+def test_a_client_that_is_not_started_publishes_as_well(server: Server) -> None:
+    client = Client(server.url)
+    assert client.publish("/open-not-started", 1) == 1
+    assert client.publish("/open-not-started", "typing", transient=True, key="me") is None
+    with pytest.raises(ValueError, match="only a transient message"):
+        client.publish("/open-not-started", 1, key="me")
+    assert client.publish("/open-not-started", 2) == 2
+
+
+def test_a_transient_message_reaches_those_who_are_there(server: Server, got: list[ClientMessage]) -> None:
+    channel = "/open-transient"
+    with Client(server.url) as client:
+        client.subscribe(channel, got.append)
         eventually(follows(client, channel))
-        with pytest.raises(PublishError) as refused:
-            client.publish("/open-1", 1)
-        assert refused.value.code == "unsupported"
+        assert client.publish(channel, "typing", transient=True, key="me") is None
+        assert client.publish(channel, "kept") == 1
+        eventually(lambda: len(got) == 2)
+        assert {(message.data, message.transient) for message in got} == {("typing", True), ("kept", False)}
+        assert client.positions == {channel: 1}
 
 
-def test_a_publish_whose_connection_breaks_is_told_so(server: Server, channel: str) -> None:
+def test_a_publish_whose_answer_is_lost_is_sent_again_and_stored_once(server: Server, channel: str) -> None:
     with BadNetwork(server.port) as network, Client(network.url) as client:
         client.subscribe(channel, print)
         eventually(follows(client, channel))
         network.vanish()
-        errors: list[PublishError] = []
-
-        def call() -> None:
-            with pytest.raises(PublishError) as failed:
-                client.publish("/open-1", 1)
-            errors.append(failed.value)
-
-        thread = threading.Thread(target=call)
+        answers: list[int | None] = []
+        thread = threading.Thread(target=lambda: answers.append(client.publish("/open-lost", 1, 30)))
         thread.start()
         eventually(lambda: client._runner and client._runner._commands._unanswered)
+        network.come_back()
         network.cut()
         thread.join(30)
-        assert [error.code for error in errors] == ["disconnected"]
+        assert answers == [1]
+        assert client.publish("/open-lost", 2) == 2
+
+
+def test_where_nobody_answers_that_is_an_error_in_time(server: Server) -> None:
+    with BadNetwork(server.port) as network:
+        network.refuse()
+        with pytest.raises(PublishError, match="no answer") as failed:
+            Client(network.url).publish("/open-refused", 1, timeout=1)
+        assert failed.value.code in ("disconnected", "timeout")
+        with pytest.raises(PublishError) as failed:
+            Client(network.url).publish("/open-refused", 1, timeout=30, transient=True)
+        assert failed.value.code == "disconnected"
+        network.refuse(False)
+        assert Client(network.url).publish("/open-refused", 1) == 1
 
 
 def test_a_callback_publishes_and_what_comes_meanwhile_is_delivered_afterwards(server: Server, channel: str) -> None:
