@@ -12,7 +12,7 @@ import pytest
 from flask import Flask, session
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from messagebus import Bus, Channel
+from messagebus import Bus, Channel, Member
 from messagebus.cable.commands import MAX_IDENTIFIER
 
 from .cable_client import EXTENDED, CableClient, identifier_of, served
@@ -237,6 +237,20 @@ def test_a_thousand_subscriptions_at_once_end_with_the_limits_name() -> None:
         assert client.close_code == 1008
         other.perform(identifier, "echo", n=1)
         assert other.until(message={"n": 1})
+
+
+def test_who_follows_a_stream_is_a_member_of_its_room() -> None:
+    bus = make_bus(presence_grace=0.1)
+
+    @bus.presence.member("/news")
+    def who(request: Any, channel: str) -> Member:
+        return Member(request.args["name"])
+
+    with served(bus) as url:
+        with CableClient(url, path="/cable?name=ann") as client:
+            client.confirmed("NewsChannel")
+            eventually(lambda: [member.id for member in bus.presence.members("/news")] == ["ann"])
+        eventually(lambda: bus.presence.members("/news") == [])
 
 
 # --- pings ---

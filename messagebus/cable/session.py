@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import MALFORMED, RESYNC
-from ..http.authorization import Handshake
+from ..http.authorization import Handshake, with_members
 from ..http.commands import CommandError
 from ..http.framed_subscriber import OPEN, FramedSubscriber
 from ..http.refusals import error_object
@@ -206,11 +206,14 @@ class CableSession(FramedSubscriber):
                 position = Position(global_id=global_id)
                 is_whole = is_whole and global_id is not None
             by_epoch.setdefault(epoch, {})[channel] = position
-        requests = [
-            SubscribeRequest(self.identity, self.site_id, SubscribeParams(asked, epoch))
-            for epoch, asked in by_epoch.items()
-        ]
-        return Plans([self.node.plan(request) for request in requests], is_whole)
+        return Plans([self._plan(asked, epoch) for epoch, asked in by_epoch.items()], is_whole)
+
+    def _plan(self, asked: dict[str, Position], epoch: str | None) -> SubscriptionPlan:
+        request = SubscribeRequest(self.identity, self.site_id, SubscribeParams(asked, epoch))
+        if self.node.access.presence:
+            with self._handshake.context(self._handshake.environ) as shown:
+                request = with_members(self.node, shown, request)
+        return self.node.plan(request)
 
     def confirm(self, subscription: Subscription, plans: Plans) -> None:
         self._say(type="confirm_subscription", identifier=subscription.identifier)

@@ -49,7 +49,7 @@ def authorize(node: Node, request: Request, subscribe: SubscribeRequest) -> Subs
     if not asks_anybody(node):
         return refuse_presence(node, subscribe)
     subscribe = _ask(node, request, refuse_presence(node, subscribe))
-    return _with_members(node, request, subscribe) if node.access.presence else subscribe
+    return with_members(node, request, subscribe) if node.access.presence else subscribe
 
 
 def refuse_presence(node: Node, subscribe: SubscribeRequest) -> SubscribeRequest:
@@ -103,7 +103,8 @@ def _ask(node: Node, request: Request, subscribe: SubscribeRequest) -> Subscribe
     return subscribe._replace(params=params.refuse(refusals.found))
 
 
-def _with_members(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
+def with_members(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
+    """Note who a client is in the rooms of its channels. Calls the app's rules, which may block and raise."""
     params = subscribe.params
     refusals = Refusals(params.takes_refusals)
     members: dict[str, Member] = {}
