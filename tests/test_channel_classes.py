@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +28,8 @@ class Log:
         return self.calls.count(call)
 
 
-def make_bus(log: Log) -> Bus:
-    bus = Bus(url="memory://")
+def make_bus(log: Log, url: str = "memory://") -> Bus:
+    bus = Bus(url=url)
 
     class Base(Channel):
         def inherited(self) -> None:
@@ -279,16 +280,18 @@ def test_a_client_that_leaves_during_an_action_is_unsubscribed_after_it(url: str
     eventually(lambda: log.count(("unsubscribed", False)) == 2)
 
 
-def test_a_bus_that_is_closed_unsubscribes_everybody_who_may_still_publish(bus: Bus, log: Log) -> None:
-    heard: list[Any] = []
+def test_a_bus_that_is_closed_unsubscribes_everybody_who_may_still_publish(tmp_path: Path, log: Log) -> None:
+    store = f"sqlite:///{tmp_path}/bus.db"
+    bus = make_bus(log, store)
     with served(bus) as url, CableClient(url) as client:
-        bus.subscribe("/rooms/7", lambda message: heard.append(message.data))
         client.confirmed("RoomChannel", id=7)
         client.confirmed("RoomChannel", id=8)
         bus.close()
         assert log.count(("unsubscribed", False)) == 2
         assert client.until(type="disconnect") == {"type": "disconnect", "reason": "server_restart", "reconnect": True}
-    assert heard == ["left"]
+    other = Bus(url=store)
+    assert [message.data for message in other.backlog("/rooms/7")] == ["left"]
+    other.close()
 
 
 def test_timers_run_until_the_subscription_ends(client: CableClient, log: Log) -> None:

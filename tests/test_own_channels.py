@@ -285,3 +285,31 @@ def test_a_closed_bus_unsubscribes_own_clients_as_well(bus: Bus, calls: list[Any
         Caller(url).enter()
         bus.close()
         assert calls == ["subscribed", "unsubscribed"]
+
+
+def test_a_client_that_the_application_disconnects_is_unsubscribed(bus: Bus, calls: list[Any]) -> None:
+    @bus.connect
+    def connect(request: Any) -> dict[str, Any]:
+        return {"user_id": 7 if "c1" in request.path else 8}
+
+    with served(bus) as url:
+        Caller(url, "c1").enter()
+        Caller(url, "c2").enter()
+        eventually(lambda: bus._running_node().workers.reports())
+        bus.disconnect(user_ids=[7])
+        eventually(lambda: calls.count("unsubscribed") == 1)
+        bus.disconnect(client_ids=["c2"])
+        eventually(lambda: calls.count("unsubscribed") == 2)
+
+
+def test_more_subscriptions_than_a_process_may_hold_are_refused_by_name(calls: list[Any]) -> None:
+    with served(make_bus(calls, max_active_clients=1)) as url:
+        Caller(url, "c1").enter()
+        status, error = Caller(url, "c2").call("enter", channel="RoomChannel")
+        assert (status, error["code"]) == (503, "unavailable")
+        assert "max_active_clients" in error["message"]
+
+
+def test_what_a_class_sends_to_one_client_is_for_that_client(client: Caller, bus: Bus) -> None:
+    [message] = bus.backlog(client.enter()["private"])
+    assert message.client_ids == ("c1",)

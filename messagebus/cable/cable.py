@@ -39,7 +39,8 @@ class Cable:
         self._subscriptions: set[Subscription] = set()
         self._is_empty = threading.Event()
         self._is_empty.set()
-        self._left: queue.SimpleQueue[Call] | None = None
+        self._exiting = False
+        self._left: queue.SimpleQueue[Call] = queue.SimpleQueue()
         """The calls of a process that ends: no job runs any more."""
 
         node.workers.on_question(SINCE, self._at)
@@ -63,10 +64,13 @@ class Cable:
             self._is_empty.set()
 
     def _start(self, call: Call) -> None:
-        if self._left is not None:
-            self._left.put(call)
-            return
-        self.node.command_jobs.start(call)
+        if not self._exiting:
+            try:
+                self.node.command_jobs.start(call)
+                return
+            except RuntimeError:
+                pass  # the interpreter ends, and no thread begins any more
+        self._left.put(call)
 
     def _leave_all(self) -> None:
         for subscription in [*self._subscriptions]:
@@ -99,12 +103,11 @@ class Cable:
         """The same where jobs can run no more, as when the interpreter ends: the calls are made in this thread."""
         if self._is_empty.is_set():
             return
-        left: queue.SimpleQueue[Call] = queue.SimpleQueue()
         deadline = time.monotonic() + timeout
-        self._left = left
+        self._exiting = True
         self.node.reactor.call_soon(self._leave_all)
         while not self._is_empty.is_set() and time.monotonic() < deadline:
             try:
-                left.get(timeout=0.05)()
+                self._left.get(timeout=0.05)()
             except queue.Empty:
                 continue

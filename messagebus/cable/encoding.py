@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from ..errors import DISCONNECTED, RESYNC, SHUTDOWN, TOO_BIG, TOO_MANY_COMMANDS, Close
 from ..message import GAP_CHANNEL, encode_json
 from ..transports import WEBSOCKET, Transport
-from ..transports.plain import OWN, split
+from ..transports.plain import OWN, Part, split
 from ..transports.websocket import text_frame
 
 JSON = "actioncable-v1-json"
@@ -21,8 +21,14 @@ SUBPROTOCOLS = (JSON, EXTENDED)
 Epoch = Callable[[], "str | None"]
 """The store's epoch, as far as the process knows."""
 
+_REMEMBERED = 65_536
+"""Bytes of the largest batch that is remembered."""
 # The clients of one channel may have thousands of identifiers, and each is a transport that is given the same batch.
-_split = lru_cache(maxsize=1)(split)
+_split_again = lru_cache(maxsize=1)(split)
+
+
+def _split(batch: bytes) -> list[tuple[Part, bytes]]:
+    return _split_again(batch) if len(batch) <= _REMEMBERED else split(batch)
 
 
 class CableConnection(Transport):

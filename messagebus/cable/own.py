@@ -15,8 +15,10 @@ import msgspec
 from ..http.authorization import Handshake
 from ..http.channel_commands import GUEST, Answer, Fail
 from ..http.command import Caller, CommandError
+from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
-from ..message import encode_json
+from ..hub.revoking import DISCONNECT, EVERY_SITE, read_order
+from ..message import encode_json, id_key
 from .cable import Cable
 from .channel import Connection
 from .classes import ChannelClasses, ConnectRefused
@@ -39,6 +41,7 @@ class OwnSubscriptions:
         self._by_key: dict[tuple[str, str], OwnClient] = {}
         self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self._forwarding = Forwarding(node, self._carry_out)
+        node.workers.on(DISCONNECT, self._disconnect)
         self.still_there = StillThere(node, self._clients, self._end_gone)
 
     def _turns_of(self, client_id: str) -> Turns:
@@ -85,6 +88,9 @@ class OwnSubscriptions:
             else:
                 known.waiting.append((answer, fail))
             return
+        if len(self._entered) >= self._node.hub.capacity:
+            reason = "max_active_clients subscriptions are held here; come back"
+            raise CommandError("unavailable", reason, "max_active_clients", retry_after=RETRY_SECONDS)
         limit = self._node.options.max_channels
         if sum(client.identity.client_id == call.client_id for client, _ in self._entered.values()) >= limit:
             raise CommandError("too_many_channels", f"max_channels allows {limit} subscriptions", "max_channels")
@@ -190,6 +196,18 @@ class OwnSubscriptions:
 
     def _clients(self) -> list[str]:
         return [client.identity.client_id for client, _ in self._entered.values()]
+
+    def _disconnect(self, told: Any) -> None:
+        """The application has ended the connections of some users and clients."""
+        order = read_order(told)
+        if order is None:
+            return
+        users = {id_key(user_id) for user_id in order.user_ids}
+        for client, subscription in [*self._entered.values()]:
+            who = identify(client.identity, client.connection.identifiers)
+            meant = who.client_id in order.client_ids or who.user_id in users
+            if meant and order.site_id in (EVERY_SITE, client.connection.site_id):
+                subscription.leave()
 
     def _end_gone(self, gone: set[str]) -> None:
         for client, subscription in [*self._entered.values()]:

@@ -99,8 +99,9 @@ class OwnClient:
         self._send({"message": msgspec.json.decode(data)})
 
     def _send(self, said: dict[str, Any]) -> None:
-        site_id = self.connection.site_id
-        self.publish(self.private, said, site_id=site_id, max_backlog_age=PRIVATE_SECONDS)
+        # For this client alone: somebody may follow a pattern that has the channel.
+        clients, site_id = [self.identity.client_id], self.connection.site_id
+        self.publish(self.private, said, client_ids=clients, site_id=site_id, max_backlog_age=PRIVATE_SECONDS)
 
     # --- in the loop ---
 

@@ -42,6 +42,7 @@ class CableSession(FramedSubscriber):
     __slots__ = (
         "_cable",
         "_early",
+        "_early_bytes",
         "_extended",
         "_handshake",
         "_histories",
@@ -83,6 +84,7 @@ class CableSession(FramedSubscriber):
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[Subscription, StreamSubscriber] = {}
         self._histories: dict[Subscription, History] = {}
+        self._early_bytes = 0
         self._early: dict[Subscription, list[bytes]] = {}
         """What was sent before the subscription was confirmed."""
 
@@ -117,7 +119,7 @@ class CableSession(FramedSubscriber):
         if stream is not None:
             stream.release(self.node.hub)
         self._histories.pop(subscription, None)
-        self._early.pop(subscription, None)
+        self._early_bytes -= sum(map(len, self._early.pop(subscription, ())))
         subscription.leave()
 
     def _stream_ended(self, stream: StreamSubscriber) -> None:
@@ -217,7 +219,9 @@ class CableSession(FramedSubscriber):
 
     def confirm(self, subscription: Subscription, plans: Plans) -> None:
         self._say(type="confirm_subscription", identifier=subscription.identifier)
-        for data in self._early.pop(subscription, ()):
+        early = self._early.pop(subscription, ())
+        self._early_bytes -= sum(map(len, early))
+        for data in early:
             self._transmit(subscription, data)
         self._follow(subscription, plans)
 
@@ -262,6 +266,9 @@ class CableSession(FramedSubscriber):
             return
         if not subscription.is_open:
             self._early.setdefault(subscription, []).append(data)
+            self._early_bytes += len(data)
+            if self._early_bytes > self.node.options.max_outbox:
+                self.on_slow()
         else:
             name = encode_json(subscription.identifier)
             self.put(text_frame(b'{"identifier":%b,"message":%b}' % (name, data)))

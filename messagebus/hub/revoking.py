@@ -133,7 +133,7 @@ class Revoking:
 
     def disconnect(self, told: Any) -> None:
         """End the connections of an order's clients."""
-        order = _read(told)
+        order = read_order(told)
         if order is None:
             return
         found, reason = self._find(order), order.reason or "disconnected by the application"
@@ -151,7 +151,7 @@ class Revoking:
 
     def unsubscribe(self, told: Any) -> None:
         """End the subscriptions of an order's clients to its channel. The others of the same connection go on."""
-        order = _read(told)
+        order = read_order(told)
         if order is None:
             return
         refusal = ChannelRefusal("unsubscribed", order.reason or "unsubscribed by the application")
@@ -186,7 +186,8 @@ def _is_reason(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and len(value.encode()) <= MAX_REASON
 
 
-def _read(told: Any) -> Order | None:
+def read_order(told: Any) -> Order | None:
+    """What was told; ``None``: it cannot be read."""
     try:
         return msgspec.convert(told, Order)
     except msgspec.ValidationError as error:

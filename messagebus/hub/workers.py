@@ -94,7 +94,7 @@ class Workers:
         self._store = store
         self._reactor = reactor
         self._facts: list[Callable[[], Facts]] = [partial(_of_process, time.time())]
-        self._told: dict[str, Callable[[Any], object]] = {}
+        self._told: dict[str, list[Callable[[Any], object]]] = {}
         self._asked: dict[str, Callable[[Any], Any]] = {}
         self._joining = Joining()
         self._questions: dict[str, _Question] = {}
@@ -114,7 +114,7 @@ class Workers:
 
     def on(self, kind: str, call: Callable[[Any], object]) -> None:
         """Call ``call(value)`` in the loop for what any worker tells of this kind."""
-        self._told[kind] = call
+        self._told.setdefault(kind, []).append(call)
 
     def on_question(self, kind: str, call: Callable[[Any], Any]) -> None:
         """Answer questions of this kind with ``call(value)``, which is called in the loop and returns what JSON
@@ -208,8 +208,7 @@ class Workers:
     def _hear(self, told: dict[str, Any]) -> None:
         value = told.get("value")
         if "tell" in told:
-            call = self._told.get(str(told["tell"]))
-            if call is not None:
+            for call in self._told.get(str(told["tell"]), ()):
                 self._reactor.call_soon(call, value)
         elif "ask" in told:
             reply = partial(self._reply, str(told.get("question")))
