@@ -44,7 +44,9 @@ Environ = dict[str, Any]
 PREFIX = "MESSAGEBUS_"
 DAY, YEAR = 86_400, 365 * 86_400
 """Seconds. Higher values are mistakes, and clocks and stores cannot add them to the present time."""
-SCHEMES = ("memory", "sqlite", "redis", "rediss", "unix", "postgresql", "postgres")
+SCHEMES = (
+    *("memory", "sqlite", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "postgresql", "postgres"),
+)
 
 
 def _option(kind: Kind, default: Any, *, repr: bool = True) -> Any:
@@ -58,7 +60,7 @@ class Options:
     url: str = _option(Text(), "memory://", repr=False)  # it may have a password in it
     """Where messages are kept: ``memory://`` (this process alone); ``sqlite:///relative.db`` or
     ``sqlite:////absolute/path.db`` (all processes of one host); ``redis://``, ``rediss://`` or ``unix://``;
-    ``postgresql://`` or ``postgres://``."""
+    ``redis+sentinel://`` or ``rediss+sentinel://`` (the primary that sentinels name); ``postgresql://`` or ``postgres://``."""
 
     # --- the store ---
     max_backlog_size: int = _option(Number(1), 1000)
@@ -248,6 +250,8 @@ class Options:
         if not separator or scheme not in SCHEMES:
             # Without the URL itself, which may have a password in it.
             raise InvalidOption("url", f"expected one of {', '.join(f'{known}://' for known in SCHEMES)}")
+        if scheme.endswith("+sentinel"):
+            return  # several hosts; the store reads them
         try:
             urlsplit(self.url).port  # noqa: B018 - it raises; the stores read the rest
         except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from .ports import free_port
 class RedisServer:
     """Runs from ``start`` to ``stop``; its data survive ``kill`` only with ``aof``."""
 
-    def __init__(self, *, aof: bool = False, password: str | None = None, tls: tuple[Path, Path] | None = None) -> None:
-        """``tls``: certificate and key; then ``tls_port`` listens as well."""
+    def __init__(
+        self,
+        *,
+        aof: bool = False,
+        password: str | None = None,
+        tls: tuple[Path, Path] | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
+        """``tls``: certificate and key; then ``tls_port`` listens as well. ``settings``: further arguments."""
         executable = shutil.which("redis-server")
         assert executable, "redis-server is not installed, but the tests need it: apt-get install redis-server"
         self._directory = tempfile.TemporaryDirectory(prefix="messagebus-redis-")
@@ -33,6 +41,7 @@ class RedisServer:
             *("--dir", str(self.directory), "--save", "", "--repl-diskless-sync-delay", "0"),
             *("--appendonly", "yes" if aof else "no", "--appendfsync", "always"),
         ]
+        self._command += settings
         if password:
             self._command += ["--requirepass", password]
         if tls:

@@ -34,6 +34,7 @@ class PublishQueue:
         self._size = size
         self._closed = False
         self._begin()
+        store.when_back(self._hurry)
 
     def _begin(self) -> None:
         # Nothing is waited for under the lock, so it may be made before gevent patches the process.
@@ -172,6 +173,12 @@ class PublishQueue:
                 self._waiting.extendleft(reversed(instead))
                 self._count -= len(batch.messages) - sum(len(part.messages) for part in instead)
 
+    def _hurry(self) -> None:
+        """The store is back: do not wait for the next attempt."""
+        flusher = self._flusher
+        if flusher is not None:
+            flusher.hurry()
+
     def close(self, timeout: float) -> None:
         """Accept no more messages, and write waiting ones for up to ``timeout`` seconds. Lost messages are logged as an
         error. May be repeated."""
@@ -184,7 +191,7 @@ class PublishQueue:
         with self._lock:
             lost, self._count = self._count, 0
             self._waiting.clear()
-        flusher.stop.set()
+        flusher.wake.set()
         if lost:
             logger.error(
                 "%d %s lost: the store did not come back in time", lost, "message was" if lost == 1 else "messages were"
@@ -205,7 +212,8 @@ class _Flusher:
     def __init__(self, queue: PublishQueue) -> None:
         self._queue = queue
         self._abandoned = False
-        self.stop = threading.Event()
+        self.wake = threading.Event()
+        self._is_back = False
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._run, name="messagebus-publish-queue", daemon=True)
 
@@ -213,6 +221,18 @@ class _Flusher:
         """In a child process the thread does not exist. A gevent greenlet does, and must do nothing more."""
         self._abandoned = True
         forks.leave_behind(self)
+
+    def hurry(self) -> None:
+        self._is_back = True
+        self.wake.set()
+
+    def _pause(self, backoff: Backoff) -> None:
+        self.wake.wait(backoff.next())
+        if self._is_back:
+            # Only once: ``wake`` stays set where the queue was closed.
+            self._is_back = False
+            backoff.reset()
+            self.wake.clear()
 
     def _run(self) -> None:
         queue = self._queue
@@ -226,7 +246,7 @@ class _Flusher:
                 queue._attempt(batch)
                 written += len(batch.messages)
             except BackendUnavailable:
-                self.stop.wait(backoff.next())
+                self._pause(backoff)
                 continue
             except Exception as error:
                 if isinstance(error, PublishRefused) and error.reason == "unauthenticated":
@@ -234,7 +254,7 @@ class _Flusher:
                     if not shut_out:
                         logger.error("%d messages wait, the store lets nobody in: %s", len(queue), error)
                     shut_out = True
-                    self.stop.wait(backoff.next())
+                    self._pause(backoff)
                     continue
                 instead = self._without(batch, error)
                 lost += len(batch.messages) if not instead else 0

@@ -49,7 +49,7 @@ def open_store(options: Options) -> Store:
         from .sqlite import SqliteStore
 
         return SqliteStore(options)
-    if scheme in ("redis", "rediss", "unix"):
+    if scheme in ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"):
         from .redis import RedisStore
 
         return RedisStore(options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..message import Ids, Message
@@ -276,6 +276,10 @@ class Store(ABC):
     @abstractmethod
     def forget(self, name: str) -> None:
         """Delete the backlog of a name; its ids continue, and feeds are not notified."""
+
+    def when_back(self, call: Callable[[], None]) -> None:  # noqa: B027  (for those who know)
+        """Have ``call`` called, from any thread, when the store learns that it can be reached again: whoever waits
+        before the next attempt need not. Most stores never learn it. ``call`` may not block."""
 
     def unheard(self) -> int:
         """Messages that went nowhere: published for this process alone, in which nobody has listened or read."""

@@ -35,7 +35,7 @@ class FeedThread(ABC):
         self._where = where
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._down = False
-        self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="messagebus-feed", daemon=True)
 
     @abstractmethod
@@ -59,17 +59,22 @@ class FeedThread(ABC):
 
     def close(self) -> None:
         self._gate.shut()
-        self._stop.set()
+        self._wake.set()
         self._interrupt()
         if self._thread is not threading.current_thread():
             # This times out only while the thread connects to a host that does not answer; then it may not call the
             # listener, either.
             self._thread.join(1.0)
 
+    def hurry(self) -> None:
+        """The store may be back, or elsewhere: try now, from any thread."""
+        self._backoff.reset()
+        self._wake.set()
+
     def abandon(self) -> None:
         """In a child process, where the thread does not exist; but a gevent greenlet does, and must do no more."""
         self._gate.shut_after_fork()
-        self._stop = threading.Event()
+        self._wake = threading.Event()
         forks.leave_behind(self)
         self._drop()
 
@@ -86,7 +91,8 @@ class FeedThread(ABC):
                 # A bug in a listener, or in this package. The feed survives it, and continues after the message.
                 logger.exception("the feed from %s failed, and starts again", self._where)
                 self._went_down(error)
-            self._stop.wait(self._backoff.next())
+            self._wake.wait(self._backoff.next())
+            self._wake.clear()
         if forks.was_left_behind(self):
             forks.rest()
 

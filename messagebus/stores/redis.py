@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
@@ -41,6 +41,8 @@ from .base import (
 from .redis_connection import Connections, connection_arguments, describe, explain
 from .redis_feed import RedisFeed
 from .redis_scripts import BACKLOGS, PUBLISH, RENEW_EPOCH, REPORT, REPORTS, RIGHTS, Script
+from .sentinel import Primary
+from .sentinel_url import EXPECTED
 from .sequencer import EPOCH_CHANGED, Entry, Unreadable, decode_entry
 
 logger = logging.getLogger("messagebus.stores")
@@ -57,6 +59,7 @@ REPORTS_OF_WORKERS = b"__mb_reports"
 SCANS_FOR_A_PAGE = 20
 """Times that a page of channels looks at a thousand of the database's keys, at most."""
 
+SENTINEL_SCHEMES = ("redis+sentinel:", "rediss+sentinel:")
 _MADE_ANEW = ("gone", "read-only")
 """Reasons for which connections are replaced."""
 
@@ -70,10 +73,21 @@ class RedisStore(Store):
 
     shared = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, primary: Primary | None = None) -> None:
+        """``primary``: of the store whose feed this one is for, which closes it."""
         self._options = options
-        self._connection = connection_arguments(options)
-        self.where = describe(self._connection[1])
+        self._primary, self._owns_primary = primary, False
+        self._when_back: list[Callable[[], None]] = []
+        if options.url.startswith(SENTINEL_SCHEMES) and primary is None:
+            self._primary, self._owns_primary = Primary(options.url, options.store_timeout), True
+        if self._primary is None:
+            self._connection = connection_arguments(options.url, options.store_timeout)
+            self.where = describe(self._connection[1])
+        else:
+            self._connection = self._primary.connection_class, self._primary.arguments
+            self.where = self._primary.where
+            if self._owns_primary:
+                self._primary.moved = self._go_elsewhere
         channel = options.redis_pubsub_channel
         self._pubsub_channel = (channel or f"_message_bus_{self._connection[1]['db']}").encode()
         self._announcements = self._pubsub_channel + ANNOUNCEMENTS.encode()
@@ -96,9 +110,31 @@ class RedisStore(Store):
         with self._lock:
             if self._closed:
                 raise BusClosed("the store was closed")
-            if self._connections is None:
-                self._connections = Connections(*self._connection, self._options.store_timeout)
-            return self._connections
+            if self._connections is not None:
+                return self._connections
+            connections = self._connections = Connections(*self._connection, self._options.store_timeout)
+        if self._primary is not None and self._owns_primary:
+            self._primary.watch()
+        return connections
+
+    def _go_elsewhere(self, primary: tuple[str, int]) -> None:
+        """Another server is the primary: leave the one that was, at once."""
+        with self._lock:
+            feeds = list(self._feeds)
+        self.break_off(primary)
+        for feed in feeds:
+            feed.go_elsewhere(primary)
+        for call in self._when_back:
+            call()
+
+    def break_off(self, primary: tuple[str, int]) -> None:
+        """End the connections that lead elsewhere than to the primary; from any thread."""
+        connections = self._connections
+        if connections is not None:
+            connections.break_off(primary)
+
+    def when_back(self, call: Callable[[], None]) -> None:
+        self._when_back.append(call)
 
     def _client(self) -> Any:
         return self._connected().client
@@ -125,7 +161,15 @@ class RedisStore(Store):
             # Where this server is no longer the primary, the name in the URL may by now lead to the one that is, and
             # where it is gone, the other connections are gone as well: to try each of them would take as many timeouts.
             connections.discard_idle()
+        if meaning.reason == "unsupported" and "unknown command" in str(error) and self._is_sentinel():
+            words = f"{self.where} is a sentinel, which keeps no messages; expected a Redis, or a URL {EXPECTED}"
+            return PublishRefused(words, "unsupported")
         return meaning
+
+    def _is_sentinel(self) -> bool:
+        with suppress(redis.RedisError, OSError):
+            return bool(self._client().info("server").get("redis_mode") == "sentinel")
+        return False
 
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
         if len(messages) == 1:
@@ -371,7 +415,7 @@ class RedisStore(Store):
     def listen(self, listener: Listener) -> RedisFeed:
         feed = RedisFeed(
             # With a connection of its own for what it asks: however busy the others are, it goes on.
-            RedisStore(self._options),
+            RedisStore(self._options, self._primary),
             listener,
             connect=lambda: self._connection[0](**self._connection[1]),
             channel=self._pubsub_channel,
@@ -445,12 +489,16 @@ class RedisStore(Store):
             feed.close()
         if connections is not None:
             connections.close()
+        if self._primary is not None and self._owns_primary:
+            self._primary.close()
 
     def after_fork(self) -> None:
         feeds = self._feeds
         # The connections go with their last reference. redis-py knows the process that made one: elsewhere it only
         # closes the descriptor.
         self._clear()
+        if self._primary is not None and self._owns_primary:
+            self._primary.after_fork()
         for feed in feeds:
             feed.abandon()
 

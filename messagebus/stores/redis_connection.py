@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import time
+import weakref
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +17,6 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from ..errors import BackendUnavailable, InvalidOption, PublishRefused
-from ..options import Options
 from .advice import for_redis
 from .base import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
 from .idle import MAX_IDLE, is_readable
@@ -32,7 +33,7 @@ class Connections:
     Made when first used, so that its locks are of the right kind under gevent."""
 
     def __init__(self, connection_class: type[Any], arguments: dict[str, Any], timeout: float) -> None:
-        self._pool = _Pool(  # type: ignore[no-untyped-call]
+        self._pool = _Pool(
             connection_class=connection_class, max_connections=MAX_CONNECTIONS, timeout=timeout, **arguments
         )
         self.client = redis.Redis(connection_pool=self._pool)
@@ -89,13 +90,38 @@ class Connections:
             self._pool.release(connection)
         self._pool.disconnect(inuse_connections=False)
 
+    def break_off(self, primary: tuple[str, int]) -> None:
+        """End all connections that lead elsewhere, those in use as well: who waits for an answer there gets an error.
+
+        From any thread, so it only shuts sockets down, and leaves closing them to those who use them."""
+        for connection in list(self._pool.made):
+            if (connection.host, connection.port) != primary:
+                shut_down(connection)
+
     def close(self) -> None:
         """Close all connections, those in use as well."""
         self._pool.disconnect()
 
 
+def shut_down(connection: Any) -> None:
+    """Wake whoever waits on a connection, from any thread."""
+    sock = connection._sock if connection is not None else None  # redis-py has no public way to it
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
 class _Pool(redis.BlockingConnectionPool):
     """redis-py's pool, which keeps idle connections for a limited time."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.made: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(**arguments)  # type: ignore[no-untyped-call]
+
+    def make_connection(self) -> Any:
+        connection = super().make_connection()  # type: ignore[no-untyped-call]
+        self.made.add(connection)
+        return connection
 
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
         connection = super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
@@ -140,8 +166,19 @@ _REFUSED = {
 }
 
 
+class WrongServer(redis.RedisError):
+    """What answers is not what the URL says, or lets nobody in; the text says what it is. ``reason``: see
+    ``PublishRefused``."""
+
+    def __init__(self, words: str, reason: str) -> None:
+        super().__init__(words)
+        self.reason = reason
+
+
 def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
     """Translate an error of redis-py: whether waiting helps or not."""
+    if isinstance(error, WrongServer):
+        return PublishRefused(str(error), error.reason)
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         words = f"Redis at {where} does not let this process in: {error}"
         return PublishRefused(for_redis(words), "unauthenticated")
@@ -181,19 +218,20 @@ _KEEPALIVE: dict[str, Any] = {
 }
 
 
-def connection_arguments(options: Options) -> tuple[type[Any], dict[str, Any]]:
-    """The class and the arguments of a connection. No error shows the URL: it may hold a password."""
+def connection_arguments(url: str, timeout: float) -> tuple[type[Any], dict[str, Any]]:
+    """The class and the arguments of a connection. ``timeout``: seconds to connect, and to wait for an answer. No error
+    shows the URL: it may hold a password."""
     try:
-        database = urlsplit(options.url).path.strip("/")
-        if not options.url.startswith("unix:") and database and not database.isdecimal():
+        database = urlsplit(url).path.strip("/")
+        if not url.startswith("unix:") and database and not database.isdecimal():
             raise InvalidOption("url", "the database must be a number; a / in the password is written %2F")
-        from_url: dict[str, Any] = parse_url(options.url)  # type: ignore[no-untyped-call]
+        from_url: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
         connection_class = from_url.pop("connection_class", redis.Connection)
         arguments = {
             **({} if connection_class is redis.UnixDomainSocketConnection else _KEEPALIVE),
             "db": 0,
-            "socket_timeout": options.store_timeout,
-            "socket_connect_timeout": options.store_timeout,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
             **from_url,
             # redis-py would silently send a command again when no answer came, and so publish twice.
             "retry": Retry(NoBackoff(), 0),

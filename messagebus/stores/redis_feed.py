@@ -6,7 +6,6 @@ fraction of the time per message, and a burst reaches the listener as one list.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from ..codecs import Codec
 from ..errors import BackendUnavailable
 from .base import Listener
 from .feed_thread import FeedThread
+from .redis_connection import shut_down
 from .sequencer import Source, decode_entry
 
 _compat.check("redis")
@@ -37,6 +37,9 @@ class RedisSource(Source, Protocol):
         """Say in the log what is wrong with the server's settings and with this user's rights."""
 
     def close(self) -> None: ...
+
+    def break_off(self, primary: tuple[str, int]) -> None:
+        """End the connections that lead elsewhere than to the primary."""
 
     def after_fork(self) -> None: ...
 
@@ -70,14 +73,15 @@ class RedisFeed(FeedThread):
         self._source.close()
 
     def _interrupt(self) -> None:
+        shut_down(self._connection)
+
+    def go_elsewhere(self, primary: tuple[str, int]) -> None:
+        """The primary is there now: end a connection that leads elsewhere, and make another one at once."""
+        self._source.break_off(primary)
         connection = self._connection
-        # redis-py has no public way to a connection's socket.
-        sock = connection._sock if connection is not None else None
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is gone already
+        if connection is not None and (connection.host, connection.port) != primary:
+            shut_down(connection)
+        self.hurry()
 
     def _drop(self) -> None:
         self._source.after_fork()

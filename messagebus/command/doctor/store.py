@@ -30,7 +30,7 @@ def check_store(url: str) -> list[Finding]:
     """
     try:
         options = Options(url=url)
-        if url.startswith(("redis:", "rediss:", "unix:")):
+        if url.startswith(("redis:", "rediss:", "unix:", "redis+sentinel:", "rediss+sentinel:")):
             return _redis(options)
         if url.startswith(("postgres:", "postgresql:")):
             return _postgres(options)
