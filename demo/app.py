@@ -8,7 +8,9 @@ a Flask app that checks what it is given.
 from __future__ import annotations
 
 import math
+import os
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +22,14 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 from messagebus import BackendUnavailable, Message, MessageBus, MessageBusError
 
 from .rate_limit import RateLimit
+from .together import together
 
 app = Flask(__name__)
 app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+# Of the pages where one signs in. Set it where several processes serve, or where a restart must not sign everybody out.
+app.secret_key = os.environ.get("SECRET_KEY") or secrets.token_bytes()
 app.register_blueprint(MessageBus.blueprint)
+app.register_blueprint(together)
 
 ROOMS = ("lobby", "kitchen", "workshop")
 PAGE = 50  # messages on a page, and in each answer to "load 50 earlier"
