@@ -56,7 +56,7 @@ def test_an_admin_sees_channels_clients_and_messages_and_publishes_one(
 
     def is_shown() -> Any:
         publish(admin_server, "/admin-test", [HOSTILE])
-        return admin.locator("#sent li").count()
+        return admin.locator("#sent .row").count()
 
     for _ in range(50):
         if is_shown():

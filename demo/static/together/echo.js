@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 let socket;
 
 function show(text, className) {
-  const row = Object.assign(document.createElement("li"), { textContent: text, className });
+  const row = Object.assign(document.createElement("div"), { textContent: text, className });
   $("log").append(row);
   row.scrollIntoView({ block: "nearest" });
 }

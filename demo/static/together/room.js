@@ -14,7 +14,7 @@ function make(name, text = "", className = "") {
 // ---- what is said ----
 
 MessageBus.subscribe(ROOM, ({ line, from, name, to, text }) => {
-  const row = make("li", "", line ? "line" : to ? "whisper" : from === me ? "own" : "");
+  const row = make("div", "", line ? "line" : `${to ? "whisper" : ""} ${from === me ? "own" : ""}`);
   if (line) row.textContent = line;
   else row.append(make("b", to ? `${name}, for you two alone` : name), make("span", text));
   $("log").append(row);

@@ -207,10 +207,10 @@ function tap(clientId) {
 
 function showSent({ sent, left_out }) {
   $("tap-note").hidden = true;
-  const lines = sent.map(({ at, transport, bytes, text }) => make("li", {},
+  const lines = sent.map(({ at, transport, bytes, text }) => make("div", { className: "row" },
     make("span", { className: "id" }, new Date(at * 1000).toLocaleTimeString()),
     make("code", {}, text + (text.length < bytes ? " …" : "")), make("small", {}, `${transport}, ${number(bytes)} B`)));
-  if (left_out) lines.push(make("li", {}, make("small", {}, `${number(left_out)} more were left out`)));
+  if (left_out) lines.push(make("div", { className: "row" }, make("small", {}, `${number(left_out)} more were left out`)));
   $("sent").append(...lines);
   while ($("sent").children.length > KEPT_LINES) $("sent").firstChild.remove();
   $("sent").scrollTop = $("sent").scrollHeight;
