@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, abort, render_template, request
 from werkzeug.wrappers import Request
 
 from messagebus import MessageBus
@@ -20,6 +21,27 @@ app.register_blueprint(routes)
 def is_friend(request: Request, channel: str) -> bool:
     """Who may follow what begins so: those who bring the cookie, on whatever transport."""
     return request.cookies.get("friend") == "yes"
+
+
+@MessageBus.allow_publish("/said/*")
+def say(request: Request, channel: str, data: Any) -> Any:
+    """Signs what friends publish."""
+    if request.cookies.get("friend") != "yes":
+        abort(403, "friends alone")
+    return {"said": data, "by": "a friend"}
+
+
+@MessageBus.allow_publish("/typing/*")
+def mark(request: Request, channel: str, data: Any) -> Any:
+    return data
+
+
+@app.post("/say")
+def post() -> Response:
+    """Publishes a form's text to everybody but the page that has posted it."""
+    me = MessageBus.client_id()
+    MessageBus.publish(request.form["channel"], request.form["text"], exclude_client_ids=[me] if me else None)
+    return Response(status=204)
 
 
 @app.get("/page")

@@ -31,6 +31,7 @@ const forced = ["polling"] as const;
 MessageBus.transports = forced;
 MessageBus.retry();
 MessageBus.publish("/chat", 1, { timeout: 5000 });
+MessageBus.publish("/chat", 1, { transient: true, key: "me" });
 MessageBus.start();
 MessageBus.start({ baseUrl: "/app/", transports: ["polling"] });
 MessageBus.onStateChange = (state: State, { delay = 0 }) => console.log(state, delay + 1);

@@ -74,6 +74,19 @@ def test_a_status_moves_the_position_on_where_there_is_nothing_to_deliver(server
     }
 
 
+def test_what_is_not_kept_moves_no_position_and_costs_nothing_that_is(server: Server, listener: Listener) -> None:
+    channel = new_channel()
+    publish(server, channel, "old")
+    listener.open(server.url).follow(channel)
+    listener.wait_for_position(channel, 1)
+    for number in range(5):
+        publish(server, channel, "typing", transient=True)
+        publish(server, channel, number)
+        listener.wait_for_position(channel, number + 2)
+    kept = [message for message in listener.messages() if message["data"] != "typing"]
+    assert [(message["messageId"], message["data"]) for message in kept] == [(n + 2, n) for n in range(5)]
+
+
 def test_several_channels_come_and_go(server: Server, listener: Listener) -> None:
     room, other, late = new_channel(), new_channel(), new_channel()
     one, two = f"{room}/one", f"{room}/two"
