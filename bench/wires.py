@@ -50,7 +50,9 @@ class Wire:
 
 def masked(text: bytes) -> bytes:
     """A client's WebSocket frame, masked with zeros."""
-    return bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text
+    if len(text) < 126:
+        return bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text
+    return bytes((0x81, 0x80 | 126, *divmod(len(text), 256), 0, 0, 0, 0)) + text
 
 
 # Told where it stands, a subscriber of ours is live with its first batch, which then has a status in it.

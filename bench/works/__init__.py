@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..context import Context
 from ..results import Section
 from . import (
+    actions,
     connect,
     fan_out,
     idle_cpu,
@@ -44,6 +45,7 @@ WORKS: dict[str, Callable[[Context], Section]] = {
     "pages": pages.run,
     "polls": polls.run,
     "presence": presence.run,
+    "actions": actions.run,
     "import": imports.run,
     "workers": workers.run,
     "wire-bytes": wire_bytes.run,

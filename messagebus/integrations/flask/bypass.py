@@ -167,6 +167,9 @@ def in_context(app: Flask, environ: Environ) -> Iterator[Request]:
             instance; and whatever such a function raises.
     """
     with app.request_context(environ):
+        if _is_plain(app):  # there are none, and each action of a channel class comes by here
+            yield request
+            return
         answered = app.ensure_sync(app.preprocess_request)()
         response = app.make_response("" if answered is None else answered)
         try:
