@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from .hub.callbacks import Callback, Subscription
     from .hub.node import Node
+    from .hub.orders import Order
     from .hub.permissions import Filter, Hook, PublishHook
-    from .hub.revoking import Order
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
     from .sockets.handlers import OnMessage, Talk
@@ -298,7 +298,7 @@ class Bus(Lifecycle):
         permission first. For the rest see :meth:`disconnect`.
         """
         if clients:
-            from .hub.revoking import UNSUBSCRIBE, unsubscribe_order
+            from .hub.orders import UNSUBSCRIBE, unsubscribe_order
 
             if callback is not None:
                 raise TypeError("unsubscribe: expected a callback, or user_ids and client_ids; not both")
@@ -473,12 +473,12 @@ class Bus(Lifecycle):
             InvalidSite, InvalidOption: One of the others is wrong.
             BackendUnavailable: The store gave no answer; some workers may have heard it.
         """
-        from .hub.revoking import DISCONNECT, Order
+        from .hub.orders import DISCONNECT, Order
 
         self._tell(DISCONNECT, Order.of(user_ids, client_ids, reason, site_id, reconnect))
 
     def _tell(self, kind: str, order: Order) -> None:
-        from .hub.revoking import tellings
+        from .hub.orders import tellings
 
         texts = tellings(kind, order)
         store = self._publisher_now().store

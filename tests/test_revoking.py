@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 
 from messagebus import Bus, InvalidChannel, InvalidOption, InvalidSite, InvalidTargets
-from messagebus.hub.revoking import MAX_TARGETS, Order, Revoking, tellings, unsubscribe_order
+from messagebus.hub.history import view_of_page
+from messagebus.hub.joining import join_when_ready
+from messagebus.hub.orders import MAX_REMEMBERED, MAX_TARGETS, REMEMBERED_SECONDS, Order, tellings, unsubscribe_order
+from messagebus.hub.revoking import Revoking
+from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.message import id_key
+from messagebus.stores import BacklogPage
 from messagebus.stores.parts import Joining
 from messagebus.transports import LONG_POLLING_WSGI, STREAMING_WSGI, WEBSOCKET, Transport
+from messagebus.wire import Position
 
+from .planning import StubPlanner
 from .test_dispatch import Finished, World, batches
 
 
@@ -150,12 +157,89 @@ def test_who_follows_other_channels_is_told_nothing(world: World) -> None:
     assert writer.sent == []
 
 
-def test_who_is_on_the_way_to_its_channels_has_to_ask_again(world: World) -> None:
-    subscriber = Subscriber(world.hub, STREAMING_WSGI, Identity("c", id_key(5)), b"", None)
-    writer = subscriber.writer = Finished()
-    world.hub.add(subscriber)
+class Late:
+    """A client whose request was allowed at 100 s, and that joins when it is told to."""
+
+    def __init__(self, world: World, *channels: str, **request: Any) -> None:
+        self.world = world
+        identity, takes_refusals = Identity("c", id_key(5)), request.get("takes_refusals", True)
+        params = SubscribeParams(dict.fromkeys(channels, Position(-1)), takes_refusals=takes_refusals)
+        asked = SubscribeRequest(identity, None, params, began=request.get("began", 100.0))
+        cursors = asked.cursors("epoch")
+        for cursor in cursors:
+            world.hub.windows.enter(cursor.name)
+        empty = view_of_page(BacklogPage([], 0, 0, 0, 1), world.now)
+        self.plan = SubscriptionPlan(asked, cursors, {cursor.name: empty for cursor in cursors}, 0)
+        self.subscriber = Subscriber(world.hub, STREAMING_WSGI, identity, b"", None, "", None, takes_refusals)
+        self.writer = self.subscriber.writer = Finished()
+
+    def join(self) -> Late:
+        join_when_ready(StubPlanner(self.world.hub, lambda: self.plan), self.subscriber, self.plan)
+        return self
+
+
+def test_who_was_allowed_before_an_order_and_joins_after_it_does_not_get_the_channel(world: World) -> None:
+    joining = Late(world, "/a", "/b")
+    world.now += 1
+    unsubscribe(world, "/a", user_ids=[5], reason="left the room")
+    joining.join()
+    assert joining.subscriber.followed == {"/b"}
+    assert refused(joining.writer) == {"/a": {"code": "unsubscribed", "message": "left the room", "retry": False}}
+
+
+def test_who_was_allowed_before_a_disconnect_and_joins_after_it_is_refused_all(world: World) -> None:
+    joining = Late(world, "/a", "/b")
+    world.now += 1
+    disconnect(world, client_ids=["c"], reason="logged out")
+    joining.join()
+    refusal = {"code": "disconnected", "message": "logged out", "retry": False}
+    assert refused(joining.writer) == {"/a": refusal, "/b": refusal}
+    assert joining.writer.finished
+
+
+def test_who_is_to_come_back_is_sent_back_once(world: World) -> None:
+    joining = Late(world, "/a")
+    world.now += 1
+    disconnect(world, user_ids=[5], reconnect=True)
+    assert joining.join().writer.finished
+    world.now += 1
+    assert not Late(world, "/a", began=world.now).join().writer.finished
+
+
+@pytest.mark.parametrize("seconds", [-1.0, REMEMBERED_SECONDS + 1])
+def test_an_order_is_remembered_for_a_few_seconds_and_meets_nobody_who_asked_later(
+    world: World, seconds: float
+) -> None:
+    disconnect(world, user_ids=[5])
+    joining = Late(world, "/a", began=world.now + (1 if seconds < 0 else 0))
+    world.now += abs(seconds)
+    world.hub.orders.forget()
+    assert not joining.join().writer.finished
+    assert bool(world.hub.orders) is (seconds < 0)
+
+
+def test_a_client_that_knows_no_refusals_is_not_let_in_either(world: World) -> None:
+    joining = Late(world, "/a", "/b", takes_refusals=False)
     unsubscribe(world, "/a", user_ids=[5])
-    assert writer.finished
+    assert joining.join().subscriber.followed == {"/b"}
+    assert refused(joining.writer) == {}
+
+
+def test_a_client_between_two_polls_hears_an_order_once(world: World) -> None:
+    orders, absent = world.hub.orders, Identity("absent", id_key(5))
+    follow(world, "/a", client="present")
+    disconnect(world, user_ids=[5], reason="logged out")
+    assert orders.missed(Identity("present", id_key(5)), None) == []
+    assert orders.missed(absent, "elsewhere") == []
+    assert [order.reason for order in orders.missed(absent, None)] == ["logged out"]
+    assert orders.missed(absent, None) == []
+
+
+def test_orders_that_are_remembered_have_a_bound(world: World) -> None:
+    for start in range(0, MAX_REMEMBERED + 1, MAX_TARGETS):
+        disconnect(world, user_ids=range(start, start + MAX_TARGETS))
+    assert world.hub.orders.missed(Identity("c", id_key(0)), None) == []
+    assert world.hub.orders.missed(Identity("c", id_key(MAX_REMEMBERED)), None) != []
 
 
 def test_an_order_that_cannot_be_read_changes_nothing(world: World) -> None:

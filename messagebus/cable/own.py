@@ -17,7 +17,7 @@ from ..http.channel_commands import GUEST, Answer, Fail
 from ..http.command import Caller, CommandError
 from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
-from ..hub.revoking import DISCONNECT, EVERY_SITE, read_order
+from ..hub.orders import DISCONNECT, EVERY_SITE, read_order
 from ..message import encode_json, id_key
 from .cable import Cable
 from .channel import Connection

@@ -53,7 +53,7 @@ class Subscribe(Command):
         # A connected client knows the epoch, so a position beyond the last id is invalid.
         epoch = caller.node.hub.epoch
         params = SubscribeParams(positions, epoch, None, tuple(grants), caller.takes_refusals, refusals.found)
-        request = SubscribeRequest(caller.identity, caller.site_id, params)
+        request = SubscribeRequest(caller.identity, caller.site_id, params, began=caller.node.reactor.clock())
         self._handshake = caller.handshake if asks_anybody(caller.node) else None
         self._request = request if self._handshake is not None else refuse_presence(caller.node, request)
 

@@ -6,8 +6,10 @@ from werkzeug.wrappers import Request
 
 from ..errors import BusClosed
 from ..hub.node import Node
+from ..hub.revoking import ends, refusal_of
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
-from ..message import Message, before_status
+from ..hub.subscriber import Identity
+from ..message import Message, before_status, subscription_name
 from ..presence.member import room_name
 from . import parsing
 from .addresses import client_address
@@ -33,10 +35,13 @@ class RequestContext:
         """Identify the client, and decide which of its channels it may have."""
         if self.node.access.off:
             raise unavailable("the bus is off")
+        began = self.node.reactor.clock()
         identity, site_id = parsing.identify(self.request, self.client_id, self.options)
         count_refused(self.node.hub.refused, params.refused)
+        if self.node.hub.orders:
+            params = _meet_missed(self.node, identity, site_id, params)
         address = client_address(self.request.environ, self.options.trusted_proxies)
-        return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params, address))
+        return authorize(self.node, self.request, SubscribeRequest(identity, site_id, params, address, began))
 
     def caller(self) -> Caller:
         """The client, for a command that this request brings."""
@@ -81,3 +86,19 @@ class RequestContext:
         if not (asks_anybody(self.node) or self.node.access.asks_publishers or self.node.guests):
             return None
         return Handshake.of(self.request, self._hook_context, params.grants)
+
+
+def _meet_missed(node: Node, identity: Identity, site_id: str | None, params: SubscribeParams) -> SubscribeParams:
+    """Refuse a poll what the application has taken away since the same client's last one. Who is to be identified again
+    has just been."""
+    if not params.takes_refusals or params.sequence is None or params.sequence < 2:
+        return params
+    orders = [order for order in node.hub.orders.missed(identity, site_id) if not order.reconnect]
+    return params.refuse(
+        {
+            channel: refusal_of(order)
+            for order in orders
+            for channel in params.positions
+            if not order.channel or ends(order, subscription_name(channel, site_id))
+        }
+    )

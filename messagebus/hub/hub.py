@@ -29,6 +29,7 @@ from .ending import Ending
 from .history import Cursor, HistoryView, covers, merged
 from .membership import Membership
 from .moving import Moving
+from .orders import HeardOrders
 from .pacing import Pacer
 from .permissions import Access, ReportError
 from .subscriber import Identity, Phase, Subscriber
@@ -67,6 +68,7 @@ class Hub:
         self.endings = Ending(reactor, self.dispatcher)
         self.added: Callable[[Subscriber], object] | None = None
         """Called with each new subscriber, by who wants to know."""
+        self.orders = HeardOrders(reactor.clock)
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.pacer.counters = self.counters
@@ -364,6 +366,7 @@ class Hub:
             return
         self.outboxes.end_stalled(self.options.write_timeout)
         self.pacer.sweep()
+        self.orders.forget()
         self.windows.sweep(self.membership.is_followed)
         self.dispatcher.forget(lambda name: not self.membership.is_followed(name))
         self.reactor.set_deadline(self, min(SWEEP_SECONDS, self.options.write_timeout / 2))

@@ -11,8 +11,10 @@ from typing import Protocol
 
 from ..errors import RESYNC, BackendUnavailable, BusClosed
 from .hub import Hub
-from .subscribe_request import SubscribeRequest, SubscriptionPlan
+from .revoking import meet
+from .subscribe_request import ChannelRefusal, SubscribeRequest, SubscriptionPlan
 from .subscriber import Phase, Subscriber
+from .withdrawing import tell_refused
 
 logger = logging.getLogger("messagebus.hub")
 
@@ -53,17 +55,33 @@ class Join:
         self._node.hub.when_reached(self._plan.global_id, self._subscriber, self._reached)
 
     def _reached(self, _: Subscriber) -> None:
-        hub, plan = self._node.hub, self._plan
+        hub = self._node.hub
+        lost = self._meet_orders() if hub.orders else {}
+        if lost is None:
+            return
+        plan = self._plan
         ahead = plan.global_id > hub.global_id
         if not ahead and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages):
             if plan.watches or plan.request.params.members:
                 hub.attend(self._subscriber, plan.watches, plan.request.params.members)
             self._joined()
+            tell_refused(self._subscriber, lost)
         elif ahead or self._plans == MAX_PLANS:
             hub.endings.end(self._subscriber, RESYNC, AGAIN_MS)
         else:
             self._plans += 1
             hub.reactor.spawn(self._plan_again)
+
+    def _meet_orders(self) -> dict[str, ChannelRefusal] | None:
+        """Carry out what the application has ordered since the request was allowed. The channels that it does not get;
+        ``None``: its connection has been ended."""
+        hub, subscriber, plan = self._node.hub, self._subscriber, self._plan
+        orders = hub.orders.since(plan.request.began, subscriber.identity, subscriber.site_id)
+        names = {*(cursor.name for cursor in plan.cursors), *plan.watches}
+        lost = meet(hub, subscriber, orders, names)
+        if lost:
+            self._plan = plan.without(lost)
+        return lost
 
     def _plan_again(self) -> None:
         hub = self._node.hub

@@ -27,10 +27,11 @@ from .backlog_reader import PATIENCE, BacklogReader
 from .callbacks import Callbacks
 from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
+from .orders import DISCONNECT, UNSUBSCRIBE
 from .permissions import Access
 from .presence import Presence
 from .request_times import RequestTimes
-from .revoking import DISCONNECT, UNSUBSCRIBE, Revoking
+from .revoking import Revoking
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .talks import Talks
 from .workers import FORGET, Workers

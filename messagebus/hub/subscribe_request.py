@@ -3,11 +3,12 @@ HTTP request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import ChannelRule, is_stored
-from ..message import Message, is_presence, refused_message, subscription_name
+from ..message import Message, is_presence, refused_message, split_name, subscription_name
 from ..presence.member import Member
 from ..wire import NEW_ONLY, Position
 from .history import Cursor, HistoryView
@@ -62,6 +63,9 @@ class SubscribeRequest(NamedTuple):
     site_id: str | None
     params: SubscribeParams
     address: str = ""
+    began: float = math.inf
+    """When it was asked for, by the reactor's clock: what was allowed then may have been taken away since. Infinite: it
+    is nobody's request, and the server itself has just decided."""
 
     def cursors(self, store_epoch: str | None, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
         """What it asks for, channel by channel, in the present life of the store.
@@ -116,3 +120,14 @@ class SubscriptionPlan(NamedTuple):
     """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
     watches: Mapping[str, int] = {}
     """Rooms that it watches -> versions of them that it knows."""
+
+    def without(self, names: Collection[str]) -> SubscriptionPlan:
+        """The same without these channels, as the store names them."""
+        request = self.request
+        gone = {split_name(name)[0] for name in names}
+        members = {channel: member for channel, member in request.params.members.items() if channel not in gone}
+        return self._replace(
+            request=request._replace(params=request.params._replace(members=members)),
+            cursors=[cursor for cursor in self.cursors if cursor.name not in names],
+            watches={name: version for name, version in self.watches.items() if name not in names},
+        )

@@ -45,6 +45,7 @@ def _open(
     subprotocols: Sequence[str],
 ) -> Answer:
     options, hub = node.options, node.hub
+    began = node.reactor.clock()
     headers, subprotocol = accept(request, options, subprotocols, allowed_origins)
     if node.access.off:
         raise unavailable("the bus is off")
@@ -61,6 +62,6 @@ def _open(
         raise unavailable("max_talks are under way, come back", "max_talks")
 
     def adopt(sock: RawSocket, head: bytes, early: bytes) -> None:
-        SocketSession(node, functions, identity, address, site_id, subprotocol, head).begin(sock, early)
+        SocketSession(node, functions, identity, address, site_id, subprotocol, head, began).begin(sock, early)
 
     return Answer(HTTPStatus.SWITCHING_PROTOCOLS, headers, streaming=Upgrade(node, adopt))

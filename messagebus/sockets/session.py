@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 from ..errors import FAILED, NOT_TEXT, TOO_MANY_TALKS, Close
 from ..http.framed_subscriber import OPEN, FramedSubscriber
 from ..hub.node import Node
+from ..hub.revoking import meet
 from ..hub.subscriber import Identity, Phase
 from ..loop.pausable_writer import PausableWriter
 from ..transports.websocket import OWN_SOCKET
@@ -23,7 +24,7 @@ SILENT = Close(1011, "no answer to a ping")
 class SocketSession(FramedSubscriber):
     """See the module. In the loop only."""
 
-    __slots__ = ("_functions", "_handler", "_heard", "_pinged", "_said", "_socket", "_unsent")
+    __slots__ = ("_began", "_functions", "_handler", "_heard", "_pinged", "_said", "_socket", "_unsent")
 
     takes_binary = True
     reads = False
@@ -38,10 +39,13 @@ class SocketSession(FramedSubscriber):
         site_id: str | None,
         subprotocol: str | None,
         head: bytes,
+        began: float,
     ) -> None:
+        """``began``: when the view was asked, by the reactor's clock."""
         super().__init__(node, OWN_SOCKET, identity, head, address, site_id)
         options = node.options
         waits = functions.talk is not None
+        self._began = began
         self._functions = functions
         self._socket = WebSocket(
             self, node.reactor, options.max_outbox, options.max_frame_size, waits=waits, subprotocol=subprotocol
@@ -57,6 +61,9 @@ class SocketSession(FramedSubscriber):
         limit, outboxes = node.options.max_outbox, node.hub.outboxes
         self.writer = PausableWriter(sock, node.reactor, self, limit, outboxes, True)
         if not node.hub.add(self):
+            return
+        orders = node.hub.orders.since(self._began, self.identity, self.site_id)
+        if meet(node.hub, self, orders, ()) is None:
             return
         has_thread = functions.talk is not None
         if not node.talks.begin(has_thread):
