@@ -429,7 +429,8 @@ class Bus(Lifecycle):
 
         It is for servers that cannot see the app's session; they need the same ``secret_key``, and
         ``protected_channels``. ``channel`` may be a prefix that ends in ``*``. ``client_id``: only that client may use
-        the token. A subscription does not end when its grant expires.
+        the token. When a grant expires the subscription ends, unless another grant or a hook allows it: the client is
+        told with a refusal that says when to ask again, with a newer token if it has one.
 
         Raises:
             InvalidOption: There is no ``secret_key``.
@@ -462,8 +463,8 @@ class Bus(Lifecycle):
         Our clients are told ``reason`` (up to 123 bytes), as of channels that are refused, and stay away until the page
         subscribes again, calls ``retry()`` or is loaded again. ``reconnect``: they come back at once, and are
         identified and authorized again. Other programs may come back in either case: whether they get anything is up to
-        :meth:`authorize`. So end the session, or withdraw the permission, first: a request that was authorized a moment
-        before, and a client between two polls, are not met.
+        :meth:`authorize`. So end the session, or withdraw the permission, first. Workers remember this for 5 s, for
+        requests that were allowed before and connect after it, and for clients of ours between two polls.
 
         ``user_ids``: as ``user_id_lookup`` gives them; 10,000 ids at most. ``site_id``: of clients of this site;
         ``None``: of those without one; ``"*"``: of every site.

@@ -47,6 +47,7 @@ class OptionValues(TypedDict, total=False):
     allowed_origins: Sequence[str | re.Pattern[str]]
     wildcard_subscriptions: Sequence[str]
     protected_channels: Sequence[str]
+    recheck_interval: float
     secret_key: str | None
     secret_key_fallbacks: Sequence[str]
     client_publish: Sequence[str]

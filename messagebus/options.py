@@ -155,6 +155,10 @@ class Options:
     protected_channels: tuple[str, ...] = _option(Patterns(), ())
     """Channels that need a grant, or an ``authorize`` hook that agrees: names, or prefixes that end in ``*``. For
     servers that cannot see the app's session."""
+    recheck_interval: float = _option(Number(0, DAY, whole=False), 0.0)
+    """Seconds within which it is asked again who a connected client is, and what it may follow; after half of them at
+    least, when chance says. Keeps the text of each client's request in memory, some 2 KB. 0: only when it subscribes,
+    and when a grant expires."""
     secret_key: str | None = _option(Text(optional=True), None, repr=False)
     """The secret that signs grants. By default a Flask app's ``SECRET_KEY``."""
     secret_key_fallbacks: tuple[str, ...] = _option(Secrets(), (), repr=False)

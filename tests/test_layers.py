@@ -87,6 +87,7 @@ ROOMS = {
         "hub",
         "withdrawing",
         "revoking",
+        "rechecks",
         "joining",
         "callbacks",
         "workers",

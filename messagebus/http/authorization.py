@@ -6,6 +6,7 @@ import marshal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from io import BytesIO
 from typing import NamedTuple
 
@@ -16,10 +17,11 @@ from ..channel_rules import strictest
 from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..hub.permissions import read_grants
-from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest
+from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest, Verdict
 from ..message import is_presence, of_channel
 from ..options import Environ
 from ..presence.member import Member, check_member
+from .parsing import identify
 from .refusals import RETRY_SECONDS
 from .requested_channels import ChannelRefused, Refusals
 
@@ -100,7 +102,11 @@ def _ask(node: Node, request: Request, subscribe: SubscribeRequest) -> Subscribe
             if len(grants) > options.max_channels:
                 reason += f"; of {len(grants)} grants, the first {options.max_channels} were read (max_channels)"
             refusals.add(channel, ChannelRefusal("forbidden", reason))
-    return subscribe._replace(params=params.refuse(refusals.found))
+    params = params.refuse(refusals.found)
+    ends = {channel: granted.until(of_channel(channel)) for channel in params.positions} if grants else {}
+    return subscribe._replace(
+        params=params, until={channel: until for channel, until in ends.items() if until is not None}
+    )
 
 
 def with_members(node: Node, request: Request, subscribe: SubscribeRequest) -> SubscribeRequest:
@@ -160,7 +166,7 @@ class Handshake(NamedTuple):
         subscribe = subscribe._replace(params=params._replace(grants=(*params.grants, *self.grants)))
         try:
             with self.context(self.environ) as request:
-                return authorize(node, request, subscribe)
+                return self.with_ask(node, authorize(node, request, subscribe))
         except ChannelRefused:
             raise
         except Exception as error:  # of the app's own functions around the hooks
@@ -169,3 +175,20 @@ class Handshake(NamedTuple):
             return subscribe._replace(
                 params=params.refuse({channel: _failed(node, channel, error) for channel in params.positions})
             )
+
+    def with_ask(self, node: Node, subscribe: SubscribeRequest) -> SubscribeRequest:
+        """The request, and how it is asked again, if anything of it may be over before the connection is."""
+        may_end = bool(subscribe.until) or bool(node.options.recheck_interval)
+        return subscribe._replace(ask=partial(self.ask_again, node)) if may_end else subscribe
+
+    def ask_again(self, node: Node, subscribe: SubscribeRequest) -> Verdict:
+        """Who the client is by now, and which of its channels it may still have. Blocks."""
+        client_id = subscribe.identity.client_id
+        try:
+            with self.context(self.environ) as request:
+                if identify(request, client_id, node.options) != (subscribe.identity, subscribe.site_id):
+                    return Verdict({}, {}, False)
+                asked = authorize(node, request, subscribe)
+                return Verdict(asked.params.refused, asked.until)
+        except Exception as error:  # of the lookups, and of the app's own functions around the hooks
+            return Verdict({channel: _failed(node, channel, error) for channel in subscribe.params.positions}, {})

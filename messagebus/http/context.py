@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from werkzeug.wrappers import Request
 
 from ..errors import BusClosed
@@ -80,6 +83,18 @@ class RequestContext:
             site_id, grace = plan.request.site_id, self.options.presence_grace
             members = {room_name(channel, site_id): member for channel, member in params.members.items()}
             node.presence.polled(members, self.client_id, grace if may_be_held else grace + POLL_SECONDS)
+
+    def with_ask(self, plan: SubscriptionPlan, seconds: float) -> SubscriptionPlan:
+        """The plan, and how its request is asked again, if something of it may end within so many seconds, for which
+        the connection lasts."""
+        options, subscribe = self.options, plan.request
+        soonest = min([ends - time.time() for ends in subscribe.until.values()], default=math.inf)
+        if options.recheck_interval:
+            soonest = min(soonest, options.recheck_interval)
+        if soonest >= seconds:
+            return plan
+        handshake = Handshake.of(self.request, self._hook_context, subscribe.params.grants)
+        return plan._replace(request=handshake.with_ask(self.node, subscribe))
 
     def handshake(self, params: SubscribeParams) -> Handshake | None:
         """What the app's hooks are asked with for later commands of a WebSocket; ``None`` if there are none."""

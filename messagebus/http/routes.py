@@ -7,6 +7,7 @@ refusal. Its result is either complete, or takes its socket as soon as the serve
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -254,6 +255,7 @@ def _streaming(
     replaces = subscribe.params.sequence is not None and taken.name != WEBSOCKET.name
     check_address(context.node, context.client_id, subscribe.address, replaces)
     headers = [*headers, *parsing.cors_headers(context.request, context.options)]
+    plan = context.with_ask(plan, context.options.long_polling_interval if taken.bounded else math.inf)
     streaming = StreamingResponse(context.node, plan, taken, blocking, handshake)
     return Answer(HTTPStatus.OK, headers, streaming=streaming)
 

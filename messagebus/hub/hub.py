@@ -32,6 +32,7 @@ from .moving import Moving
 from .orders import HeardOrders
 from .pacing import Pacer
 from .permissions import Access, ReportError
+from .subscribe_request import SubscribeRequest
 from .subscriber import Identity, Phase, Subscriber
 from .trail import Positions, Trail
 from .transients import Transients
@@ -81,6 +82,8 @@ class Hub:
         self.pacer.begin_watching = self.attendance.begin
         self.draining: set[Subscriber] = set()
         """Subscribers that have ended, but whose last bytes are still being sent."""
+        self.recheck: Callable[[Subscriber, SubscribeRequest], object] = lambda subscriber, request: None
+        """Told of each subscriber that has joined channels which it may not have for ever."""
         self.on_ended: Callable[[Ended], object] | None = None
         """Told of each connection that was to stay open, when it has ended. Must not block for long."""
         self._when_empty: Callable[[], object] | None = None
@@ -318,6 +321,9 @@ class Hub:
     def _end_delivery(self, subscriber: Subscriber) -> None:
         """Deliver nothing more to a subscriber. May be repeated."""
         self._waiting.pop(subscriber, None)
+        if subscriber.standing is not None:
+            self.reactor.clear_deadline(subscriber.standing)
+            subscriber.standing = None
         self.trail.ends(subscriber, "answered" if subscriber.transport.one_batch else "the connection ended")
         self.pacer.forget(subscriber)
         self.transients.forget(subscriber)

@@ -64,6 +64,8 @@ class Join:
         if not ahead and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages):
             if plan.watches or plan.request.params.members:
                 hub.attend(self._subscriber, plan.watches, plan.request.params.members)
+            if plan.request.ask is not None:
+                hub.recheck(self._subscriber, plan.request)
             self._joined()
             tell_refused(self._subscriber, lost)
         elif ahead or self._plans == MAX_PLANS:

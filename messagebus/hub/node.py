@@ -30,6 +30,7 @@ from .hub import Hub
 from .orders import DISCONNECT, UNSUBSCRIBE
 from .permissions import Access
 from .presence import Presence
+from .rechecks import AT_ONCE, Rechecks
 from .request_times import RequestTimes
 from .revoking import Revoking
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
@@ -80,6 +81,8 @@ class Node(Listener):
         self.workers.on_question("why", self.hub.trail.answer)
         self.workers.on(FORGET, self.hub.windows.forget)
         self.workers.on(TRANSIENT, self.hub.transients.hear)
+        self._recheck_jobs = Jobs(AT_ONCE, "messagebus-recheck")
+        self.hub.recheck = Rechecks(self.hub, self._recheck_jobs.start).begin
         revoking = Revoking(self.hub)
         self.workers.on(DISCONNECT, revoking.disconnect)
         self.workers.on(UNSUBSCRIBE, revoking.unsubscribe)
@@ -159,6 +162,7 @@ class Node(Listener):
         if left:
             logger.warning("%d sockets of the application's own have ended, and their code still runs", left)
         self.command_jobs.stop()
+        self._recheck_jobs.stop()
         self.reactor.stop()
 
     def end_subscribers(self, timeout: float, over: float = 0) -> None:

@@ -125,17 +125,35 @@ def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | No
     return token
 
 
+class Grants:
+    """The tokens that a client has shown. Called with a channel, it says whether one of them allows it now."""
+
+    def __init__(self, grants: Sequence[tuple[str, float]] = ()) -> None:
+        """``grants``: patterns, and until when they are granted, in Unix time."""
+        self._grants = grants
+
+    def __call__(self, channel: str) -> bool:
+        return self.until(channel) is not None
+
+    def until(self, channel: str) -> float | None:
+        """When the last of those ends that allow a channel now, in Unix time; ``None``: none does."""
+        if not self._grants:
+            return None
+        now = time.time()
+        return max((ends for pattern, ends in self._grants if now < ends and matches(pattern, channel)), default=None)
+
+
 def read_grants(
     secret: str | None,
     tokens: Iterable[str],
     client_id: str,
     site_id: str | None,
     fallbacks: Sequence[str] = (),
-) -> Callable[[str], bool]:
-    """Channel -> whether one of the tokens allows it now. Tokens that are forged, expired or another client's allow
-    nothing. Reading one takes about 20 µs: the caller bounds their number. ``fallbacks``: former secrets."""
+) -> Grants:
+    """What tokens allow. Those that are forged, expired or another client's allow nothing. Reading one takes about
+    20 µs: the caller bounds their number. ``fallbacks``: former secrets."""
     if secret is None:
-        return lambda channel: False
+        return Grants()
     grants: list[tuple[str, float]] = []
     signer = _signer(secret, fallbacks)
     for token in tokens:
@@ -147,7 +165,7 @@ def read_grants(
             continue  # of another program with the same secret
         if for_client in (None, client_id) and for_site == site_id:
             grants.append((pattern, expires))
-    return lambda channel: any(time.time() < expires and matches(pattern, channel) for pattern, expires in grants)
+    return Grants(grants)
 
 
 def _signer(secret: str | None, fallbacks: Sequence[str] = ()) -> Any:

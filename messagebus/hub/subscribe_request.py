@@ -4,7 +4,7 @@ HTTP request."""
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import ChannelRule, is_stored
@@ -56,6 +56,17 @@ class SubscribeParams(NamedTuple):
         return self._replace(positions=positions, refused={**self.refused, **refused})
 
 
+class Verdict(NamedTuple):
+    """What comes out where a client is looked at again."""
+
+    refused: Mapping[str, ChannelRefusal]
+    """The channels that it may not have any more, by the names that it has for them."""
+    until: Mapping[str, float]
+    """See ``SubscribeRequest.until``."""
+    is_same: bool = True
+    """Whether it still is who it was: the same user, groups and site."""
+
+
 class SubscribeRequest(NamedTuple):
     """What one client asks for: its identity, its site, the content of its request, and where it comes from."""
 
@@ -66,6 +77,10 @@ class SubscribeRequest(NamedTuple):
     began: float = math.inf
     """When it was asked for, by the reactor's clock: what was allowed then may have been taken away since. Infinite: it
     is nobody's request, and the server itself has just decided."""
+    until: Mapping[str, float] = {}
+    """When the grant of a channel ends, in Unix time; channels that no grant allows are not there."""
+    ask: Callable[[SubscribeRequest], Verdict] | None = None
+    """Asks again who the client is and what it may have. Blocks. ``None``: what it was allowed holds."""
 
     def cursors(self, store_epoch: str | None, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
         """What it asks for, channel by channel, in the present life of the store.

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from ..errors import Close
+from ..loop.reactor import HasDeadline
 from ..loop.writer import Writer
 from ..message import Message, id_key
 from ..transports import Transport
@@ -88,6 +89,7 @@ class Subscriber:
         "sequence",
         "since",
         "site_id",
+        "standing",
         "state",
         "takes_refusals",
         "transport",
@@ -130,6 +132,8 @@ class Subscriber:
         """When it was taken in, by the reactor's clock."""
         self.close: Close | None = None
         """Why its connection was ended; ``None`` where it was not, or by its one batch."""
+        self.standing: HasDeadline | None = None
+        """When it is asked again what it may have; ``Rechecks`` maintains it."""
         self.state = Phase.OPENING
         self.writer: Writer
 

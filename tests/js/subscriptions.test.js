@@ -214,6 +214,29 @@ test("grants that are a function are asked once more before a refusal is told", 
   assert.deepEqual([told.got, world.sockets.length], [[], 1]);
 });
 
+test("a channel whose grant has expired is asked for again: with new grants it goes on, and without it waits for them", async () => {
+  const EXPIRED = { code: "forbidden", message: "its grant has expired", retry: true, retry_after: 1 };
+  for (const renewed of ["before", "after", "by a function"]) {
+    let token = "old";
+    const grants = renewed === "by a function" ? () => [token] : [token];
+    const { world, bus } = await started({ grants }, (bus) => void (bus.subscribe("/open", () => {}), bus.subscribe("/secret", () => {})));
+    const told = recorder();
+    bus.on("refused", told);
+    world.answerCommands = ({ subscribe, grants: shown }) => ({ refused: subscribe && shown[0] === "old" ? { "/secret": FORBIDDEN } : {} });
+    token = "new";
+    if (renewed === "before") bus.grants = [token];
+    world.socket.receive([refusal({ "/secret": EXPIRED })]);
+    await world.advance(400_000);
+    const retries = told.data.map(({ retry }) => retry);
+    assert.deepEqual(retries, { before: [true], after: [true, false], "by a function": [] }[renewed], renewed);
+    if (renewed === "after") bus.grants = [token];
+    await world.advance(400);
+    assert.deepEqual(world.socket.sent.at(-1), { subscribe: { "/secret": -1 }, grants: ["new"] }, renewed);
+    assert.equal(world.sockets.length, 1, renewed);
+    bus.stop();
+  }
+});
+
 test("what does not fit into an address comes by the first frame: channels, positions and grants", async () => {
   const names = Array.from({ length: 150 }, (_, index) => `/doc/${index}`);
   const grants = names.map((name) => `token-of-${name}-${"x".repeat(60)}`);
