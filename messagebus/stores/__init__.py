@@ -18,12 +18,14 @@ from .base import (
     StoreState,
     Trace,
 )
+from .interest import Interest
 
 __all__ = [
     "Backlog",
     "BacklogPage",
     "BacklogQuery",
     "Feed",
+    "Interest",
     "Listener",
     "Publication",
     "PublicationId",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..message import Ids, Message
+from .interest import Interest
 
 IDS_AGE_FACTOR = 4
 LEAST_IDS_AGE = 24 * 3600
@@ -157,6 +158,11 @@ class Listener(ABC):
     def announced(self, texts: Sequence[str]) -> None:  # noqa: B027  (for those who care)
         """Announcements, in the order of each announcer, at no certain time before or after messages."""
 
+    def caught_up(self, global_id: int, wanted: Sequence[tuple[str, object]]) -> None:  # noqa: B027
+        """Only of a feed with an ``Interest``: everything up to ``global_id`` has been delivered, of what it brings.
+        ``wanted``: names that it brings from here on, each with what the interest said that it is wanted for; it had
+        that before, or has begun."""
+
     def newest(self) -> Sequence[Trace]:
         """The newest known message of each followed channel. Before the feed calls ``resync`` it compares them with the
         store, to find out whether a channel's ids started again. Called from the feed's thread."""
@@ -177,6 +183,8 @@ class Store(ABC):
 
     shared: bool
     """Whether several processes can use the same store."""
+    by_channel = False
+    """Whether a feed with an ``Interest`` leaves out what is not wanted."""
 
     @abstractmethod
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
@@ -236,9 +244,14 @@ class Store(ABC):
         twice. In the same epoch, old positions of clients would look valid."""
 
     @abstractmethod
-    def listen(self, listener: Listener) -> Feed:
+    def listen(self, listener: Listener, interest: Interest | None = None) -> Feed:
         """Start to feed a listener, and return without waiting for the store; ``started`` tells that the feed is
         connected.
+
+        With an ``interest``, and where the store is ``by_channel``, the feed brings only messages of names that are
+        wanted, each from the ``caught_up`` on that names it. Between these global ids have holes. They still grow, and
+        no message that was to come is left out. The feed may come to bring everything; then it sets
+        ``interest.everything`` and calls ``resync``.
 
         Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. A feed reads what it missed
         from the global backlog. If that no longer holds all of it, or the store was reset or has gone back, it calls

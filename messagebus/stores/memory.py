@@ -33,6 +33,7 @@ from .base import (
     StoreState,
     ids_age,
 )
+from .interest import Interest
 
 FORGOTTEN = 1 << 16
 """Number of groups in which forgotten channels are remembered, each with the highest id of its channels. A channel that
@@ -264,7 +265,7 @@ class MemoryStore(Store):
                     feed.listener.resync(state)
             return self._named_state()
 
-    def listen(self, listener: Listener) -> MemoryFeed:
+    def listen(self, listener: Listener, interest: Interest | None = None) -> MemoryFeed:
         with self._lock:
             self._was_read = True
             feed = MemoryFeed(self, listener)

@@ -43,6 +43,7 @@ from .base import (
     StoreState,
     Trace,
 )
+from .interest import Interest
 from .postgres_connection import NO_TABLES, PgConnection, Pool, connect, connection_arguments, describe, explain
 from .postgres_feed import ANNOUNCEMENTS, PostgresFeed
 from .sequencer import EPOCH_CHANGED, Entry, Unreadable
@@ -328,7 +329,7 @@ class PostgresStore(Store):
             raise BackendUnavailable(str(error), "forbidden") from error
         raise BackendUnavailable(f"PostgreSQL at {self.where} has no bus yet")
 
-    def listen(self, listener: Listener) -> PostgresFeed:
+    def listen(self, listener: Listener, interest: Interest | None = None) -> PostgresFeed:
         feed = PostgresFeed(
             self,
             listener,

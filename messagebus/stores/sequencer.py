@@ -83,10 +83,12 @@ class Sequencer:
 
     For each connection: ``prepare``, subscribe, ``resume``, then ``received`` with whatever comes."""
 
-    def __init__(self, source: Source, listener: Listener) -> None:
+    def __init__(self, source: Source, listener: Listener, again: bool = False) -> None:
+        """``again``: the listener has been told ``started`` already, and is told ``resync`` in its place."""
         self._source = source
         self._listener = listener
         self._started = False
+        self._again = again
         self._delivered = 0
         self._seen = 0
         self._owed = 0
@@ -128,7 +130,7 @@ class Sequencer:
         if not self._started:
             self._go_on_after(state)
             self._started = True
-            self._listener.started(state)
+            (self._listener.resync if self._again else self._listener.started)(state)
         elif self._is_other_life(state):
             self._begin_life(state)
         elif state.global_id < self._delivered or (self._unsure and self._source.contradicts(self._traces())):
@@ -261,10 +263,13 @@ class Gate(Listener):
     def announced(self, texts: Sequence[str]) -> None:
         self._call(self._listener.announced, texts)
 
+    def caught_up(self, global_id: int, wanted: Sequence[tuple[str, object]]) -> None:
+        self._call(self._listener.caught_up, global_id, wanted)
+
     def newest(self) -> Sequence[Trace]:
         return self._listener.newest()
 
-    def _call(self, method: Callable[..., None], argument: object) -> None:
+    def _call(self, method: Callable[..., None], *arguments: object) -> None:
         with self._lock:
             if not self.is_shut:
-                method(argument)
+                method(*arguments)

@@ -22,6 +22,7 @@ from ..options import Options
 from . import sqlite_workers as workers
 from .base import BacklogPage, BacklogQuery, ChannelPage, Listener, Publication, PublicationId, Store, StoreState, Trace
 from .group_commit import GroupCommit, Waiting
+from .interest import Interest
 from .sequencer import Entry, Unreadable
 from .sqlite_feed import AT_ONCE, News, SqliteFeed
 from .sqlite_file import SqliteFile, check_file, path_of
@@ -217,7 +218,7 @@ class SqliteStore(Store):
         found = self._entries(rows)
         return not {Trace.of(entry) if isinstance(entry, Message) else None for entry in found} <= {*traces}
 
-    def listen(self, listener: Listener) -> SqliteFeed:
+    def listen(self, listener: Listener, interest: Interest | None = None) -> SqliteFeed:
         feed = SqliteFeed(self, listener, self.path)
         with self._lock:
             if self._closed:

@@ -1,0 +1,67 @@
+"""What a listener wants to hear: told by any thread, read by a feed's. No I/O.
+
+A feed is not told "follow" and "unfollow", which could overtake each other on their way from several threads. It is
+told which names have changed, and asks what holds now.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+Find = Callable[[str], object | None]
+"""A name -> for what it is wanted at this moment; ``None``: it is not. What a feed is given here it gives back in
+``Listener.caught_up``."""
+
+
+class Interest:
+    """See the module. Safe from any thread; never blocks."""
+
+    def __init__(self, find: Find, names: Callable[[], Iterable[str]]) -> None:
+        """``names``: all that are wanted."""
+        self.find = find
+        self.names = names
+        self.everything = False
+        """Whether the listener hears all names, wanted or not. It stays so."""
+        self._changed: deque[str] = deque()
+        self._asked: deque[Callable[[], object]] = deque()
+        self._wake: Callable[[], object] = lambda: None
+        self._is_awake = False
+        """Whether the feed has been woken, and not yet come to :meth:`take`."""
+
+    # --- for the listener ---
+
+    def changed(self, name: str) -> None:
+        """A name has come to be wanted, is wanted for something else, or is not wanted any more."""
+        self._changed.append(name)
+        self._wake_once()
+
+    def want_everything(self) -> None:
+        """From now on all names are wanted; the feed calls ``resync`` when it brings them."""
+        self.everything = True
+        self._wake_once()
+
+    def ask(self, call: Callable[[], object]) -> None:
+        """Have the feed call ``caught_up`` and then ``call``, when the listener has got all that was wanted and
+        published before. ``call`` is not called if the connection breaks before."""
+        self._asked.append(call)
+        self._wake_once()
+
+    def _wake_once(self) -> None:
+        # Once for many, as thousands may be let go in a turn of the loop.
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake()
+
+    # --- for the feed ---
+
+    def attach(self, wake: Callable[[], object]) -> None:
+        """``wake``: called, from any thread, when there is something to :meth:`take`."""
+        self._wake, self._is_awake = wake, False
+
+    def take(self) -> tuple[Sequence[str], Sequence[Callable[[], object]]]:
+        """The names that have changed, each once, and what is asked, since the last call."""
+        self._is_awake = False  # first: whoever comes from now on wakes again
+        changed, asked = self._changed, self._asked
+        names = dict.fromkeys([changed.popleft() for _ in range(len(changed))])
+        return list(names), [asked.popleft() for _ in range(len(asked))]
