@@ -96,6 +96,18 @@ class Path(Kind):
         return value
 
 
+@dataclass(frozen=True)
+class OneOf(Kind):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: object) -> Any:
+        if value not in self.words:
+            raise ValueError(f"expected one of {', '.join(self.words)}, not {value!r:.80}")
+        return value
+
+
 class Texts(Kind):
     """A tuple of strings; in a variable they are separated by commas."""
 

@@ -21,6 +21,7 @@ class OptionValues(TypedDict, total=False):
     max_global_backlog_size: int
     clear_every: int
     redis_pubsub_channel: str | None
+    redis_announce: str
     publish_queue_size: int
     store_timeout: float
     transport_codec: Codec | None

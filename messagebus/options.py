@@ -29,6 +29,7 @@ from .option_kinds import (
     Keys,
     Kind,
     Number,
+    OneOf,
     Origins,
     Path,
     Patterns,
@@ -77,6 +78,10 @@ class Options:
     redis_pubsub_channel: str | None = _option(Text(optional=True), None)
     """Redis pub/sub channel. ``None``: ``_message_bus_`` and the database's number, as Ruby processes use it. Set it
     when sharing with a Ruby process that has its database in the URL."""
+    redis_announce: str = _option(OneOf(("together", "by_channel")), "together")
+    """On which pub/sub channels messages are announced in Redis. ``"together"``: all on one, which every process
+    hears; the Ruby gem knows no other. ``"by_channel"``: also each on its own channel's, so that a process hears, and
+    pays for, only what its own readers follow. Every process of the bus should have the same."""
     publish_queue_size: int = _option(Number(0), 1000)
     """Messages that a process keeps while the store is unreachable; beyond that ``publish`` raises. 0: keep none."""
     store_timeout: float = _option(Number(0.01, DAY, whole=False), 5.0)

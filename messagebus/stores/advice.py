@@ -15,11 +15,22 @@ REDIS_COMMANDS = (
 ANNOUNCEMENTS = "_announcements"
 """What the name of the pub/sub channel of announcements ends with, behind the one of messages."""
 
+OWN_CHANNEL = ":"
+"""What stands between that name and the name of a channel, in the name of the channel's own pub/sub channel."""
 
-def redis_rights(pubsub_channel: str) -> str:
+
+def redis_commands(by_channel: bool = False) -> tuple[str, ...]:
+    """All that a process runs; ``by_channel``: where each channel has a pub/sub channel of its own."""
+    return (*REDIS_COMMANDS, "unsubscribe") if by_channel else REDIS_COMMANDS
+
+
+def redis_rights(pubsub_channel: str, by_channel: bool = False) -> str:
     """The rules of an ``ACL SETUSER`` that suffice."""
-    commands = " ".join("+" + command for command in REDIS_COMMANDS)
-    return f"~__mb_* &{pubsub_channel} &{pubsub_channel}{ANNOUNCEMENTS} {commands}"
+    commands = " ".join("+" + command for command in redis_commands(by_channel))
+    channels = f"&{pubsub_channel} &{pubsub_channel}{ANNOUNCEMENTS}"
+    if by_channel:
+        channels += f" &{pubsub_channel}{OWN_CHANNEL}*"
+    return f"~__mb_* {channels} {commands}"
 
 
 _REDIS = (

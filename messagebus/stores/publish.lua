@@ -1,9 +1,10 @@
 -- Numbers messages, keeps them and announces them, as one step. The layout of the keys is shared with other programs.
 --
--- KEYS: 1 global id, 2 global backlog, 3 epoch, 4 known channels, 5 record of the publication;
---       then for each channel: its id, its backlog
+-- KEYS: 1 global id, 2 global backlog, 3 epoch, 4 known channels, 5 record of the publication, 6 last id that was
+--       announced by channel, 7 whether others are not; then for each channel: its id, its backlog
 -- ARGV: 1 max global backlog size, 2 clear every n-th id, 3 pub/sub channel, 4 the epoch of a store that has none yet,
---       5 the publication's number in its record, 6 how long the record lives (s), 0: the publication has none;
+--       5 the publication's number in its record, 6 how long the record lives (s), 0: the publication has none,
+--       7 what the pub/sub channel of a channel begins with, empty: messages are announced on the common one alone;
 --       then for each channel: its name in key names, its name in stored messages, max backlog age (s), age of its id
 --       (s), max backlog size;
 --       then for each message: its channel's number, from 1; envelope
@@ -16,6 +17,9 @@
 -- Ids do not begin again while the epoch stays, whatever became of the keys that count them: they may have been evicted
 -- or deleted, and a channel's expires. Known channels is a Bloom filter with two bits for each channel that ever had an
 -- id, so that a channel that was forgotten can be told from one that is new.
+--
+-- Who hears only some channels hears nothing of a message that was announced on the common channel alone. So whoever
+-- announces by channel notes the last global id, and if it is not the one that was noted last, that somebody does not.
 
 local call, format, match = redis.call, string.format, string.match
 local GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, RECORD = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -24,19 +28,25 @@ local FORGOTTEN = -1
 local ID = "%.0f"  -- Lua by itself would write large numbers as 1e+14
 local max_global_size, clear_every, pubsub_channel = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local number, remembered = ARGV[5], ARGV[6] ~= "0"
-local channels = (#KEYS - 5) / 2
+local ANNOUNCED, OTHERS, own_prefix = KEYS[6], KEYS[7], ARGV[7]
+local OTHERS_SECONDS = 3600
+local by_channel = own_prefix ~= ""
+local channels = (#KEYS - 7) / 2
 -- KEYS and ARGV of a channel begin behind these.
 local function keys_of(channel)
-  return KEYS[2 * channel + 4], KEYS[2 * channel + 5]
+  return KEYS[2 * channel + 6], KEYS[2 * channel + 7]
 end
 local function argument_of(channel)
-  return 2 + 5 * channel
+  return 3 + 5 * channel
 end
 
 -- What is there already.
-local string_keys = { GLOBAL_ID, EPOCH, RECORD, KEYS[6] }
+local string_keys = { GLOBAL_ID, EPOCH, RECORD, KEYS[8] }
 for channel = 2, channels do
   string_keys[channel + 3] = keys_of(channel)
+end
+if by_channel then
+  string_keys[channels + 4] = ANNOUNCED
 end
 local values = call("MGET", unpack(string_keys))
 
@@ -91,7 +101,7 @@ end
 
 -- What there is to be.
 local global_id, last = global_before, { unpack(before) }
-local pointers, stored, added = {}, {}, {}
+local pointers, stored, own, added = {}, {}, {}, {}
 for message = argument_of(channels + 1), #ARGV, 2 do
   local channel = tonumber(ARGV[message])
   global_id = global_id + 1
@@ -103,6 +113,9 @@ for message = argument_of(channels + 1), #ARGV, 2 do
   local id, names = format(ID, message_id), argument_of(channel)
   local text = format(ID, global_id) .. "|" .. id .. "|" .. ARGV[names + 1] .. "|" .. ARGV[message + 1]
   stored[#stored + 1] = text
+  if by_channel then
+    own[#own + 1] = own_prefix .. ARGV[names]
+  end
   pointers[#pointers + 1] = global_id
   pointers[#pointers + 1] = id .. "|" .. ARGV[names]
   local members = added[channel]
@@ -117,6 +130,9 @@ end
 local function announce()
   for each = 1, #stored do
     call("PUBLISH", pubsub_channel, stored[each])
+    if by_channel then
+      call("PUBLISH", own[each], stored[each])
+    end
   end
 end
 
@@ -130,6 +146,10 @@ if may then
     end
   end
   need("PUBLISH", pubsub_channel, "")
+  if by_channel then
+    need("PUBLISH", own[1], "")
+    need("SET", ANNOUNCED, "")
+  end
   need("SET", GLOBAL_ID, "")
   need("ZADD", GLOBAL_BACKLOG, 0, "")
   if remembered then
@@ -167,6 +187,9 @@ end
 if not values[2] and call("SET", EPOCH, ARGV[4], "NX") and values[1] then
   -- An epoch that was lost alone is another one, which the feeds are told as they are by renew_epoch.lua.
   call("PUBLISH", pubsub_channel, '-1|-1|/__epoch|{"data":null}')
+  if by_channel then
+    call("PUBLISH", own_prefix .. "/__epoch", '-1|-1|/__epoch|{"data":null}')
+  end
 end
 for _, bit in ipairs(bits) do
   call("SETBIT", KNOWN, bit, 1)
@@ -182,6 +205,13 @@ end
 
 local longest = 0
 call("SET", GLOBAL_ID, format(ID, global_id))
+if by_channel then
+  local announced = values[channels + 4]
+  if announced and values[1] and announced ~= values[1] then
+    call("SET", OTHERS, "1", "EX", OTHERS_SECONDS)
+  end
+  call("SET", ANNOUNCED, format(ID, global_id))
+end
 call("ZADD", GLOBAL_BACKLOG, unpack(pointers))
 cut(GLOBAL_BACKLOG, global_before, global_id, global_kept + #stored, max_global_size)
 local answer = number .. "|" .. format(ID, global_before + 1)

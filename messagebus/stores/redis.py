@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..message import PIPE_ESCAPE, Ids, Message
 from ..options import Options
-from .advice import ANNOUNCEMENTS, REDIS_COMMANDS, redis_rights
+from .advice import ANNOUNCEMENTS, OWN_CHANNEL, redis_commands, redis_rights
 from .base import (
     MAX_MESSAGES,
     REMEMBERED,
@@ -38,6 +38,9 @@ from .base import (
     Trace,
     ids_age,
 )
+from .channel_sequencer import Snapshot
+from .interest import Interest
+from .redis_channel_feed import RedisChannelFeed
 from .redis_connection import Connections, connection_arguments, describe, explain
 from .redis_feed import RedisFeed
 from .redis_scripts import BACKLOGS, PUBLISH, RENEW_EPOCH, REPORT, REPORTS, RIGHTS, Script
@@ -56,10 +59,15 @@ KNOWN = b"__mb_known_channels"
 PUBLICATION = b"__mb_publication_"
 WORKERS = b"__mb_workers"
 REPORTS_OF_WORKERS = b"__mb_reports"
+ANNOUNCED = b"__mb_announced_id"
+OTHERS = b"__mb_announced_by_others"
 SCANS_FOR_A_PAGE = 20
 """Times that a page of channels looks at a thousand of the database's keys, at most."""
 
 SENTINEL_SCHEMES = ("redis+sentinel:", "rediss+sentinel:")
+CHANNELS_AT_ONCE = 100
+"""Channels whose backlogs are read in one step."""
+
 _MADE_ANEW = ("gone", "read-only")
 """Reasons for which connections are replaced."""
 
@@ -91,6 +99,8 @@ class RedisStore(Store):
         channel = options.redis_pubsub_channel
         self._pubsub_channel = (channel or f"_message_bus_{self._connection[1]['db']}").encode()
         self._announcements = self._pubsub_channel + ANNOUNCEMENTS.encode()
+        self.own_prefix = self._pubsub_channel + OWN_CHANNEL.encode()
+        self.by_channel = options.redis_announce == "by_channel"
         self._arguments = (options.max_global_backlog_size, options.clear_every, self._pubsub_channel)
         self._clear()
         self._closed = False
@@ -208,8 +218,8 @@ class RedisStore(Store):
             seconds = REMEMBERED
         # An epoch, in case the store has none: a new one each time.
         epoch = f"{self._epoch_prefix}{next(self._epoch_numbers):x}"
-        every = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record)
-        of_store = (*self._arguments, epoch, sequence, seconds)
+        every = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record, ANNOUNCED, OTHERS)
+        of_store = (*self._arguments, epoch, sequence, seconds, self.own_prefix if self.by_channel else b"")
         try:
             answer = self._run(PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments))
         except (redis.RedisError, OSError) as error:
@@ -320,7 +330,9 @@ class RedisStore(Store):
 
     def renew_epoch(self, epoch: str | None) -> StoreState:
         new = secrets.token_hex(8)
-        arguments = (3, EPOCH, GLOBAL_ID, KNOWN, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED)
+        keys = (EPOCH, GLOBAL_ID, KNOWN, ANNOUNCED)
+        own = self.own_prefix + b"/__epoch"
+        arguments = (len(keys), *keys, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED, own)
         try:
             with self._errors():
                 global_id, now = self._run(RENEW_EPOCH, arguments)
@@ -340,7 +352,7 @@ class RedisStore(Store):
         try:
             refused = self.refused_commands()
             if refused:
-                rights = redis_rights(channel)
+                rights = redis_rights(channel, self.by_channel)
                 findings.append(f"this user may not run {', '.join(refused)}; it needs: ACL SETUSER <user> {rights}")
         except BackendUnavailable as error:
             if error.reason != "forbidden":
@@ -372,7 +384,8 @@ class RedisStore(Store):
             BackendUnavailable: Redis does not answer, or does not even let it ask (``reason`` is ``forbidden``).
         """
         with self._errors():
-            refused = self._run(RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, self._announcements, *REDIS_COMMANDS))
+            channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/" if self.by_channel else b"")
+            refused = self._run(RIGHTS, (1, BACKLOG + b"/", *channels, *redis_commands(self.by_channel)))
         return [command.decode() for command in refused]
 
     def facts(self) -> dict[str, Any]:
@@ -386,6 +399,27 @@ class RedisStore(Store):
             with suppress(redis.ResponseError):
                 facts |= client.config_get(name)
         return facts
+
+    def snapshot_keys(self, channels: Sequence[bytes]) -> list[bytes]:
+        """What a snapshot is read from. For the feed that hears by channel, as the next two."""
+        return [GLOBAL_ID, EPOCH, ANNOUNCED, OTHERS, *[BACKLOG_ID + channel for channel in channels]]
+
+    def snapshot(self, channels: Sequence[bytes], values: Sequence[bytes | None]) -> tuple[Snapshot, bool]:
+        """The snapshot, and whether messages were not announced by channel."""
+        global_id, epoch, announced, others, *last_ids = values
+        ids = {channel: int(value) if value else None for channel, value in zip(channels, last_ids, strict=True)}
+        snapshot = Snapshot(int(global_id or 0), epoch.decode(errors="replace") if epoch else None, ids)
+        return snapshot, others is not None or (None not in (announced, global_id) and announced != global_id)
+
+    def pages(self, after: Mapping[bytes, int]) -> dict[bytes, BacklogPage]:
+        """The backlogs of channels after a message id, each as far as it goes."""
+        found: dict[bytes, BacklogPage] = {}
+        channels = list(after)
+        for begin in range(0, len(channels), CHANNELS_AT_ONCE):
+            some = channels[begin : begin + CHANNELS_AT_ONCE]
+            queries = [BacklogQuery(channel.decode(), after[channel]) for channel in some]
+            found |= zip(some, self.backlogs(queries, 1 << 53), strict=True)
+        return found
 
     def contradicts(self, traces: Sequence[Trace]) -> bool:
         """Whether another message is stored in the place of one of these. For the feed."""
@@ -412,18 +446,21 @@ class RedisStore(Store):
             return True
         return last_id is not None and int(last_id) < trace.message_id
 
-    def listen(self, listener: Listener) -> RedisFeed:
-        feed = RedisFeed(
-            # With a connection of its own for what it asks: however busy the others are, it goes on.
-            RedisStore(self._options, self._primary),
-            listener,
-            connect=lambda: self._connection[0](**self._connection[1]),
-            channel=self._pubsub_channel,
-            announcements=self._announcements,
-            where=self.where,
-            timeout=self._options.store_timeout,
-            codec=self._options.transport_codec,
-        )
+    def listen(self, listener: Listener, interest: Interest | None = None) -> RedisFeed:
+        # With a connection of its own for what it asks: however busy the others are, it goes on.
+        source = RedisStore(self._options, self._primary)
+        settings: dict[str, Any] = {
+            "connect": lambda: self._connection[0](**self._connection[1]),
+            "channel": self._pubsub_channel,
+            "announcements": self._announcements,
+            "where": self.where,
+            "timeout": self._options.store_timeout,
+            "codec": self._options.transport_codec,
+        }
+        if self.by_channel and interest is not None and not interest.everything:
+            feed: RedisFeed = RedisChannelFeed(source, listener, interest, **settings)
+        else:
+            feed = RedisFeed(source, listener, **settings)
         self._connected()  # raises where the store was closed
         with self._lock:
             self._feeds = [other for other in self._feeds if not other.closed] + [feed]
@@ -469,7 +506,9 @@ class RedisStore(Store):
 
     def reset(self) -> None:
         # First the ids, so that a message published meanwhile begins the new epoch.
-        self._delete((GLOBAL_ID, EPOCH, GLOBAL_BACKLOG, KNOWN), b"__mb_backlog_*", PUBLICATION + b"*")
+        self._delete(
+            (GLOBAL_ID, EPOCH, GLOBAL_BACKLOG, KNOWN, ANNOUNCED, OTHERS), b"__mb_backlog_*", PUBLICATION + b"*"
+        )
 
     def _delete(self, keys: Sequence[bytes], *patterns: bytes) -> None:
         client = self._client()

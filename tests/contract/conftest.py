@@ -105,6 +105,7 @@ def transport(request: pytest.FixtureRequest) -> type[Client]:
         "memory",
         "sqlite",
         pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("redis-by-channel", marks=pytest.mark.redis),
         pytest.param("postgres", marks=pytest.mark.postgres),
     ]
 )
@@ -113,9 +114,10 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnd
         harness = StoreUnderTest()
     elif request.param == "sqlite":
         harness = SqliteStore(tmp_path / "bus.db")
-    elif request.param == "redis":
+    elif request.param.startswith("redis"):
         request.getfixturevalue("redis_url")
         harness = RedisStore(request.getfixturevalue("redis_server"))
+        harness.announce = "by_channel" if request.param == "redis-by-channel" else "together"
     else:
         request.getfixturevalue("postgres_url")
         harness = PostgresStore(request.getfixturevalue("postgres_server"))

@@ -53,6 +53,10 @@ class RedisStore(StoreUnderTest):
         super().__init__()
         self.server = server
         self.url = server.url
+        self.announce = "together"
+
+    def open(self, **values: object) -> Store:
+        return super().open(**{"redis_announce": self.announce, **values})
 
     def make(self, options: Options) -> Store:
         return open_store(options)

@@ -59,14 +59,16 @@ def _redis(options: Options) -> list[Finding]:
     with closing(RedisStore(options)) as store:
         refused = store.refused_commands()
         facts = store.facts()
-    return judge_redis(facts, refused, store.pubsub_channel)
+    return judge_redis(facts, refused, store.pubsub_channel, store.by_channel)
 
 
-def judge_redis(facts: Mapping[str, Any], refused: list[str], pubsub_channel: str) -> list[Finding]:
+def judge_redis(
+    facts: Mapping[str, Any], refused: list[str], pubsub_channel: str, by_channel: bool = False
+) -> list[Finding]:
     """``facts``: of INFO and CONFIG GET, as strings and numbers; a name that is missing may not be asked for."""
     return [
         _redis_version(str(facts.get("redis_version", ""))),
-        _redis_rights(refused, pubsub_channel),
+        _redis_rights(refused, redis_rights(pubsub_channel, by_channel)),
         _eviction(facts),
         _output_buffer(facts),
         _persistence(facts),
@@ -87,11 +89,11 @@ def _redis_version(version: str) -> Finding:
     return ok(check, f"Redis {version}")
 
 
-def _redis_rights(refused: list[str], pubsub_channel: str) -> Finding:
+def _redis_rights(refused: list[str], rights: str) -> Finding:
     check = "store: rights"
     if not refused:
         return ok(check, "all commands that the bus runs")
-    rule = f"ACL SETUSER <user> {redis_rights(pubsub_channel)}"
+    rule = f"ACL SETUSER <user> {rights}"
     return Finding(
         check, "fail", f"may not run {', '.join(refused)}", "give this user the rights", {"redis-cli": (rule,)}
     )
