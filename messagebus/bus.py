@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .stores import Store, StoreState
 
 ChannelT = TypeVar("ChannelT", bound=Channel)
+SEEN_SECONDS = 0.25
+"""Seconds that a page waits at most for the position that it is rendered at."""
 
 
 class Bus(Lifecycle):
@@ -591,14 +593,19 @@ class Bus(Lifecycle):
     def seen(self) -> StoreState | None:
         """How far this process has received the store's messages: the position that a page rendered now continues from.
 
-        Does not ask the store. ``None`` if the store's feed is not connected; the first call waits for it, for a second
+        Asks the store only with ``redis_announce="by_channel"``, where the process does not hear of all messages.
+        ``None`` if the store's feed is not connected; the first call waits for it, for a second
         at most."""
         from .stores import StoreState
 
         if self._closed:
             return None
         node = self._running_node()
-        return StoreState(node.seen_id, node.hub.epoch) if node.has_started() else None
+        if not node.has_started():
+            return None
+        if node.is_healthy:
+            node.following.catch_up(SEEN_SECONDS)
+        return StoreState(node.seen_id, node.hub.epoch)
 
     # --- deleting ---
 

@@ -90,6 +90,7 @@ ROOMS = {
         "rechecks",
         "joining",
         "callbacks",
+        "following",
         "workers",
         "audience",
         "presence_hooks",

@@ -259,3 +259,75 @@ def test_whatever_happens_what_is_known_is_what_the_store_has_kept_or_has_pushed
                 assert view.through == remembered.last_id
             alive_from = lives[-1] if kept else remembered.last_id + 1
             assert all(number >= alive_from for number in ids), "nothing has expired"
+
+
+def test_a_channel_that_the_feed_does_not_bring_yet_remembers_nothing_until_it_does() -> None:
+    remembered = Remembered()
+    windows = remembered.windows
+    changed: list[str] = []
+    windows.changed = changed.append
+    window = windows.enter(NAME)
+    assert changed == [NAME]
+    assert windows.enter(NAME) is window
+    assert windows.find(NAME) is None
+    assert windows.find_any(NAME) is window
+    heard = window.heard
+    assert heard is not None
+    assert not heard.is_set()
+    page = BacklogPage([message(1)], 0, 1, 1, 1, 100.0)
+    assert windows.absorb(NAME, view_of_page(page, remembered.clock.now)) is None
+    remembered.clock.now += 1
+    windows.global_id = 7
+    windows.hear([window], 7, remembered.clock.now)
+    assert heard.is_set()
+    assert windows.find(NAME) is window
+    assert windows.absorb(NAME, view_of_page(page, remembered.clock.now - 1)) is None, "read before it was heard"
+    assert windows.absorb(NAME, view_of_page(page, remembered.clock.now)) is not None
+
+
+def test_whoever_waits_for_a_channel_that_is_forgotten_meanwhile_begins_anew() -> None:
+    remembered = Remembered()
+    windows = remembered.windows
+    changed: list[str] = []
+    windows.changed = changed.append
+    window = windows.enter(NAME)
+    heard = window.heard
+    windows.forget_all()
+    assert heard is not None
+    assert heard.is_set()
+    assert changed == [NAME, NAME]
+    again = windows.enter(NAME)
+    assert again is not window
+    windows.hear([window], 1, remembered.clock.now)  # comes too late
+    assert windows.find(NAME) is None
+    windows.hear([again], 1, remembered.clock.now)
+    assert windows.find(NAME) is again
+
+
+def test_a_channel_that_nobody_asks_for_any_more_is_let_go_whether_it_was_heard_or_not() -> None:
+    remembered = Remembered()
+    windows = remembered.windows
+    changed: list[str] = []
+    windows.changed = changed.append
+    windows.hear([windows.enter("/heard")], 1, remembered.clock.now)
+    windows.enter("/unheard")
+    remembered.clock.now += 100
+    windows.sweep(lambda name: False)
+    assert windows.names() == []
+    assert changed == ["/heard", "/unheard", "/heard", "/unheard"]
+
+
+def test_a_channel_whose_backlog_is_deleted_goes_on_to_be_heard() -> None:
+    remembered = Remembered()
+    windows = remembered.windows
+    changed: list[str] = []
+    windows.changed = changed.append
+    window = windows.enter(NAME)
+    windows.hear([window], 0, remembered.clock.now)
+    remembered.publish(age=10)
+    windows.forget(NAME)
+    assert changed == [NAME]
+    found = windows.find(NAME)
+    assert found is not None
+    assert found.state is None
+    assert found.entered == 1

@@ -138,6 +138,8 @@ class Callbacks:
         """Whether calls are spans."""
         self.went_back: Callable[[], object] = lambda: None
         """Called where a channel's ids have begun again and the store has not been given another epoch yet."""
+        self.changed: Callable[[str | None], object] = lambda name: None
+        """Called when a channel has got a subscription or has lost its last; ``None``: all channels have."""
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
@@ -146,6 +148,7 @@ class Callbacks:
         with self._lock:
             # A new list each time: the feed walks the old one without a lock.
             self._by_name[subscription.name] = [*self._by_name.get(subscription.name, ()), subscription]
+        self.changed(subscription.name)
         self._wake(subscription)
 
     def remove(self, scope: Scope, callback: Callback | None) -> bool:
@@ -157,10 +160,19 @@ class Callbacks:
                 self._by_name[scope.name] = kept
             else:
                 self._by_name.pop(scope.name, None)
+        self.changed(scope.name)
         for subscription in found:
             if subscription not in kept:
                 self._wake(subscription)  # it may be what its worker waits for
         return len(kept) < len(found)
+
+    def names(self) -> list[str | None]:
+        """The channels with a subscription; ``None``: all channels have one."""
+        with self._lock:
+            return list(self._by_name)
+
+    def has_any(self, name: str | None) -> bool:
+        return name in self._by_name
 
     def has(self, subscription: Subscription) -> bool:
         return subscription in self._by_name.get(subscription.name, ())
@@ -237,6 +249,13 @@ class Callbacks:
                 woken.append(subscription)
         for subscription in woken:
             self._wake(subscription)
+
+    def hear(self, names: Iterable[str]) -> None:
+        """From now on the feed brings these channels; what came before has to be read."""
+        for name in names:
+            for subscription in self._by_name.get(name, ()):
+                subscription.behind = True
+                self._wake(subscription)
 
     def newest(self) -> list[Trace]:
         """The last message of each subscription to one channel."""

@@ -36,6 +36,7 @@ from .subscribe_request import SubscribeRequest
 from .subscriber import Identity, Phase, Subscriber
 from .trail import Positions, Trail
 from .transients import Transients
+from .window import ChannelWindow
 from .windows import Windows
 
 logger = logging.getLogger("messagebus.hub")
@@ -346,10 +347,20 @@ class Hub:
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages, and let in the subscribers that waited for them."""
         self.dispatcher.dispatch(messages)
+        self._let_in()
+
+    def _let_in(self) -> None:
         if self._waiting:
             for subscriber, waiting in list(self._waiting.items()):
                 if all(global_id <= self.global_id for global_id, _ in waiting):
                     self._stop_waiting(subscriber)
+
+    def caught_up(self, global_id: int, windows: Iterable[ChannelWindow], read_from: float) -> None:
+        """Everything up to a global id has been dispatched, of the channels that the feed brings; these windows' are
+        among them from now on. See :meth:`Windows.hear`."""
+        self.windows.global_id = global_id
+        self.windows.hear(windows, global_id, read_from)
+        self._let_in()
 
     def resync(self, state: StoreState) -> None:
         """What the process remembers no longer fits the store: forget it, and let all clients come back with their

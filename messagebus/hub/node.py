@@ -25,6 +25,7 @@ from ..stores import BacklogQuery, Feed, Listener, StoreState, Trace
 from .audience import Audiences
 from .backlog_reader import PATIENCE, BacklogReader
 from .callbacks import Callbacks
+from .following import Following
 from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
 from .orders import DISCONNECT, UNSUBSCRIBE
@@ -103,6 +104,7 @@ class Node(Listener):
         callbacks.limit = options.callback_queue_size
         callbacks.tracing = options.tracing
         callbacks.went_back = self.renew_epoch
+        self.following = Following(self.store, options, self.hub.windows, callbacks, self.reactor)
         self.is_healthy = True
         """Whether the store's feed is connected."""
         self.seen_id = 0
@@ -127,7 +129,7 @@ class Node(Listener):
     def start(self) -> None:
         """Start the loop and the feed; waits for neither."""
         self.reactor.start()
-        self._feed = self.store.listen(self)
+        self._feed = self.store.listen(self, self.following.interest)
 
     def say_that_it_is_alone(self) -> None:
         """Warn, once, that other processes of the same server do not hear this one."""
@@ -186,6 +188,7 @@ class Node(Listener):
 
     def started(self, state: StoreState) -> None:
         self.seen_id = state.global_id
+        self.following.look()
         self.hub.start(state)
         self._feed_has_spoken.set()
         self.workers.start()
@@ -221,8 +224,14 @@ class Node(Listener):
     def resync(self, state: StoreState) -> None:
         reset = state.global_id < self.seen_id or state.epoch != self.hub.epoch
         self.seen_id = state.global_id
+        self.following.look()
         self.reactor.call_soon(self.hub.resync, state)
         self.callbacks.resync(reset)
+
+    def caught_up(self, global_id: int, wanted: Sequence[tuple[str, object]]) -> None:
+        self.seen_id = global_id
+        read_from = self.reactor.clock()
+        self.reactor.call_soon(self.hub.caught_up, global_id, self.following.hear(wanted), read_from)
 
     def healthy(self, healthy: bool) -> None:
         self.is_healthy = healthy
@@ -284,6 +293,8 @@ class Node(Listener):
         if self.hub.is_shutting_down:
             raise BusClosed("the server is shutting down, come back")
         self._wait_for_dispatch()
+        if self.is_healthy and self._is_behind(request.cursors(self.hub.epoch, self._rules)):
+            self.following.catch_up()
         watches = request.watches()
         if watches:
             self.presence.wait_for(watches)
@@ -359,8 +370,8 @@ class Node(Listener):
         """Read what these cursors need, in one round trip for all of them."""
         windows = self.hub.windows
         queries = []
+        self.following.enter([cursor.name for cursor in cursors], self.is_healthy)  # before they are read, see there
         for cursor in cursors:
-            windows.enter(cursor.name)  # before it is read, see there
             if windows.knows(cursor):
                 continue
             view = windows.covering(cursor)
@@ -373,6 +384,7 @@ class Node(Listener):
         return self._reader.read(queries) if queries else {}
 
     def _read_missing(self, missing: Sequence[Cursor]) -> None:
+        self.following.enter([cursor.name for cursor in missing], self.is_healthy)
         self._reader.read([BacklogQuery(cursor.name, cursor.position) for cursor in missing])
 
     def _absorb(self, name: str, page: HistoryView) -> None:

@@ -6,6 +6,7 @@ lock, and never see a half of a change.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import msgspec
@@ -17,7 +18,7 @@ from .history import NOTHING, HistoryView, appended, merged, trimmed
 class ChannelWindow:
     """The window of a channel that somebody follows, or asked for a moment ago. Changed in the reactor's loop only."""
 
-    __slots__ = ("created", "entered", "name", "old", "size", "state", "touched")
+    __slots__ = ("created", "entered", "heard", "name", "old", "size", "state", "touched")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -27,6 +28,8 @@ class ChannelWindow:
         """From when it is found by the dispatcher: it has every message above this global id."""
         self.state: HistoryView | None = None
         """What is known; ``None`` where neither a message nor a reading has told yet. May be read from any thread."""
+        self.heard: threading.Event | None = None
+        """What is waited with until the feed brings the channel's messages; ``None``: it does."""
         self.size = 0
         """Bytes of memory that the messages take."""
         self.old = 0

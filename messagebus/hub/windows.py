@@ -8,8 +8,9 @@ is left to the live feed.
 
 from __future__ import annotations
 
+import threading
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -34,6 +35,11 @@ class Windows:
         self.find = self._by_name.get
         """The window of a channel, if it has one. From any thread; the table's own method, for the dispatcher calls it
         for every message of the store."""
+        self._unheard: dict[str, ChannelWindow] = {}
+        """Those of channels that the feed does not bring yet. The dispatcher does not find them."""
+        self.changed: Callable[[str], object] | None = None
+        """Called, from any thread, when a channel has got a window or has lost it. ``None``: the feed brings all
+        channels, and nobody has to know."""
         self.patterns: dict[str, Pattern] = {}
         """Those of the windows that are patterns', by their names."""
         self._pages: dict[tuple[str, int], HistoryView] = {}  # by channel and floor, the newest last
@@ -52,21 +58,43 @@ class Windows:
     # --- from any thread ---
 
     def enter(self, name: str) -> ChannelWindow:
-        """The channel's window; from now on it remembers what is dispatched."""
+        """The channel's window; from now on it remembers what is dispatched. (Where the feed has to be told first, it
+        does not do so before ``window.heard`` is set.)"""
         window = self.find(name)
         if window is None:
-            with self._lock:
-                window = self.find(name)
-                if window is None:
-                    window = self._by_name[name] = ChannelWindow(name, self._clock())
-                    # After it can be found: every message that is dispatched from now on has a greater global id, and
-                    # finds it. The other way round, one that came in between would be claimed and never seen.
-                    window.entered = self.global_id
-                    pattern = Pattern.of(name)
-                    if pattern is not None:
-                        self.patterns[name] = pattern
+            window = self._begin(name)
         window.touched = self._clock()
         return window
+
+    def _begin(self, name: str) -> ChannelWindow:
+        with self._lock:
+            window = self.find(name) or self._unheard.get(name)
+            if window is not None:
+                return window
+            window, changed = ChannelWindow(name, self._clock()), self.changed
+            if changed is None:
+                self._by_name[name] = window
+                # After it can be found: every message that is dispatched from now on has a greater global id, and
+                # finds it. The other way round, one that came in between would be claimed and never seen.
+                window.entered = self.global_id
+                pattern = Pattern.of(name)
+                if pattern is not None:
+                    self.patterns[name] = pattern
+            else:
+                window.heard = threading.Event()
+                self._unheard[name] = window
+        if changed is not None:
+            changed(name)
+        return window
+
+    def find_any(self, name: str) -> ChannelWindow | None:
+        """The window of a channel, whether the feed brings its messages or not yet."""
+        return self.find(name) or self._unheard.get(name)
+
+    def names(self) -> list[str]:
+        """The channels that have a window, heard or not."""
+        with self._lock:
+            return [*self._by_name, *self._unheard]
 
     def covering(self, want: Cursor) -> HistoryView | None:
         """What suffices to tell where ``want`` begins, the window or a page; ``None`` where this process has neither.
@@ -117,6 +145,36 @@ class Windows:
 
     # --- in the loop ---
 
+    def hear(self, windows: Iterable[ChannelWindow], global_id: int, read_from: float) -> None:
+        """From now on the feed brings the messages of these channels: all above a global id. ``read_from``: what was
+        read before that moment may lack what the feed has not brought."""
+        events = []
+        with self._lock:
+            for window in windows:
+                event = window.heard
+                if event is None or self._unheard.get(window.name) is not window:
+                    continue  # it is heard already, or nobody's any more
+                window.created, window.entered = read_from, global_id
+                window.heard = None
+                del self._unheard[window.name]
+                self._by_name[window.name] = window
+                events.append(event)
+        for event in events:
+            event.set()
+
+    def hear_all(self) -> None:
+        """The feed has come to bring all channels; what is known is outdated in any case."""
+        self.changed = None
+        self.forget_all()
+
+    def _let_go(self, windows: Iterable[ChannelWindow]) -> None:
+        """Windows that are nobody's any more: who waits for one of them begins anew."""
+        for window in windows:
+            if window.heard is not None:
+                window.heard.set()
+            if self.changed is not None:
+                self.changed(window.name)
+
     def absorb(self, name: str, page: HistoryView) -> HistoryView | None:
         """Take in what was read of a channel, for everybody who asks for it next. Returns what of it has been
         dispatched; ``None`` where it is of no use, as it was read before the window was begun."""
@@ -154,8 +212,11 @@ class Windows:
         """Forget everything: it no longer fits the store."""
         with self._lock:
             # The same table: its method is known elsewhere.
+            gone = [*self._by_name.values(), *self._unheard.values()]
             self._by_name.clear()
+            self._unheard.clear()
             self.patterns.clear()
+        self._let_go(gone)
         self._pages.clear()
         self._floors.clear()
         self.size = self._pages_size = 0
@@ -163,27 +224,37 @@ class Windows:
     def forget(self, name: str) -> None:
         """Forget what a channel had: the store has forgotten it."""
         with self._lock:
-            window = self._by_name.pop(name, None)
+            window = self._by_name.get(name)
+            if window is not None:
+                # In its place, and not entered later: the feed goes on to bring the channel.
+                self._by_name[name] = ChannelWindow(name, self._clock())
+                self._by_name[name].entered = self.global_id
         for floor in self._floors.get(name, ()):
             self._drop(name, floor)
         if window is not None:
             self.size -= window.size
-            self.enter(name)
 
     def sweep(self, is_followed: Callable[[str], bool]) -> None:
         """Drop windows that nobody has asked for in a while, and trim the others."""
         now = self._clock()
         with self._lock:
             idle = sorted(
-                (window for window in self._by_name.values() if not is_followed(window.name)),
+                (
+                    window
+                    for window in [*self._by_name.values(), *self._unheard.values()]
+                    if not is_followed(window.name)
+                ),
                 key=lambda window: window.touched,
             )
+            gone = []
             for number, window in enumerate(idle):
                 if window.touched < now - LINGER_SECONDS or number < len(idle) - MAX_IDLE_CHANNELS:
-                    del self._by_name[window.name]
+                    del (self._by_name if window.heard is None else self._unheard)[window.name]
                     self.patterns.pop(window.name, None)
+                    gone.append(window)
             for name in self.patterns:
                 self._by_name[name].age()
+        self._let_go(gone)
         # Not of all channels: whoever asks for many that are empty must not make the others forget.
         windows = [window for window in list(self._by_name.values()) if window.size]
         self.share = self._options.window_bytes // max(1, len(windows))
