@@ -85,8 +85,8 @@ class RedisPubSubPublisher(_Pipe):
 class StorePublisher:
     """Into our store, as ``Bus.publish_many`` does it, without the feed that a bus would start in this process."""
 
-    def __init__(self, url: str) -> None:
-        self._options = Options(url=url)
+    def __init__(self, url: str, announce: str = "together") -> None:
+        self._options = Options(url=url, redis_announce=announce)
         self._store = open_store(self._options)
 
     def publish(self, messages: Messages, client_ids: Sequence[str] | None = None) -> None:

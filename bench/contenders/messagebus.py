@@ -17,14 +17,21 @@ class MessageBus(Contender):
     wires = OURS
 
     def __init__(
-        self, redis: RedisServer | None = None, workers: int = 1, through_flask: bool = False, app: str = "app"
+        self,
+        redis: RedisServer | None = None,
+        workers: int = 1,
+        through_flask: bool = False,
+        app: str = "app",
+        announce: str = "together",
     ) -> None:
         """``redis``: the store; ``None``: memory. ``workers``: more than one share the bench's two cores.
-        ``through_flask``: with an app that looks at every request. ``app``: another one of ``bench.servers``."""
+        ``through_flask``: with an app that looks at every request. ``app``: another one of ``bench.servers``.
+        ``announce``: the option ``redis_announce``."""
         self.name = "messagebus, Redis" if redis else "messagebus, memory"
         if through_flask:
             self.name += ", through Flask"
         self.port = free_port()
+        self._announce = announce
         self.url = redis.url() if redis else "memory://"
         self.process = Process(
             [
@@ -32,11 +39,11 @@ class MessageBus(Contender):
                 *("--bind", f"127.0.0.1:{self.port}", "--url", self.url, "--workers", str(workers)),
             ],
             SERVER_CORE if workers == 1 else None,
-            {"BENCH_THROUGH_FLASK": "1"} if through_flask else None,
+            {"MESSAGEBUS_REDIS_ANNOUNCE": announce, **({"BENCH_THROUGH_FLASK": "1"} if through_flask else {})},
         )
         self.process.wait_for(self.port)
         # It listens before its worker has loaded the app; those who come meanwhile wait.
         urllib.request.urlopen(f"http://127.0.0.1:{self.port}/message-bus/static/messagebus.js", timeout=20).close()
 
     def publisher(self) -> Publisher:
-        return StorePublisher(self.url) if self.url.startswith("redis") else LinesPublisher(self.port)
+        return StorePublisher(self.url, self._announce) if self.url.startswith("redis") else LinesPublisher(self.port)

@@ -23,6 +23,7 @@ from . import (
     steady,
     storm,
     storm_beyond,
+    strangers,
     targeted,
     wire_bytes,
     workers,
@@ -48,6 +49,7 @@ WORKS: dict[str, Callable[[Context], Section]] = {
     "actions": actions.run,
     "import": imports.run,
     "workers": workers.run,
+    "strangers": strangers.run,
     "wire-bytes": wire_bytes.run,
     "idle-cpu": idle_cpu.run,
 }
