@@ -149,7 +149,7 @@ class Bus(Lifecycle):
         ``data`` is any JSON value; in a Flask app whatever its ``jsonify`` takes. The keyword arguments are
         :class:`messagebus.PublishOptions`: ``user_ids``, ``group_ids`` and ``client_ids`` (whom it is for),
         ``exclude_client_ids`` (whom it is not for), ``site_id``, ``max_backlog_size`` and ``max_backlog_age`` (what is
-        kept of the channel), ``queue_in_memory``, ``idempotency_key``.
+        kept of the channel), ``queue_in_memory``, ``durable`` (how many replicas must have it), ``idempotency_key``.
 
         While the store is unreachable the message is kept in memory, up to ``publish_queue_size`` of them, and written
         when the store is back. ``None`` is returned, because the message has no id yet. A lost answer never stores a
@@ -159,7 +159,8 @@ class Bus(Lifecycle):
             InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: The arguments cannot be published;
                 nothing has changed.
             PublishRefused: The store refuses the message for good; nothing has changed.
-            BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.
+            NotDurable: It is stored, but fewer replicas than ``durable`` have it.
+            BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``, or the publish is ``durable``.
             PublishQueueFull: The store is unreachable, and too many messages wait for it already.
         """
         ids = self.publish_ids(channel, data, **options)
@@ -182,6 +183,7 @@ class Bus(Lifecycle):
             InvalidChannel, InvalidSite, InvalidData, InvalidTargets, InvalidOption: One of the messages cannot be
                 published; none was.
             TypeError: One of them is not a pair.
+            NotDurable: All are stored, but fewer replicas than ``durable`` have them.
             PublishRefused: The store refuses one of the messages; of more than a thousand, the first thousands may be
                 stored.
             BackendUnavailable: The store is gone, and ``queue_in_memory`` is ``False``.

@@ -15,12 +15,14 @@
     ├── BusClosed (RuntimeError)         the bus was closed
     ├── ConnectionClosed                 a socket of the application's own has ended
     ├── PublishRefused                   the store does not take the message, and waiting will not change that
+    ├── NotDurable                       the store has the message, but not as many of its replicas as were asked for
     └── BackendUnavailable               the store gave no answer, or takes no messages now
         └── PublishQueueFull             nor is there room to keep the message until it does
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -129,6 +131,23 @@ class PublishRefused(MessageBusError):
     def __init__(self, message: str, reason: str = "error") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NotDurable(MessageBusError):
+    """The messages are stored and have their ids, but are not safe yet: fewer replicas than ``durable`` asked for have
+    told in time that they have them. They may still come to have them.
+
+    ``ids`` are those of all messages of the publish, ``wanted`` and ``reached`` numbers of replicas. To publish again
+    would store them twice, unless the publish has an ``idempotency_key``: then it waits for the replicas once more."""
+
+    def __init__(self, ids: Sequence[tuple[int, int]], wanted: int, reached: int) -> None:
+        super().__init__(
+            f"{len(ids)} {'message is' if len(ids) == 1 else 'messages are'} stored, but not safe yet: "
+            f"{reached} of {wanted} replicas have told that they have what was written"
+        )
+        self.ids = tuple(ids)
+        self.wanted = wanted
+        self.reached = reached
 
 
 class BackendUnavailable(MessageBusError):

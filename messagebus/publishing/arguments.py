@@ -10,7 +10,7 @@ from ..channel_rules import TRANSIT_SECONDS, find_rule, is_stored
 from ..errors import InvalidOption, InvalidTargets, MessageTooLarge
 from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
 from ..options import Options, check_option
-from ..stores.base import Publication
+from ..stores.base import NO_REPLICAS, Publication
 from ..tracing import PublishSpan
 from ..wire import CLIENT_ID
 
@@ -52,6 +52,9 @@ class PublishOptions(TypedDict, total=False):
     key: str | None
     """Of a transient message, 1 to 255 characters: of those with the same key on a channel, a reader that is behind is
     given the newest."""
+    durable: int
+    """How many of the store's replicas must have the message before ``publish`` returns, 0 (default) to 1000. For Redis
+    alone. Such a message never waits in memory: while the store is unreachable the publish raises."""
     idempotency_key: str | None
     """A name for this publish, 1 to 255 characters. A publish with the same key within 10 minutes, on the same channel
     and site, by this process or another, returns the first ids and stores nothing. It is not needed against lost
@@ -69,7 +72,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 class CheckedPublish:
     """A checked call of ``publish`` or ``publish_many``."""
 
-    __slots__ = ("idempotency_key", "key", "publications", "queue_in_memory", "span", "transient")
+    __slots__ = ("durable", "idempotency_key", "key", "publications", "queue_in_memory", "span", "transient")
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class CheckedPublish:
         site_id = self.idempotency_key = self.key = None
         self.queue_in_memory = True
         self.transient = False
+        self.durable = 0
         user_ids = group_ids = client_ids = excluded = None
         if given:
             site_id = given.get("site_id")
@@ -109,6 +113,9 @@ class CheckedPublish:
             own_size = _whole_number("max_backlog_size", given.get("max_backlog_size"))
             own_age = _whole_number("max_backlog_age", given.get("max_backlog_age"))
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
+            self.durable = _durable(given, options.url)
+            if self.durable:
+                self.queue_in_memory = False
             self.idempotency_key = _key("idempotency_key", given.get("idempotency_key"))
             self.transient = _yes_or_no("transient", given.get("transient", False))
             self.key = _key("key", given.get("key"))
@@ -187,6 +194,20 @@ def _whole_number(field: str, value: int | None) -> int | None:
         return None
     checked: int = check_option(field, value)
     return checked
+
+
+def _durable(given: PublishOptions, url: str) -> int:
+    replicas: object = given.get("durable", 0)
+    if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 <= replicas <= 1000:
+        raise InvalidOption("durable", f"expected a number of replicas, 0 to 1000, not {replicas!r:.80}")
+    if replicas:
+        if not url.startswith(("redis", "unix:")):
+            raise InvalidOption("durable", NO_REPLICAS)
+        if given.get("queue_in_memory"):
+            raise InvalidOption("durable", "what waits in memory is in no replica: leave out queue_in_memory=True")
+        if given.get("transient"):
+            raise InvalidOption("durable", "a transient message is not stored, so no replica has it")
+    return replicas
 
 
 def _yes_or_no(field: str, value: object) -> bool:

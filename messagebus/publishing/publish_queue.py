@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from .. import forks
 from ..backoff import Backoff
-from ..errors import BackendUnavailable, BusClosed, PublishQueueFull, PublishRefused
+from ..errors import BackendUnavailable, BusClosed, NotDurable, PublishQueueFull, PublishRefused
 from ..message import Ids
 from ..stores.base import MAX_BYTES, Publication, Store
 from .batches import Batch, Lanes, batches_of
@@ -55,12 +55,16 @@ class PublishQueue:
         *,
         queue_in_memory: bool = True,
         idempotency_key: str | None = None,
+        durable: int = 0,
     ) -> list[Ids | None]:
         """Publish now, and return the ids; or queue behind waiting messages, and return ``None`` for each.
 
         If the store fails part-way through a large number, the first thousands are stored, and the others wait.
 
+        ``durable``: how many of the store's replicas must have them; then nothing waits here.
+
         Raises:
+            NotDurable: All are stored, but fewer replicas have them.
             BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
             PublishQueueFull: The store gave no answer, and there is no room for all that is left; none of it waits.
             PublishRefused: The store refuses them. Of a large number, the first thousands may be stored.
@@ -76,6 +80,8 @@ class PublishQueue:
                 raise BackendUnavailable(f"{self._count} earlier messages still wait for the store: {words}", reason)
             self._put(batches, None)
             return [None] * len(messages)
+        if durable:
+            return self._publish_durably(batches, durable)
         given: list[Ids | None] = []
         for number, batch in enumerate(batches):
             try:
@@ -90,6 +96,21 @@ class PublishQueue:
                 self._put(batches[number:], error)
                 return given + [None] * (len(messages) - len(given))
         return given
+
+    def _publish_durably(self, batches: Sequence[Batch], replicas: int) -> list[Ids | None]:
+        given: list[Ids] = []
+        reached = replicas
+        for batch in batches:
+            publication_id = batch.publication_id = batch.publication_id or self._lanes.take()
+            try:
+                ids, told = self._store.publish_durably(batch.messages, publication_id, replicas)
+            finally:
+                self._let_go(batch)
+            given += ids
+            reached = min(reached, told)
+        if reached < replicas:
+            raise NotDurable(given, replicas, reached)
+        return [*given]
 
     def _attempt(self, batch: Batch) -> list[Ids]:
         if batch.publication_id is None:

@@ -47,7 +47,10 @@ class Publisher:
         if request.transient:
             return self._tell(request)
         given = self.queue.publish_many(
-            request.publications, queue_in_memory=request.queue_in_memory, idempotency_key=request.idempotency_key
+            request.publications,
+            queue_in_memory=request.queue_in_memory,
+            idempotency_key=request.idempotency_key,
+            durable=request.durable,
         )
         self.published += len(given)
         return given

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ..errors import InvalidOption
 from ..message import Ids, Message
 from .interest import Interest
 
@@ -24,6 +25,11 @@ REMEMBERED = 600
 """Seconds for which a store remembers a publication."""
 REPORT_LEASE = 30
 """Seconds for which the store keeps a worker's report."""
+NO_REPLICAS = (
+    "only a store in Redis can wait for its replicas; in PostgreSQL synchronous_standby_names makes all publishes "
+    "wait; "
+    "memory and SQLite have no replicas"
+)
 MAX_ANNOUNCEMENT = 5000
 """Characters of an announcement: with its longest form in PostgreSQL, NOTIFY still takes it."""
 
@@ -209,6 +215,17 @@ class Store(ABC):
     def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
         """Like :meth:`publish_many`, for one message that is not remembered."""
         return self.publish_many((Publication(name, envelope, max_backlog_size, max_backlog_age),))[0]
+
+    def publish_durably(
+        self, messages: Sequence[Publication], publication_id: PublicationId, replicas: int
+    ) -> tuple[list[Ids], int]:
+        """Like :meth:`publish_many`, then wait until so many replicas have told that they have the messages, for half a
+        ``store_timeout`` at most. Returns the ids and how many replicas have told it.
+
+        Raises:
+            InvalidOption: This kind of store cannot wait for replicas; nothing was stored.
+        """
+        raise InvalidOption("durable", NO_REPLICAS)
 
     def backlog(self, name: str, after: int = 0) -> Backlog:
         """The kept messages with ``message_id > after``, and the channel's last id, read in one step: a page of any

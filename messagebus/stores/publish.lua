@@ -9,7 +9,7 @@
 --       (s), max backlog size;
 --       then for each message: its channel's number, from 1; envelope
 -- Returns "publication's number|first message's global id|first message id on each channel|...". The record holds the
--- same: where it holds that of this number already, it is returned, and nothing else happens.
+-- same: where it holds that of this number already, it is returned, and nothing else changes.
 --
 -- All that Redis may refuse is asked for before the first write, so that a refusal leaves nothing behind. Memory that
 -- is full and a server that is read-only it refuses at the first write itself.
@@ -53,6 +53,8 @@ local values = call("MGET", unpack(string_keys))
 if values[3] and remembered then
   local known = match(values[3], "^%d+")
   if known == number then
+    -- Written to, so that WAIT waits for this connection's replicas: it may have written nothing else.
+    call("SET", RECORD, values[3], "KEEPTTL")
     return values[3]
   elseif tonumber(known) > tonumber(number) then
     return redis.error_reply("STALE the same publisher has published something later already")

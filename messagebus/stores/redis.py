@@ -115,6 +115,7 @@ class RedisStore(Store):
         self._epoch_numbers = count()
         self._feeds: list[RedisFeed] = []
         self._findings: list[str] = []
+        self._may_wait = False
 
     def _connected(self) -> Connections:
         with self._lock:
@@ -181,11 +182,18 @@ class RedisStore(Store):
             return bool(self._client().info("server").get("redis_mode") == "sentinel")
         return False
 
-    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
+    def publish_many(
+        self,
+        messages: Sequence[Publication],
+        publication_id: PublicationId | None = None,
+        *,
+        call: Callable[[tuple[Any, ...]], Any] | None = None,
+    ) -> list[Ids]:
+        """``call``: sends the script's command, in place of ``Connections.call``."""
         if len(messages) == 1:
             ((name, envelope, size, age),) = messages
             keys, arguments = _channel(name, size, age)
-            _, global_id, message_id = self._publish(publication_id, keys, (*arguments, 1, envelope))
+            _, global_id, message_id = self._publish(publication_id, keys, (*arguments, 1, envelope), call)
             return [Ids(message_id, global_id)]
         if not messages:
             return []
@@ -199,7 +207,7 @@ class RedisStore(Store):
             all_arguments += arguments
         for name, envelope, _, _ in messages:
             all_arguments += (numbers[name], envelope)
-        _, global_id, *first_ids = self._publish(publication_id, all_keys, all_arguments)
+        _, global_id, *first_ids = self._publish(publication_id, all_keys, all_arguments, call)
         next_ids = dict(zip(numbers, first_ids, strict=True))
         ids = []
         for name, _, _, _ in messages:
@@ -209,7 +217,43 @@ class RedisStore(Store):
             global_id += 1
         return ids
 
-    def _publish(self, publication_id: PublicationId | None, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+    def publish_durably(
+        self, messages: Sequence[Publication], publication_id: PublicationId, replicas: int
+    ) -> tuple[list[Ids], int]:
+        self._check_may_wait()
+        connections = self._connected()
+        milliseconds = max(int(self._options.store_timeout * 500), 1)
+        reached = 0
+
+        def call(command: tuple[Any, ...]) -> Any:
+            nonlocal reached
+            answer, reached = connections.call_durably(command, replicas, milliseconds)
+            return answer
+
+        return self.publish_many(messages, publication_id, call=call), reached
+
+    def _check_may_wait(self) -> None:
+        """Before anything is written: what is stored and cannot be waited for is neither done nor undone."""
+        if self._may_wait:
+            return
+        try:
+            refused = self._run(RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, self._announcements, "wait"))
+        except (redis.RedisError, OSError) as error:
+            raise self._explain(error) from error
+        if refused:
+            raise PublishRefused(
+                f"Redis at {self.where}: this user may not run wait, which durable needs: ACL SETUSER <user> +wait",
+                "forbidden",
+            )
+        self._may_wait = True
+
+    def _publish(
+        self,
+        publication_id: PublicationId | None,
+        keys: Sequence[bytes],
+        arguments: Sequence[Any],
+        call: Callable[[tuple[Any, ...]], Any] | None,
+    ) -> Any:
         """Run ``publish.lua`` with the keys and arguments that every call has, and these. Returns the numbers of its
         answer."""
         record, sequence, seconds = EPOCH, 0, 0
@@ -221,19 +265,21 @@ class RedisStore(Store):
         every = (GLOBAL_ID, GLOBAL_BACKLOG, EPOCH, KNOWN, record, ANNOUNCED, OTHERS)
         of_store = (*self._arguments, epoch, sequence, seconds, self.own_prefix if self.by_channel else b"")
         try:
-            answer = self._run(PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments))
+            answer = self._run(PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments), call)
         except (redis.RedisError, OSError) as error:
             raise self._explain(error) from error
         return map(int, answer.split(b"|"))
 
-    def _run(self, script: Script, arguments: Sequence[Any]) -> Any:
+    def _run(
+        self, script: Script, arguments: Sequence[Any], call: Callable[[tuple[Any, ...]], Any] | None = None
+    ) -> Any:
         """Run a script with what EVALSHA takes after its name."""
-        call = self._connected().call
+        call = call or self._connected().call
         command = (b"EVALSHA", script.sha, *arguments)
         try:
             return call(command)
         except NoScriptError:  # a new server, or one that was told to forget
-            call((b"SCRIPT", b"LOAD", script.text))
+            self._connected().call((b"SCRIPT", b"LOAD", script.text))
             return call(command)
 
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:

@@ -60,6 +60,30 @@ class Connections:
         self._give_back(connection)
         return answer
 
+    def call_durably(self, command: tuple[Any, ...], replicas: int, milliseconds: int) -> tuple[Any, int]:
+        """Send one command that writes, then wait until so many replicas have what this connection has written. Returns
+        the answer, and how many have."""
+        connection = self._take()
+        try:
+            connection.send_packed_command((hiredis.pack_command(command),))
+            answer = connection.read_response()
+            try:
+                connection.send_command("WAIT", replicas, milliseconds)
+                reached = connection.read_response()
+            except (redis.RedisError, OSError):
+                # The answer has come, so it is written; whether any replica has it will not be known.
+                connection.disconnect()
+                reached = 0
+        except redis.ResponseError:
+            self._give_back(connection)
+            raise
+        except BaseException:
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        self._give_back(connection)
+        return answer, reached
+
     def _take(self) -> Any:
         while True:
             try:
