@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,13 @@ RULES = (
     "+auth +ping +subscribe +sentinel|get-master-addr-by-name +sentinel|master +sentinel|masters "
     "&+promoted-slave &+switch-master"
 )
+
+
+def test_the_line_of_the_documentation_is_the_one_that_is_tested() -> None:
+    how_to = (Path(__file__).parents[2] / "docs/how-to/redis-sentinel.md").read_text().replace("\\\n", "")
+    found = re.search(r"ACL SETUSER asker on >\S+ (.+)", how_to)
+    assert found
+    assert {*found[1].split()} == {*RULES.split()} - {"+auth"}
 
 
 def own_url(group: SentinelGroup) -> str:
