@@ -135,7 +135,8 @@ class Options:
     header has the client's address, for the limits by address. 0: the connection's address, and the header counts for
     nothing. With more than there are, clients choose their address. 0 is right below ``ProxyFix``, too."""
     max_channels: int = _option(Number(1), 200)
-    """Channels of one subscriber; the ones beyond are refused. As many grants are read."""
+    """Channels of one subscriber; the ones beyond are refused. As many grants are read. Also subscriptions to channel
+    classes, and the streams of each."""
     max_request_body: int = _option(Number(1), 256 * 1024)
     """Bytes of a poll's body; more are refused with 413."""
     max_frame_size: int = _option(Number(1), 256 * 1024)
@@ -146,8 +147,8 @@ class Options:
     1008."""
     command_threads: int = _option(Number(1, 1000), 32)
     """Threads in which WebSocket commands wait, for ``authorize`` hooks and for the store, and in which functions of
-    your own sockets are called; each client has one command or call in them at a time. More where these are slow. Under
-    gevent greenlets do it, without a limit."""
+    your own sockets are called; each client has one command or call in them at a time, of channel classes
+    four. More where these are slow. Under gevent greenlets do it, without a limit."""
     max_talks: int = _option(Number(0), 1000)
     """Sockets of your own that are served by a ``talk``, which takes a thread of the process (under gevent a greenlet);
     more are refused with 503. Those with ``on_message`` take none."""
