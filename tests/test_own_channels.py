@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,42 @@ def test_leaving_calls_unsubscribed_once(client: Caller, calls: list[Any]) -> No
     assert client.call("leave", id=entered["id"])[1]["code"] == "gone"
 
 
+def test_actions_that_wait_when_the_client_leaves_are_answered(bus: Bus, calls: list[Any]) -> None:
+    go_on = threading.Event()
+
+    @bus.channel
+    class SlowChannel(Channel):
+        def wait(self) -> None:
+            calls.append("waits")
+            go_on.wait(20)
+
+    with served(bus) as url, websocket(url) as socket:
+        entered = ask(socket, enter={"channel": "SlowChannel"})["ok"]
+        for number in (2, 3):
+            socket.send(json.dumps({"id": number, "perform": {"id": entered["id"], "action": "wait"}}))
+        eventually(lambda: calls == ["waits"])
+        assert ask(socket, leave={"id": entered["id"]})["ok"] == {}
+        go_on.set()
+        told = [answer(socket) for _ in range(2)]
+        assert [(each["id"], each.get("error", {}).get("code")) for each in told] == [(2, None), (3, "not_subscribed")]
+        assert calls == ["waits"]
+
+
+def test_a_class_that_cannot_be_made_is_told_as_one_that_fails(bus: Bus, calls: list[Any]) -> None:
+    @bus.channel
+    class BrokenChannel(Channel):
+        def __init__(self, *arguments: Any) -> None:
+            raise ValueError("a detail")
+
+        def unsubscribed(self) -> None:
+            calls.append("unsubscribed")
+
+    with served(bus) as url:
+        status, error = Caller(url).call("enter", channel="BrokenChannel")
+        assert (status, error["message"]) == (500, "BrokenChannel.subscribed failed")
+    assert calls == []
+
+
 def test_a_rejected_client_is_told(client: Caller, calls: list[Any]) -> None:
     status, error = client.call("enter", channel="RoomChannel", params={"secret": True})
     assert (status, error["code"]) == (400, "rejected")
@@ -235,8 +272,13 @@ def websocket(url: str, client_id: str = "c1") -> Iterator[ClientConnection]:
 
 def ask(socket: ClientConnection, **command: Any) -> dict[str, Any]:
     socket.send(json.dumps({"id": 1, **command}))
+    return answer(socket)
+
+
+def answer(socket: ClientConnection) -> dict[str, Any]:
+    """The next answer; batches are read over."""
     while True:
-        told = json.loads(socket.recv(20))
+        told: Any = json.loads(socket.recv(20))
         if isinstance(told, dict):
             return told
 

@@ -39,6 +39,8 @@ class OwnSubscriptions:
         self._node = node = cable.node
         self._entered: dict[str, tuple[OwnClient, Subscription]] = {}
         self._by_key: dict[tuple[str, str], OwnClient] = {}
+        self._numbers: dict[str, int] = {}
+        """Client -> how many of them are its."""
         self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self._forwarding = Forwarding(node, self._carry_out)
         node.workers.on(DISCONNECT, self._disconnect)
@@ -92,7 +94,7 @@ class OwnSubscriptions:
             reason = "max_active_clients subscriptions are held here; come back"
             raise CommandError("unavailable", reason, "max_active_clients", retry_after=RETRY_SECONDS)
         limit = self._node.options.max_channels
-        if sum(client.identity.client_id == call.client_id for client, _ in self._entered.values()) >= limit:
+        if self._numbers.get(call.client_id, 0) >= limit:
             raise CommandError("too_many_channels", f"max_channels allows {limit} subscriptions", "max_channels")
         handshake = caller.handshake
         if handshake is None:
@@ -107,6 +109,7 @@ class OwnSubscriptions:
                 self._by_key[client.key] = client
             subscription = Subscription(client, client.id, class_, params, {})
             self._entered[client.id] = (client, subscription)
+            self._numbers[call.client_id] = self._numbers.get(call.client_id, 0) + 1
             self.cable.add(subscription)
             self.still_there.begin(call.client_id)
             subscription.begin()
@@ -188,14 +191,18 @@ class OwnSubscriptions:
                 client.answers.popitem(last=False)
 
     def _forget(self, client: OwnClient) -> None:
-        self._entered.pop(client.id, None)
+        if self._entered.pop(client.id, None) is not None:
+            client_id = client.identity.client_id
+            self._numbers[client_id] -= 1
+            if not self._numbers[client_id]:
+                del self._numbers[client_id]
         if client.key is not None:
             self._by_key.pop(client.key, None)
 
     # --- clients that are no longer there ---
 
     def _clients(self) -> list[str]:
-        return [client.identity.client_id for client, _ in self._entered.values()]
+        return [*self._numbers]
 
     def _disconnect(self, told: Any) -> None:
         """The application has ended the connections of some users and clients."""

@@ -20,7 +20,7 @@ from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
 from ..message import check_channel, encode_data
 from ..wire import Position, parse_position
-from .channel import Connection
+from .channel import Channel, Connection
 from .classes import ChannelClass, UnknownAction
 from .turns import MAX_WAITING, Line, Turns
 
@@ -89,10 +89,11 @@ class Subscription:
         """The channels that it follows, or is about to follow."""
         self._positions = positions
         self._wanted: Positions = {}
-        self._began = False
+        self._params = params
         self._line = Line(client.turns)
         self._timers: list[_Timer] = []
-        self._channel = class_.base(self, client.connection, params)
+        self._channel: Channel | None = None
+        """Made by the first call, as it may be the program's own code."""
 
     # --- from the client; in the loop ---
 
@@ -134,10 +135,10 @@ class Subscription:
     def _subscribe(self) -> None:
         if self.ended:
             return
-        self._began = True
         plans, error = None, None
         try:
             with self.client.context():
+                self._channel = self.class_.base(self, self.client.connection, self._params)
                 self._channel.subscribed()
             if not self.is_rejected:
                 plans = self.client.plan(self, self._wanted)
@@ -176,7 +177,7 @@ class Subscription:
 
     def _unsubscribe(self) -> None:
         try:
-            if self._began:
+            if self._channel is not None:
                 with ExitStack() as stack:
                     try:
                         stack.enter_context(self.client.context())

@@ -72,8 +72,7 @@ class Line:
         return True
 
     def put_last(self, call: Call) -> None:
-        """Add a call in the place of all that wait."""
-        self._waiting.clear()
+        """Add a call, however many wait. They are made all the same: each has to answer that nothing comes of it."""
         self._waiting.append(call)
         self._queue()
 
