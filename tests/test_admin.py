@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import flask
 import pytest
 
 from messagebus import Bus
+from messagebus.admin.busiest import Busiest
 from messagebus.admin.connected import SHOWN, Connected
+from messagebus.admin.feed import Session, Watcher
 from messagebus.admin.taps import LASTS_SECONDS, MOST_TAPS, TAPPED, Taps
 from messagebus.admin.taps import SHOWN as SHOWN_WRITES
 from messagebus.http import admin_session
-from messagebus.hub.subscriber import Identity, Subscriber
+from messagebus.http.admin import admin_of
+from messagebus.hub.subscriber import Identity, Phase, Subscriber
 from messagebus.message import Message, id_key
 from messagebus.transports import STREAMING, WEBSOCKET, Transport
 
@@ -55,7 +58,11 @@ def test_who_shows_a_key_sees_the_page_until_they_sign_out(client: Any) -> None:
     assert "Connected" in page.text
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert page.headers["X-Frame-Options"] == "DENY"
-    assert client.get("/message-bus/admin/messages?channel=/a").get_json() == {"messages": [], "last_id": 0}
+    assert client.get("/message-bus/admin/messages?channel=/a").get_json() == {
+        "messages": [],
+        "last_id": 0,
+        "kept": 0,
+    }
     client.post("/message-bus/admin/logout")
     assert "Admin key" in client.get("/message-bus/admin").text
     assert client.get("/message-bus/admin/messages?channel=/a").status_code == 401
@@ -217,7 +224,7 @@ def test_who_is_connected_is_found_by_client_user_and_address(world: World) -> N
     for text, client in (("ann", "one"), ("7", "two"), ("TWO", "two"), ("0.0.1", "one")):
         assert [each["client_id"] for each in connected.answer(text)["clients"]] == [client]
     [one] = connected.answer("one")["clients"]
-    assert (one["user_id"], one["channels"], one["named"]) == ("Ann", 4, ["/a", "/b", "/c"])
+    assert (one["user_id"], one["channels"], one["named"]) == ('"Ann"', 4, ["/a", "/b", "/c"])
     assert (one["transport"], one["waiting_bytes"], one["catches_up"]) == ("websocket", 0, False)
 
 
@@ -272,3 +279,102 @@ def test_no_admin_page_is_shown_and_no_more_clients_than_there_is_room_for(world
     for client in ("admin-1", 7, None, *[f"c{number}" for number in range(2 * MOST_TAPS)]):
         taps.ask(client)
     assert len(taps._taps) == MOST_TAPS
+
+
+def test_the_headers_of_an_answer_are_not_shown_for_they_may_set_a_cookie(world: World) -> None:
+    told: list[Any] = []
+    taps = Taps(world.hub, lambda kind, value: told.append(value))
+    follow(world, "one", "/a")
+    taps.ask("one")
+    [subscriber] = world.hub.membership.of_client("one")
+    subscriber.head = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=secret\r\n"
+    world.hub.dispatch([Message(1, 1, "/a", b"1")])
+    world.turn(1.2)
+    assert told[0]["sent"][0]["text"] == "HTTP/1.1 200 OK"
+    assert "secret" not in json.dumps(told)
+
+
+def test_a_writer_that_is_watched_is_the_same_one_to_timers_and_outboxes(world: World) -> None:
+    taps = Taps(world.hub, lambda kind, value: None)
+    writer = follow(world, "one", "/a")
+    taps.ask("one")
+    [subscriber] = world.hub.membership.of_client("one")
+    assert subscriber.writer is not writer
+    known: dict[Any, int] = {writer: 1}
+    assert known[subscriber.writer] == {subscriber.writer: 1}[cast(Any, writer)] == 1
+    world.turn(LASTS_SECONDS + 2)
+    assert subscriber.writer is writer
+
+
+# --- sessions that end ---
+
+
+def test_a_copied_cookie_is_worth_nothing_after_its_session_was_signed_out(client: Any) -> None:
+    cookie = sign_in(client).headers["Set-Cookie"].split(";")[0]
+    stranger = client.application.test_client(use_cookies=False)
+    place = "/message-bus/admin/messages?channel=/a"
+    assert stranger.get(place, headers={"Cookie": cookie}).status_code == 200
+    client.post("/message-bus/admin/logout")
+    assert stranger.get(place, headers={"Cookie": cookie}).status_code == 401
+
+
+def test_a_session_that_ends_ends_its_open_pages_and_no_others() -> None:
+    node = Bus(url="memory://", admin=True, admin_keys=[KEY])
+    try:
+        admin = admin_of(node._running_node())
+        later = int(time.time()) + 1000
+        world = World()
+        writers = [follow(world, f"admin-{number}") for number in range(3)]
+        subscribers = [next(iter(world.hub.membership.of_client(f"admin-{number}"))) for number in range(3)]
+        sessions = [Session("gone", later), Session("there", later), Session("late", 1)]
+        admin._watchers = [
+            Watcher(subscriber, "", "", None, session)
+            for subscriber, session in zip(subscribers, sessions, strict=True)
+        ]
+        admin._forget("gone")
+        assert [each.state is Phase.OPEN for each in subscribers] == [False, True, False]
+        assert len(writers) == 3
+        world.reactor.abandon()
+    finally:
+        node.close()
+
+
+def test_the_cookie_is_for_https_alone_where_the_browser_says_that_the_page_is(client: Any) -> None:
+    answer = sign_in(client, headers={"Origin": "https://localhost"})
+    assert "Secure" in answer.headers["Set-Cookie"].split("; ")
+
+
+@pytest.mark.parametrize("place", ["login", "logout", "publish"])
+def test_origins_that_may_connect_may_not_send_the_pages_forms(bus: Bus, place: str) -> None:
+    bus.configure(allowed_origins=["*"])
+    client = client_of(bus)
+    answer = client.post(f"/message-bus/admin/{place}", headers={"Origin": "https://friend.example"}, data={"key": KEY})
+    assert answer.status_code in (401, 403)
+    assert "Set-Cookie" not in answer.headers
+
+
+# --- channels ---
+
+
+def test_a_prefix_finds_channels_wherever_they_stand_among_thousands(bus: Bus) -> None:
+    bus.publish_many([(f"/c{number:04}", 1) for number in range(1500)])
+    names, has_more = Busiest(bus._running_node().store, "/c14").find(200)
+    assert (names[0], names[-1], len(names), has_more) == ("/c1400", "/c1499", 100, False)
+
+
+def test_of_many_channels_the_busiest_are_shown_in_the_order_of_their_names(bus: Bus) -> None:
+    bus.publish_many([(f"/c{number}", 1) for number in range(9)] + [("/c0", 1)])
+    busiest = Busiest(bus._running_node().store, "")
+    assert busiest.find(1) == (["/c0"], True)
+    bus.publish_many([("/c7", 1), ("/c7", 1), ("/c3", 1)])
+    assert busiest.find(2) == (["/c3", "/c7"], True)
+    assert busiest.find(20)[1] is False
+
+
+def test_large_messages_are_read_within_a_bound(bus: Bus, client: Any) -> None:
+    sign_in(client)
+    for _ in range(3):
+        bus.publish("/a", "x" * 3_000_000)
+    found = client.get("/message-bus/admin/messages?channel=/a").get_json()
+    assert ([each["message_id"] for each in found["messages"]], found["kept"]) == ([3], 3)
+    assert found["messages"][0]["is_cut"]

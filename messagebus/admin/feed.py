@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import BackendUnavailable, BusClosed
+from ..errors import BackendUnavailable, BusClosed, Close
 from ..hub.node import Node
 from ..hub.subscriber import Phase, Subscriber
 from ..hub.workers import tell
 from ..message import Message, encode_json
-from ..statistics.bus import bus_stats, channels_page
+from ..statistics.bus import bus_stats, channel_stats
 from ..transports import join_batch
+from .busiest import Busiest
 from .connected import QUESTION, SHOWN, Connected
 from .taps import TAP, TAPPED, Taps
 
@@ -25,6 +28,18 @@ MOST_WATCHERS = 10
 """Pages that one worker feeds."""
 CHANNEL = "/admin"
 """Of the messages to a page. Nothing of it is in the store, and no other client sees it."""
+SIGNED_OUT = "admin-signed-out"
+"""What workers tell each other, with the name of the session."""
+MOST_SIGNED_OUT = 1000
+"""Sessions that are remembered as signed out; of more, the oldest end by their time."""
+
+
+class Session(NamedTuple):
+    """Of somebody who has signed in."""
+
+    name: str
+    until: int
+    """Unix time."""
 
 
 @dataclass(eq=False)
@@ -38,6 +53,8 @@ class Watcher:
     """The text that is looked for in the clients that it shows."""
     tapped: str | None
     """The client of which it shows what that is sent."""
+    session: Session | None = None
+    """With which it ends; ``None``: a program has shown a key."""
 
 
 class Admin:
@@ -49,16 +66,43 @@ class Admin:
         self._node = node
         self._watchers: list[Watcher] = []
         self._collects = False
+        self._signed_out: OrderedDict[str, None] = OrderedDict()
+        self._busiest: dict[str, Busiest] = {}
         self.tick = 0
         taps = Taps(node.hub, self._tell)
         node.workers.on_question(QUESTION, Connected(node.hub).answer)
         node.workers.on(TAP, taps.ask)
         node.workers.on(TAPPED, self._tapped)
+        node.workers.on(SIGNED_OUT, self._forget)
 
     @property
     def is_full(self) -> bool:
         """Whether no further page is fed. From any thread."""
         return len(self._open()) >= MOST_WATCHERS
+
+    def is_over(self, session: Session) -> bool:
+        """Whether a session has been signed out, or its time is over. From any thread."""
+        return session.name in self._signed_out or time.time() >= session.until
+
+    def sign_out(self, session: Session) -> None:
+        """End a session, with the pages that are open, on every worker. From any thread but the loop's.
+
+        Raises:
+            BackendUnavailable: The store gave no answer. It has ended on this worker.
+        """
+        self._signed_out[session.name] = None
+        tell(self._node.store, SIGNED_OUT, session.name)
+
+    def _forget(self, name: Any) -> None:
+        self._signed_out[str(name)] = None
+        while len(self._signed_out) > MOST_SIGNED_OUT:
+            self._signed_out.popitem(last=False)
+        self._end_signed_out()
+
+    def _end_signed_out(self) -> None:
+        for watcher in self._watchers:
+            if watcher.session is not None and self.is_over(watcher.session):
+                watcher.subscriber.end(Close(1008, "signed out"))
 
     def watch(self, watcher: Watcher) -> None:
         """Feed a page until its connection ends."""
@@ -66,6 +110,7 @@ class Admin:
         self.on_deadline()
 
     def on_deadline(self) -> None:
+        self._end_signed_out()
         self._watchers = self._open()
         if not self._watchers:
             return
@@ -81,6 +126,8 @@ class Admin:
         """Where it may block."""
         try:
             told: dict[tuple[str, str], Any] = {}
+            shown = {watcher.channels for watcher in self._watchers}
+            self._busiest = {prefix: busiest for prefix, busiest in self._busiest.items() if prefix in shown}
             for watcher in [*self._watchers]:
                 key = (watcher.channels, watcher.clients)
                 if key not in told:
@@ -97,13 +144,14 @@ class Admin:
             self._collects = False
 
     def _snapshot(self, channels: str, clients: str) -> dict[str, Any]:
-        page = channels_page(self._node, channels, "", CHANNELS)
+        busiest = self._busiest.setdefault(channels, Busiest(self._node.store, channels))
+        names, has_more = busiest.find(CHANNELS)
         answers = [each.value for each in self._node.workers.ask(QUESTION, clients) if isinstance(each.value, dict)]
         connected = [client for answer in answers for client in answer["clients"]]
         return {
             "stats": bus_stats(self._node),
-            "channels": [each._asdict() for each in sorted(page.channels)[:CHANNELS]],
-            "has_more_channels": bool(page.cursor) or len(page.channels) > CHANNELS,
+            "channels": [each._asdict() for each in channel_stats(self._node, names)],
+            "has_more_channels": has_more,
             "clients": sorted(connected, key=lambda client: client["since"])[:SHOWN],
             "matching_clients": sum(answer["total"] for answer in answers),
         }

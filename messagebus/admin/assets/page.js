@@ -169,11 +169,18 @@ async function showMessages() {
   const { channel, site } = shown;
   const query = new URLSearchParams({ channel, site: site ?? "" });
   const answer = await fetch(`admin/messages?${query}`).catch(() => null);
-  if (!answer?.ok || channel !== shown.channel) return;
-  const { messages } = await answer.json();
+  if (!answer || channel !== shown.channel || site !== shown.site) return;
+  if (!answer.ok) {
+    const { error } = await answer.json().catch(() => ({}));
+    $("messages-note").textContent = error?.message ?? "No answer came.";
+    return;
+  }
+  const { messages, last_id, kept } = await answer.json();
+  $("messages-note").textContent = !last_id ? "There has been no message yet."
+    : messages.length < kept ? `The newest ${messages.length} of ${number(kept)} that are kept.` : "";
   $("messages").replaceChildren(...messages.map((one) => make("li", {},
     make("span", { className: "id" }, `${one.message_id}`),
-    make("code", {}, one.data + (one.data.length < one.bytes ? " …" : "")),
+    make("code", {}, one.data + (one.is_cut ? " …" : "")),
     one.is_targeted ? make("small", {}, "for some clients only") : "")));
 }
 
@@ -207,9 +214,9 @@ function tap(clientId) {
 
 function showSent({ sent, left_out }) {
   $("tap-note").hidden = true;
-  const lines = sent.map(({ at, transport, bytes, text }) => make("div", { className: "row" },
+  const lines = sent.map(({ at, transport, bytes, text, is_cut }) => make("div", { className: "row" },
     make("span", { className: "id" }, new Date(at * 1000).toLocaleTimeString()),
-    make("code", {}, text + (text.length < bytes ? " …" : "")), make("small", {}, `${transport}, ${number(bytes)} B`)));
+    make("code", {}, text + (is_cut ? " …" : "")), make("small", {}, `${transport}, ${number(bytes)} B`)));
   if (left_out) lines.push(make("div", { className: "row" }, make("small", {}, `${number(left_out)} more were left out`)));
   $("sent").append(...lines);
   while ($("sent").children.length > KEPT_LINES) $("sent").firstChild.remove();
@@ -224,6 +231,10 @@ for (const id of ["channels-filter", "clients-filter"])
     later = setTimeout(listen, 400);
   };
 $("publish").onsubmit = publish;
+$("open").onsubmit = (event) => {
+  event.preventDefault();
+  if ($("channels-filter").value) openChannel($("channels-filter").value, null);
+};
 $("channel-close").onclick = () => {
   shown.channel = null;
   $("channel").hidden = true;

@@ -1,0 +1,49 @@
+"""Which channels the admin page shows: the busiest of those whose names begin with a text."""
+
+from __future__ import annotations
+
+from ..stores import Store
+
+PAGES = 10
+"""Pages of the store's names that are looked through at a time."""
+PAGE = 1000
+MOST = 2000
+"""Channels that are compared."""
+
+
+class Busiest:
+    """Of one text. Remembers how many messages each channel had, to see which have more. For one thread at a time."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._ids: dict[str, int] = {}
+        self._busy: dict[str, float] = {}
+        """Channel -> its messages between two looks, of which older ones count less and less."""
+
+    def find(self, number: int) -> tuple[list[str], bool]:
+        """Up to so many channels, as the store names them, in their alphabetical order, and whether there are others.
+        Blocks.
+
+        Raises:
+            BackendUnavailable: The store gives no answer.
+        """
+        names, has_more = self._names()
+        ids = dict(zip(names, self._store.last_ids(names), strict=True)) if names else {}
+        self._busy = {
+            name: self._busy.get(name, 0.0) * 0.8 + max(0, last_id - self._ids.get(name, last_id))
+            for name, last_id in ids.items()
+        }
+        self._ids = ids
+        # Those that were quiet from the beginning: by what they have had so far.
+        busiest = sorted(names, key=lambda name: (-self._busy[name], -ids[name], name))[:number]
+        return sorted(busiest), has_more or len(names) > number
+
+    def _names(self) -> tuple[list[str], bool]:
+        cursor, found = "", dict[str, None]()
+        for _ in range(PAGES):
+            page, cursor = self._store.channels(cursor, PAGE)
+            found |= dict.fromkeys([name for name in page if name.startswith(self._prefix)])
+            if not cursor or len(found) > MOST:
+                break
+        return [*found][:MOST], bool(cursor) or len(found) > MOST
