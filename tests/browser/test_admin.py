@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page
 
+from tests.chromium import PageErrors
 from tests.redis_server import RedisServer
 from tests.servers import Server
 
@@ -77,3 +78,38 @@ def test_the_page_has_no_faults_that_axe_finds_and_fits_a_phone(admin: Page, sch
     assert admin.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
     admin.set_viewport_size({"width": 360, "height": 740})
     assert admin.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_channel_without_messages_is_opened_and_given_one_by_keys_alone(admin: Page) -> None:
+    admin.get_by_label("Channels that begin with").focus()
+    admin.keyboard.type("/never-before")
+    admin.keyboard.press("Enter")
+    admin.get_by_text("There has been no message yet.").wait_for()
+    admin.keyboard.type(HOSTILE)  # into the form, which has the focus
+    admin.keyboard.press("Enter")
+    admin.get_by_text("Published as 1.").wait_for()
+    admin.locator("#messages li").get_by_text("<img src=x").wait_for()
+    assert admin.locator("#messages img").count() == 0
+    assert admin.title() == "messagebus"
+
+
+def test_signing_out_ends_the_other_tabs_of_the_session(
+    admin_server: Server, admin: Page, page_errors: PageErrors
+) -> None:
+    page_errors.expect("401")
+    other = admin.context.new_page()
+    other.goto(f"{admin_server.url}/message-bus/admin")
+    other.get_by_text("live", exact=True).wait_for()
+    admin.get_by_role("button", name="Sign out").click()
+    admin.get_by_label("Admin key").wait_for()
+    other.get_by_label("Admin key").wait_for()
+
+
+def test_the_open_page_has_no_faults_that_axe_finds(admin_server: Server, admin: Page, new_tab: NewTab) -> None:
+    tab = new_tab(admin_server.url, "/admin-axe").open("websocket")
+    publish(admin_server, "/admin-axe", [HOSTILE])
+    admin.get_by_role("button", name="/admin-axe", exact=True).click()
+    admin.get_by_role("button", name=tab.client_id).click()
+    admin.locator("#messages li").first.wait_for()
+    admin.evaluate(AXE.read_text())
+    assert admin.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
