@@ -237,7 +237,7 @@ class RedisStore(Store):
         if self._may_wait:
             return
         try:
-            refused = self._run(RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, self._announcements, "wait"))
+            refused = self._run(RIGHTS, (1, BACKLOG + b"/", self._pubsub_channel, self._announcements, "", "wait"))
         except (redis.RedisError, OSError) as error:
             raise self._explain(error) from error
         if refused:
