@@ -151,6 +151,15 @@ def test_a_poll_is_waited_for_and_a_connection_takes_its_place() -> None:
     assert own.find("r", A) is None
 
 
+def test_a_poll_that_is_waited_for_outlives_the_worker_and_no_connection_does() -> None:
+    own, clock = make_own()
+    own.polled("r", ANN, "x", 65.0)
+    own.polled("r", BOB, "y", 3.0)
+    own.enter("s", BOB, "y")
+    clock.now += 5
+    assert own.awaited() == [("r", ANN, 60.0)]
+
+
 def test_the_program_keeps_and_releases_a_member_whatever_its_connections_do() -> None:
     own, clock = make_own()
     own.keep("r", ANN, None)

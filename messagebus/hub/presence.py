@@ -101,7 +101,7 @@ class Presence:
         """Say goodbye to the other workers. Waits for the store; from any thread but the loop's."""
         self._stopped = self._asking.stopped = True
         self._hooks.stop()
-        self._stream.end()
+        self._stream.end((self._in_loop(self._own.awaited) or []) if self._stream.number else [])
 
     # --- from any thread ---
 
@@ -206,7 +206,7 @@ class Presence:
                 self._view.forgive(silence)
             self._heard_self_at = now
         if told.bye:
-            self._view.ends(told.worker, now + self._own.grace)
+            self._view.ends(told.worker, now + (told.seconds or self._own.grace))
         heard = self._view.hear(told)
         for name, change in heard.changes:
             if heard.author == self._worker and self._view.rooms[name].complete:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import BackendUnavailable, BusClosed
 from ..loop.reactor import Reactor
+from ..presence.member import Member
 from ..presence.own import OwnMembers
 from ..presence.rules import is_among
 from ..presence.stamps import Stamps
@@ -114,14 +115,23 @@ class Stream:
         """Tell the others that a worker is gone."""
         self._put(Told(self._worker, stamp=self._stamps.next(), gone=worker))
 
-    def end(self) -> None:
-        """Say goodbye to the other workers. Waits for the store; from any thread but the loop's."""
+    def end(self, awaited: Sequence[tuple[str, Member, float]]) -> None:
+        """Say goodbye to the other workers. Waits for the store; from any thread but the loop's. ``awaited``: see
+        ``OwnMembers.awaited``. Under another name they outlive this worker: their next poll goes elsewhere."""
         self._stopped = True
-        if self.number:
-            try:
-                tell(self._store, PRESENCE, Told(self._worker, bye=True).to_json())
-            except (BackendUnavailable, BusClosed):
-                pass  # they find out by its silence
+        if not self.number:
+            return
+        farewell: list[Told] = []
+        heir, stamp = f"{self._worker}-polls", self._stamps.last
+        groups = [Group(name, [Entry(member.id, member.info, stamp)]) for name, member, _ in awaited]
+        farewell += [Told(heir, number, stamp, packed) for number, packed in enumerate(pack(groups), 1)]
+        if farewell:
+            farewell.append(Told(heir, bye=True, seconds=max(seconds for _, _, seconds in awaited)))
+        try:
+            for told in (*farewell, Told(self._worker, bye=True)):
+                tell(self._store, PRESENCE, told.to_json())
+        except (BackendUnavailable, BusClosed):
+            pass  # they find out by its silence
 
     def _push(self, groups: Iterable[Group], stamp: int) -> None:
         for packed in pack(groups):

@@ -115,6 +115,16 @@ class OwnMembers:
         self._queue(name, id_key(member.id), own)
         return True
 
+    def awaited(self) -> list[tuple[str, Member, float]]:
+        """Those of whom a poll is waited for for longer than the grace: room, member, and for how many seconds."""
+        soon, now = self._clock() + self.grace, self._clock()
+        return [
+            (name, own.member, until - now)
+            for name, members in self._rooms.items()
+            for own in members.values()
+            if own.polls and (until := max(own.polls.values())) > soon
+        ]
+
     def _take(self, name: str, member: Member) -> _Own | None:
         key = id_key(member.id)
         members = self._rooms.get(name)

@@ -60,6 +60,8 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     rooms: list[Group] = []
     bye: bool = False
     """The worker ends in order."""
+    seconds: float = 0.0
+    """For which its members are kept then; 0: for the grace."""
     gone: str = ""
     """Another worker, of which nothing was heard for too long."""
 

@@ -211,6 +211,9 @@ def test_the_members_of_a_killed_process_go_after_its_silence_and_those_of_one_t
 ) -> None:
     stays, killed, ends = start(3, url=redis_url, HOOKS="1", SILENT_SECONDS="4", MESSAGEBUS_PRESENCE_GRACE="5")
     with contextlib.ExitStack() as stack:
+        # Its next poll comes in a minute.
+        polls = Polling.connect(ends.url, {ROOM: -1}, headers={"X-User": "polls"}, epoch="")
+        stack.enter_context(polls).next_batch()
         for server, names in ((killed, ("kim", "both")), (ends, ("eve", "moves")), (stays, ("both",))):
             for name in names:
                 stack.enter_context(
@@ -218,16 +221,16 @@ def test_the_members_of_a_killed_process_go_after_its_silence_and_those_of_one_t
                 ).next_batch()
         client = stack.enter_context(WebSocket.connect(stays.url, {WATCH: -1, "/log": 0}))
         watcher = Watcher(client)
-        watcher.follow(lambda found: len(found) == 4)
+        watcher.follow(lambda found: len(found) == 5)
         killed.kill()
         ends.stop()
         # Somebody else's leaving does not have to be waited for to come back.
         stack.enter_context(
             WebSocket.connect(stays.url, {ROOM: -1}, headers={"X-User": "moves"}, epoch="")
         ).next_batch()
-        watcher.follow(lambda found: sorted(found) == ["both", "moves"])
+        watcher.follow(lambda found: sorted(found) == ["both", "moves", "polls"])
         assert ("left", "moves") not in watcher.events
-        eventually(lambda: members(stays) == ["both", "moves"])
+        eventually(lambda: members(stays) == ["both", "moves", "polls"])
 
         def left() -> list[str]:
             client.next_batch()
