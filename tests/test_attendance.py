@@ -51,7 +51,9 @@ def connect(
 
 def hear(world: World, number: int, *ids: Any, left: tuple[Any, ...] = ()) -> None:
     view = world.hub.attendance.view
-    view.hear(Told("w", number, number, [Group(WATCH, [Entry(each, None, number) for each in ids], list(left))]))
+    view.hear(
+        Told("w", number, number, [Group(WATCH, [Entry(each, None, number, number) for each in ids], list(left))])
+    )
     view.rooms[WATCH].measure(world.hub.attendance.most_told)
 
 

@@ -58,7 +58,7 @@ LAYERS = [
 # imports, by whatever way, itself.
 ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "pausable_writer", "blocking_writer"],
-    "presence": ["member", "stamps", "own", "room", "rules", "telling", "view"],
+    "presence": ["member", "stamps", "telling", "own", "room", "rules", "view"],
     "hub": [
         "forgotten",
         "history",

@@ -23,6 +23,10 @@ ANN, BOB = Member("ann", {"name": "Ann"}), Member("bob")
 A, B = id_key("ann"), id_key("bob")
 
 
+def entry(member: Member, stamp: int, at: int = 0) -> Entry:
+    return Entry(member.id, member.info, stamp, at or stamp)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
@@ -198,9 +202,9 @@ def test_there_are_no_more_members_than_the_bound() -> None:
 
 def test_a_member_of_several_workers_comes_once_and_goes_with_the_last() -> None:
     room = Room()
-    assert room.join("w1", A, ANN, 1) == Change(A, ANN, True)
-    assert room.join("w2", A, ANN, 2) is None
-    assert room.join("w3", A, ANN, 3) is None
+    assert room.join("w1", entry(ANN, 1)) == Change(A, ANN, True)
+    assert room.join("w2", entry(ANN, 2)) is None
+    assert room.join("w3", entry(ANN, 3)) is None
     assert [*room.first_of("w1")] == [ANN]
     assert [*room.first_of("w2")] == []
     assert room.leave("w1", A) is None
@@ -211,22 +215,32 @@ def test_a_member_of_several_workers_comes_once_and_goes_with_the_last() -> None
     assert len(room) == 0
 
 
+def test_the_newest_info_counts_whoever_tells_of_it_again() -> None:
+    room = Room()
+    room.join("w1", entry(ANN, 1))
+    room.join("w2", entry(Member("ann", "new"), 5))
+    room.replace("w1", [entry(ANN, 1)])
+    assert room.members() == [Member("ann", "new")]
+    room.join("w1", entry(Member("ann", "newer"), 1, 7))
+    assert room.members() == [Member("ann", "newer")]
+
+
 def test_watchers_are_told_what_is_another_than_they_believe_and_nothing_else() -> None:
     room = Room()
-    room.join("w", A, ANN, 1)
+    room.join("w", entry(ANN, 1))
     assert room.moved(50)
     assert not room.moved(60)
     assert room.version == 50
     assert room.take_news() == News([ANN], [])
     room.leave("w", A)
-    room.join("w", A, ANN, 2)  # came back in between
-    room.join("w", B, BOB, 2)
+    room.join("w", entry(ANN, 2))  # came back in between
+    room.join("w", entry(BOB, 2))
     room.leave("w", B)
     assert room.moved(40)
     assert room.version == 51
     assert room.take_news() == News([], [])
-    room.join("w", A, ANN._replace(info=1), 3)
-    room.join("w", B, BOB, 3)
+    room.join("w", entry(ANN._replace(info=1), 3))
+    room.join("w", entry(BOB, 3))
     assert room.take_news() == News([Member("ann", 1), BOB], [])
     room.leave("w", A)
     assert room.take_news() == News([], ["ann"])
@@ -235,7 +249,7 @@ def test_watchers_are_told_what_is_another_than_they_believe_and_nothing_else() 
 def test_a_room_above_the_bound_is_counted_until_it_is_well_below() -> None:
     room = Room()
     for number in range(11):
-        room.join("w", id_key(number), Member(number), 1)
+        room.join("w", entry(Member(number), 1))
     room.measure(10)
     assert (room.is_large, room.has_switched) == (True, True)
     room.is_told()
@@ -251,7 +265,10 @@ def test_a_room_above_the_bound_is_counted_until_it_is_well_below() -> None:
 # --- tellings ---
 
 ENTRIES = st.lists(
-    st.builds(Entry, st.one_of(st.integers(), st.text(max_size=50)), st.text(max_size=300), st.integers(0)), max_size=60
+    st.builds(
+        Entry, st.one_of(st.integers(), st.text(max_size=50)), st.text(max_size=300), st.integers(0), st.integers(0)
+    ),
+    max_size=60,
 )
 
 
@@ -292,7 +309,7 @@ class Worker:
 
     def join(self, room: str, who: str, info: Any, stamp: int) -> Told:
         self.held[room][who] = info, stamp
-        return self._step(Group(room, [Entry(who, info, stamp)]), stamp)
+        return self._step(Group(room, [Entry(who, info, stamp, stamp)]), stamp)
 
     def leave(self, room: str, who: str, stamp: int) -> Told:
         self.held[room].pop(who, None)
@@ -302,7 +319,7 @@ class Worker:
         return [
             self._step(group, stamp)
             for room, held in self.held.items()
-            for group in pieces(room, [Entry(who, info, since) for who, (info, since) in held.items()])
+            for group in pieces(room, [Entry(who, info, since, since) for who, (info, since) in held.items()])
         ]
 
     def beat(self, stamp: int) -> Told:
@@ -389,7 +406,7 @@ def test_the_members_of_a_worker_that_ends_are_kept_for_the_grace_and_of_a_silen
     view = View(clock, lambda room: False)
     view.rooms["r"] = Room()
     for name in ("ends", "silent", "lives"):
-        view.hear(Told(name, 1, 1, [Group("r", [Entry(name, None, 1)])]))
+        view.hear(Told(name, 1, 1, [Group("r", [Entry(name, None, 1, 1)])]))
     view.ends("ends", clock.now + 5)
     clock.now += 5
     assert view.over(clock.now - 25) == ["ends"]
@@ -409,7 +426,9 @@ def test_rooms_that_hooks_are_for_are_there_without_being_asked_for() -> None:
     rules.on_join.append(("/rooms/*", lambda channel, member: None))
     view = View(Clock(), rules.is_hooked)
     view.has_wanted = True
-    view.hear(Told("w", 1, 5, [Group(room_name(name, "site"), [Entry(1, None, 5)]) for name in ("/rooms/1", "/other")]))
+    view.hear(
+        Told("w", 1, 5, [Group(room_name(name, "site"), [Entry(1, None, 5, 5)]) for name in ("/rooms/1", "/other")])
+    )
     [name] = view.rooms
     assert name == room_name("/rooms/1", "site")
     assert view.rooms[name].complete

@@ -81,11 +81,11 @@ class Stream:
         rooms: dict[str, tuple[list[Entry], list[Any]]] = {}
         for name, key in changed:
             joined, left = rooms.setdefault(name, ([], []))
-            member = self._own.tell(name, key, stamp)
-            if member is None:
+            entry = self._own.tell(name, key, stamp)
+            if entry is None:
                 left.append(msgspec.json.decode(key))
             else:
-                joined.append(Entry(member.id, member.info, stamp))
+                joined.append(entry)
         self._push([group for name, (joined, left) in rooms.items() for group in news(name, joined, left)], stamp)
 
     def answer(self, question: Any) -> int | None:
@@ -99,13 +99,11 @@ class Stream:
         if question["wanted"]:
             names |= dict.fromkeys(name for name in self._own.names() if is_among(question["wanted"], name))
         before = self.number
-        self._push([group for name in names for group in self._all_of(name)], self._stamps.next())
+        groups = [group for name in names for group in pieces(name, self._own.of(name))]
+        self._push(groups, self._stamps.next())
         if self.number == before:
             self.beat()  # so that it is heard how far the stream is
         return self.number
-
-    def _all_of(self, name: str) -> list[Group]:
-        return pieces(name, [Entry(member.id, member.info, stamp) for _, member, stamp in self._own.of(name)])
 
     def beat(self) -> None:
         """Tell the others that this worker lives, and how far its stream is."""
@@ -123,7 +121,7 @@ class Stream:
             return
         farewell: list[Told] = []
         heir, stamp = f"{self._worker}-polls", self._stamps.last
-        groups = [Group(name, [Entry(member.id, member.info, stamp)]) for name, member, _ in awaited]
+        groups = [Group(name, [Entry(member.id, member.info, stamp, stamp)]) for name, member, _ in awaited]
         farewell += [Told(heir, number, stamp, packed) for number, packed in enumerate(pack(groups), 1)]
         if farewell:
             farewell.append(Told(heir, bye=True, seconds=max(seconds for _, _, seconds in awaited)))

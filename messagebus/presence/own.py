@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ..message import id_key
 from .member import Key, Member
+from .telling import Entry
 
 FOREVER = float("inf")
 
@@ -17,7 +18,7 @@ FOREVER = float("inf")
 class _Own:
     """A member here."""
 
-    __slots__ = ("connections", "is_queued", "member", "place", "polls", "stamp", "until")
+    __slots__ = ("connections", "is_queued", "member", "place", "polls", "stamp", "told_at", "until")
 
     def __init__(self, place: tuple[str, Key], member: Member) -> None:
         self.place = place
@@ -30,6 +31,11 @@ class _Own:
         self.is_queued = False
         self.stamp = 0
         """Since when; 0: it was not told yet."""
+        self.told_at = 0
+        """Since when with this info."""
+
+    def entry(self) -> Entry:
+        return Entry(self.member.id, self.member.info, self.stamp, self.told_at)
 
     def ends(self) -> float:
         """When it is over, if nothing happens."""
@@ -63,11 +69,11 @@ class OwnMembers:
     def names(self) -> list[str]:
         return list(self._rooms)
 
-    def of(self, name: str) -> Iterator[tuple[Key, Member, int]]:
+    def of(self, name: str) -> Iterator[Entry]:
         """The members of a room that the others were told of."""
-        for key, own in self._rooms.get(name, {}).items():
+        for own in self._rooms.get(name, {}).values():
             if own.stamp:
-                yield key, own.member, own.stamp
+                yield own.entry()
 
     def by_key(self, name: str) -> dict[Key, Member]:
         return {key: own.member for key, own in self._rooms.get(name, {}).items()}
@@ -76,13 +82,14 @@ class OwnMembers:
         own = self._rooms.get(name, {}).get(key)
         return None if own is None else own.member
 
-    def tell(self, name: str, key: Key, stamp: int) -> Member | None:
-        """Take a member as told, and return it; ``None``: it is not here."""
+    def tell(self, name: str, key: Key, stamp: int) -> Entry | None:
+        """Take what has changed of a member as told, and return that; ``None``: it is not here."""
         own = self._rooms.get(name, {}).get(key)
         if own is None:
             return None
         own.stamp = own.stamp or stamp
-        return own.member
+        own.told_at = stamp
+        return own.entry()
 
     # --- who comes ---
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..message import Message
 from .member import Key, Member
+from .telling import Entry
 
 
 class Held(NamedTuple):
@@ -15,6 +16,8 @@ class Held(NamedTuple):
     member: Member
     holders: dict[str, int] | tuple[str, int]
     """Worker -> since which stamp. Nearly always there is one, and a pair takes a third of a dict's memory."""
+    at: int
+    """Since when with this info."""
 
     def stamps(self) -> dict[str, int]:
         return self.holders if isinstance(self.holders, dict) else {self.holders[0]: self.holders[1]}
@@ -96,22 +99,24 @@ class Room:
 
     # --- what workers tell ---
 
-    def join(self, worker: str, key: Key, member: Member, stamp: int) -> Change | None:
+    def join(self, worker: str, entry: Entry) -> Change | None:
         """A worker holds a member; what that changes over all of them."""
+        key, member, stamp, at = entry.key, entry.member, entry.stamp, entry.at
         known = self._held.get(key)
         if known is None:
             self._note(key, None)
-            self._held[key] = Held(member, (worker, stamp))
+            self._held[key] = Held(member, (worker, stamp), at)
             return Change(key, member, True)
-        if known.member != member:
+        if at < known.at:  # told again, with what another worker has replaced since
+            member, at = known.member, known.at
+        elif known.member != member:
             self._note(key, known.member)
         holders = known.holders
         if isinstance(holders, tuple) and holders[0] != worker:
             holders = {holders[0]: holders[1], worker: stamp}
         elif isinstance(holders, dict) and worker not in holders:
             holders = {**holders, worker: stamp}
-        # The newest info counts.
-        self._held[key] = Held(member, holders)
+        self._held[key] = Held(member, holders, at)
         return None
 
     def leave(self, worker: str, key: Key) -> Change | None:
@@ -127,11 +132,11 @@ class Room:
         del self._held[key]
         return Change(key, known.member, False)
 
-    def replace(self, worker: str, members: Iterable[tuple[Key, Member, int]]) -> list[Change]:
+    def replace(self, worker: str, entries: Iterable[Entry]) -> list[Change]:
         """A worker holds exactly these."""
-        now = {key: (member, stamp) for key, member, stamp in members}
+        now = {entry.key: entry for entry in entries}
         changes = [self.leave(worker, key) for key in self.of_worker(worker) if key not in now]
-        changes += [self.join(worker, key, member, stamp) for key, (member, stamp) in now.items()]
+        changes += [self.join(worker, entry) for entry in now.values()]
         return [change for change in changes if change is not None]
 
     def moved(self, stamp: int) -> bool:

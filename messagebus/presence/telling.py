@@ -27,6 +27,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     info: Any
     stamp: int
     """Since when the worker holds it."""
+    at: int
+    """Since when with this info."""
 
     @property
     def key(self) -> Key:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..message import id_key
-from .member import Key, Member
 from .room import Change, Room
 from .telling import Entry, Group, Told
 
@@ -112,7 +111,7 @@ class View:
         return room
 
     def _news(self, room: Room, worker: str, group: Group) -> list[Change]:
-        found = [room.join(worker, entry.key, entry.member, entry.stamp) for entry in group.joined]
+        found = [room.join(worker, entry) for entry in group.joined]
         found += [room.leave(worker, id_key(each)) for each in group.left]
         return [change for change in found if change is not None]
 
@@ -165,7 +164,7 @@ class View:
             peer.doubtful = doubtful
 
 
-def _collect(peer: _Peer, group: Group) -> list[tuple[Key, Member, int]] | None:
+def _collect(peer: _Peer, group: Group) -> list[Entry] | None:
     """All whom the worker holds in a room, once the last piece is there."""
     if not group.piece:
         peer.pieces[group.name] = []
@@ -176,4 +175,4 @@ def _collect(peer: _Peer, group: Group) -> list[tuple[Key, Member, int]] | None:
     if group.piece < group.of - 1:
         return None
     del peer.pieces[group.name]
-    return [(entry.key, entry.member, entry.stamp) for entry in entries]
+    return entries
