@@ -71,7 +71,7 @@ const PUBLIC = [
 const OWN = [
   ...["entry", "changed", "head", "link", "paused", "delivery", "queue", "ended", "take", "drop", "lost", "force", "wake", "hide"],
   ...["opened", "use", "compare", "restart", "added", "removed", "accept", "parameters", "reconnect", "put", "emit", "memory"],
-  ...["connect", "closeCode"],
+  ...["connect", "closeCode", "event", "info"],
 ];
 // terser would leave them alone; it does not export its list of the browsers' names.
 const domprops = readFileSync(join(root, "node_modules/terser/tools/domprops.js"), "utf8");

@@ -16,12 +16,16 @@ export type State = "stopped" | "idle" | "connecting" | "connected" | "reconnect
 
 /**
  * Where to begin on a channel. `n >= 0`: every message after number n; `0` is the whole backlog. `-1`: what comes from now
- * on. `-k`: the last k - 1 messages, then what comes. `"@g"`: every message after global id g.
+ * on. `-k`: the last k - 1 messages, then what comes. `"@g"`: every message after global id g. Of a pattern, such as
+ * `/news/*`, all positions are global ids.
  */
 export type Position = number | `@${number}`;
 
-/** `data` is any JSON value; `globalId` counts over all channels, `messageId` over this one, both without holes. */
-export type Callback<Data = any> = (data: Data, globalId: number, messageId: number) => void;
+/**
+ * `data` is any JSON value; `globalId` counts over all channels, `messageId` over this one, both without holes. `channel` is
+ * where it was published: of a pattern, such as `/news/*`, one of its channels.
+ */
+export type Callback<Data = any> = (data: Data, globalId: number, messageId: number, channel: string) => void;
 
 export interface StateInfo {
   /** The transport in use, or in use before the connection broke; null where none has worked yet. */

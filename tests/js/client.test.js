@@ -13,10 +13,10 @@ async function connected(positions = { "/chat": -1 }, settings = {}) {
   return { world, bus, callbacks, chat: callbacks["/chat"] };
 }
 
-test("a callback gets data, global id and message id", async () => {
+test("a callback gets data, global id, message id and channel", async () => {
   const { world, chat } = await connected();
   world.socket.receive([message("/chat", 1, { text: "ä" })]);
-  assert.deepEqual(chat.got, [[{ text: "ä" }, 10, 1]]);
+  assert.deepEqual(chat.got, [[{ text: "ä" }, 10, 1, "/chat"]]);
 });
 
 test("a message reaches the callbacks of its channel only, in the order of their subscribing", async () => {

@@ -460,3 +460,45 @@ test("changes are paced: one request or one frame of a kind for each minPollInte
     bus.stop();
   }
 });
+
+// ---- patterns ----
+
+test("a pattern brings the messages of its channels, each with its own channel and ids, and stands at the global id", async () => {
+  for (const name of ["websocket", "eventsource", "streaming", "long-polling"]) {
+    const got = recorder();
+    const { world, bus, followed: news } = await started({ transports: [name] }, (bus) => bus.subscribe("/news/*", got, 0));
+    say(world, [message("/news/a", 3), message("/else", 4), message("/news/b", 5)]);
+    await world.advance(0);
+    assert.deepEqual(got.got, [["/news/a 3", 30, 3, "/news/a"], ["/news/b 5", 50, 5, "/news/b"]], name);
+    assert.deepEqual([news.position, bus.diagnostics().channels], [50, { "/news/*": 50 }], name);
+    bus.stop();
+  }
+});
+
+test("a pattern goes on from its global id on the next connection, and hears nothing twice", async () => {
+  const got = recorder();
+  const { world } = await started({}, (bus) => void bus.subscribe("/news/*", got));
+  world.socket.receive([status({ "/news/*": 25 }), message("/news/b", 2), message("/news/a", 3)]);
+  world.socket.break();
+  await world.advance(5000);
+  assert.equal(new URL(world.socket.url).searchParams.get("/news/*"), "30");
+  world.socket.receive([status({ "/news/*": 30 }), message("/news/b", 3), message("/news/b", 4), gap({ "/news/*": { after: 40, before: 61 } })]);
+  assert.deepEqual(got.data, ["/news/a 3", "/news/b 4"]);
+  world.socket.receive([message("/news/a", 6), message("/news/a", 7)]);
+  assert.deepEqual(got.data, ["/news/a 3", "/news/b 4", "/news/a 7"]);
+});
+
+test("a channel is followed beside a pattern that does not have it, and after one that has it was left", async () => {
+  const [news, one] = [recorder(), recorder()];
+  const { world, followed: pattern, bus } = await started({}, (bus) => {
+    bus.subscribe("/newsletter", one, 0);
+    return bus.subscribe("/news/*", news, 0);
+  });
+  world.socket.receive([message("/newsletter", 1), message("/news/a", 2)]);
+  pattern.unsubscribe();
+  bus.subscribe("/news/a", one, 2);
+  await world.advance(300);
+  assert.deepEqual(world.socket.sent, [{ unsubscribe: ["/news/*"] }, { subscribe: { "/news/a": 2 } }]);
+  world.socket.receive([message("/news/a", 3), message("/news/b", 9)]);
+  assert.deepEqual([news.data, one.data], [["/news/a 2"], ["/newsletter 1", "/news/a 3"]]);
+});

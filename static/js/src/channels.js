@@ -8,6 +8,9 @@ import { makeSubscription } from "./subscription.js";
 
 const isId = (position) => typeof position === "number" && position >= 0;
 
+/** Whether a name is that of a channel, or a pattern, such as `/news/*`, which has it. */
+const matches = (name, channel) => name === channel || (/\*$/.test(name) && channel.startsWith(name.slice(0, -1)));
+
 /** Channel -> position, of entries. */
 export const positionsOf = (entries) => Object.fromEntries(entries.map(({ channel, position }) => [channel, position]));
 
@@ -19,10 +22,10 @@ export function makeChannels(changed, refused) {
   const followed = new Map(); // channel -> entry; one that was left, and is followed again later, is another object
   const leaving = new Map(); // left, and the server was not told yet
   const pagePositions = {}; // where channels stood when the page was made, until they have moved
-  const channels = { followed, pagePositions, epoch: undefined }; // epoch: the life of the store that positions are of
+  const channels = { followed, pagePositions }; // epoch: the life of the store that positions are of
 
   const waits = ({ subscriptions }) => subscriptions.some(({ start }) => start !== undefined);
-  const isFollowed = (entry) => !!entry && followed.get(entry.channel) === entry;
+  const isFollowed = (entry) => entry && followed.get(entry.channel) === entry;
 
   function add(channel, fn, options) {
     const { lastId, onRefused = null } = options?.constructor === Object ? options : { lastId: options };
@@ -63,8 +66,7 @@ export function makeChannels(changed, refused) {
 
   /** As `remove`; a `*` at the end stands for every channel that begins so. */
   function removeMatching(channel, fn) {
-    const fits = (name) => name === channel || (channel.endsWith("*") && name.startsWith(channel.slice(0, -1)));
-    return [...followed.keys()].filter((name) => fits(name) && remove(name, fn)).length > 0;
+    return [...followed.keys()].filter((name) => matches(channel, name) && remove(name, fn)).length > 0;
   }
 
   // ---- what to ask for ----
@@ -157,33 +159,34 @@ export function makeChannels(changed, refused) {
   }
 
   /**
-   * Takes a batch of a connection. `deliver(entry, {message} or {gap})` is called in order. Says of the link whether a position
+   * Takes a batch of a connection. `deliver(entry, {message, id} or {gap})` is called in order. Says of the link whether a position
    * has moved (`progress`), and when to come back (`reconnect`, ms) if the server has said so.
    */
   function accept(batch, link, deliver) {
     const { asked } = link;
-    // Not if it was left, and followed again, since this connection began: that is for the next.
-    const find = (channel) => (isFollowed(asked.get(channel)?.entry) ? asked.get(channel) : undefined);
+    // isFollowed: not if it was left, and followed again, since this connection began; that is for the next.
     for (const message of batch) {
-      const { channel, data, message_id, transient } = message;
+      const { channel, data, global_id, message_id, transient } = message;
       if (channel === "/__refused") acceptRefusals(Object.entries(data), asked);
       else if (channel === "/__status" || channel === "/__gap")
         for (const [name, value] of Object.entries(data)) {
-          const one = find(name), before = one?.entry.position;
+          const one = isFollowed(asked.get(name)?.entry) && asked.get(name), before = one?.entry?.position;
           if (name === "__epoch") channels.epoch = value;
           else if (name === "__reconnect") link.reconnect = Math.min(value, 60000) || 0;
           else if (name === "__moving") link.moving = value;
           else if (one) acceptNotice(one, value, deliver);
-          link.progress ||= one?.entry.position !== before;
+          link.progress ||= one?.entry?.position !== before;
         }
       else {
-        const entry = find(channel)?.entry;
-        if (!entry) continue;
-        if (!(entry.position >= message_id)) move(entry, message_id); // "@g" compares as false
+        // Its own channel's, or a pattern's, whose positions are global ids; what is being left keeps its place, and takes it.
+        const name = [...asked.keys()].find((one) => matches(one, channel));
+        const entry = asked.get(name)?.entry, id = name === channel ? message_id : global_id;
+        if (!isFollowed(entry)) continue;
+        if (!(entry.position >= id)) move(entry, id); // "@g" compares as false
         // A duplicate; but what is transient has the id of the last message before it.
         else if (!transient) continue;
         link.progress = true;
-        deliver(entry, { message });
+        deliver(entry, { message, id });
       }
     }
   }

@@ -20,7 +20,7 @@ const TRUSTED = 30000; // ms of silence, a heartbeat and a bit, after which what
 /** `bus`: the settings. `emit(event, ...)`: tells the page. */
 export function makeClient(bus, emit) {
   let wasConnected = false, told;
-  let link = null, side = null; // in use, or to be; beside it
+  let link, side; // in use, or to be; beside it
   let asked = new Map();
   let timer, nextAt; // of the next attempt
   let moving, patience; // the timer of the next connection, where the server asks for one; the longest wait for it
@@ -137,7 +137,7 @@ export function makeClient(bus, emit) {
         move("open");
       }
     } else if (plan.isSettled(one)) plan.settled(one);
-    if (one.moving !== undefined && !moving) moveWithin(one.moving);
+    if (one.moving >= 0 && !moving) moveWithin(one.moving);
     delivery.drain();
     if (delivery.isFull()) rest();
   }
@@ -229,7 +229,7 @@ export function makeClient(bus, emit) {
 
   const client = {
     settings: bus, channels, delivery, plan, guard, emit,
-    running: false, state: "stopped", polls: 0,
+    state: "stopped", polls: 0, // running
     /** The last transport that opened. */
     transport: null,
     get link() { return link; },
@@ -267,9 +267,11 @@ export function makeClient(bus, emit) {
     retry() {
       if (!client.running) return;
       client.forgive();
-      if (client.state === "connected" && link) return client.changed();
-      move("again");
-      again();
+      if (client.state === "connected" && link) client.changed();
+      else {
+        move("again");
+        again();
+      }
     },
 
     /** Asks again for what was refused; a wait that the server asked for goes on. */

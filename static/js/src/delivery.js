@@ -7,20 +7,20 @@ export function makeDelivery(isFollowed, isRunning, emit, guard) {
   const queue = [];
   let isDraining;
 
-  function deliver({ entry, gap, message }) {
+  /** `id`: the message's own, or its global id where it comes by a pattern. */
+  function deliver({ entry, gap, message, id }) {
     if (gap) return emit("gap", entry.channel, gap);
-    const { data, global_id, message_id, transient } = message;
-    if (!(entry.head >= message_id)) entry.head = message_id;
-    for (const one of [...entry.subscriptions]) {
-      if (!entry.subscriptions.includes(one) || one.start !== undefined) continue;
-      if (!(one.after >= message_id)) one.after = message_id;
-      else if (!transient) continue;
-      guard(`a callback of ${entry.channel}`, one.fn, data, global_id, message_id);
+    const { channel, data, global_id, message_id, transient } = message;
+    if (!(entry.head >= id)) entry.head = id;
+    for (const one of entry.subscriptions.slice()) {
+      if (!entry.subscriptions.includes(one) || one.start !== undefined || (one.after >= id && !transient)) continue;
+      if (!(one.after >= id)) one.after = id;
+      guard(`a callback of ${channel}`, one.fn, data, global_id, message_id, channel);
     }
   }
 
   const delivery = {
-    queue, paused: false,
+    queue, // paused
     isFull: () => delivery.paused && queue.length >= QUEUE_LIMIT,
 
     put(entry, what) {

@@ -31,10 +31,9 @@ export function makePlan(settings, memory, queryFits, guard) {
   let heldRequests = 0;
 
   const plan = {
-    current: undefined, // the transport to use
+    // current: the transport to use
     notBefore: 0, // the server asked not to come earlier
-    /** Milliseconds for the first batch: as long as a slow line takes for a plain poll, twice. */
-    patience: undefined,
+    // patience: milliseconds for the first batch; as long as a slow line takes for a plain poll, twice.
     get failures() { return failures; },
     get wantsProbe() { return down && plan.current !== "polling" && usable().length > 1; },
 
@@ -47,8 +46,7 @@ export function makePlan(settings, memory, queryFits, guard) {
 
     /** The first batch of a link that is to be used. */
     opened(link) {
-      isOffline = renewed = false;
-      plan.notBefore = 0;
+      isOffline = renewed = plan.notBefore = 0;
       // A poll that was not held says nothing of held ones.
       if (!link.plain || link.name === "polling") memory.worked(link.name);
       // A connection that breaks again soon is of a young outage.

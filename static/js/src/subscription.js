@@ -8,7 +8,7 @@ export function makeSubscription(entry, fn, onRefused, remove) {
   let ready, resolve, reject;
   const handle = () => remove(channel, handle);
   const subscription = {
-    fn, handle, after: undefined, start: undefined,
+    fn, handle,
 
     /** The channel was joined, or refused for good: whoever waits for `ready` is told. */
     settle() {

@@ -14,7 +14,7 @@ export function parameters(asked, epoch, grants) {
   if (epoch) pairs.append("__epoch", epoch);
   if (grants[0]) pairs.append("__grants", grants);
   pairs.append("__refusals", "t");
-  return String(pairs).replace(/\+/g, "%20");
+  return `${pairs}`.replace(/\+/g, "%20");
 }
 
 /** An Error with what is known of it: {code, message, ...}. */

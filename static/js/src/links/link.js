@@ -33,7 +33,6 @@ export function makeLink(client, name, isProbe, isTrial) {
     // greeting: a held poll that is not held, to learn at once what there is. plain: a poll that is not held.
     // progress, reconnect: what the server has said: a position has moved; come back after as many ms.
     // send: sends a frame; only open WebSockets have it. close
-    isEnded: false,
 
     async open() {
       link.sawBytes();
