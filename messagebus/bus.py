@@ -1,43 +1,32 @@
-"""The public ``Bus`` API: publish, subscribe, read. Startup and shutdown are in ``lifecycle``."""
+"""The public ``Bus`` API: publish and subscribe. ``clients`` and ``reading`` hold the rest, ``lifecycle`` the start and
+the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from .app_import import is_only_importing
-from .cable.channel import Channel
-from .cable.classes import ChannelClasses, Connect
-from .channel_rules import is_stored
-from .lifecycle import Lifecycle
+from .clients import Clients
 from .members import Members
-from .message import Ids, Message, check_channel, store_name
-from .option_kinds import check_pattern
+from .message import Ids, check_channel
+from .reading import Reading
 
 if TYPE_CHECKING:
     import re
 
     from flask import Blueprint, Flask, Response
     from typing_extensions import Unpack
-    from werkzeug.wrappers import Request
 
     from .hub.callbacks import Callback, Subscription
     from .hub.node import Node
-    from .hub.orders import Order
-    from .hub.permissions import Filter, Hook, PublishHook
     from .option_values import OptionValues
     from .publishing.arguments import PublishOptions
     from .sockets.handlers import OnMessage, Talk
-    from .statistics.bus import ChannelStats
-    from .statistics.why import Finding
-    from .stores import Store, StoreState
-
-ChannelT = TypeVar("ChannelT", bound=Channel)
-SEEN_SECONDS = 0.25
-"""Seconds that a page waits at most for the position that it is rendered at."""
+    from .stores import Store
 
 
-class Bus(Lifecycle):
+class Bus(Clients, Reading):
     """A message bus. Safe to use from any thread, any greenlet and in forked children; no further call is needed.
 
     It may be made anywhere, also before ``gevent.monkey.patch_all()``: it connects when it is first used, and listens
@@ -54,8 +43,6 @@ class Bus(Lifecycle):
         self._blueprint: Blueprint | None = None
         self.presence = Members(self, self._access.presence)
         """Who is there: members of channels, and what is called when they come and go."""
-        self._channel_classes = ChannelClasses()
-        self._publish_off = False
 
     # --- Flask ---
 
@@ -331,308 +318,6 @@ class Bus(Lifecycle):
             newest = store.state().global_id if name is None else store.last_ids([name])[0]
             last_id = max(newest - (-last_id - 1), 0)
         return Subscription(scope, callback, last_id)
-
-    # --- what clients may do ---
-
-    def authorize(self, pattern: str) -> Callable[[Hook], Hook]:
-        """Decorator for a function that decides who may subscribe: ``@bus.authorize("/private/*")``.
-
-        ``pattern`` is a channel, or a prefix that ends in ``*``. The function gets the request (in a Flask app the
-        Flask request, in its context) and the channel, and returns whether the client may subscribe. Every function
-        whose pattern matches has to agree. Our clients learn which channel was refused; others get a 403 that names it.
-        An exception propagates in the request, so ``flask.abort`` works. The function may block. It is called in the
-        request's thread, and for later subscriptions of a WebSocket in a thread of a pool.
-
-        Raises:
-            InvalidChannel: The pattern is malformed.
-        """
-
-        check_pattern(pattern)
-
-        def add(hook: Hook) -> Hook:
-            self._access.add_hook(pattern, hook)
-            return hook
-
-        return add
-
-    def allow_publish(self, pattern: str) -> Callable[[PublishHook], PublishHook]:
-        """Decorator for a function that decides what clients publish: ``@bus.allow_publish("/chat/*")``.
-
-        ``pattern`` is a channel, or a prefix that ends in ``*``. The function gets the request (in a Flask app the
-        Flask request, in its context), the channel and the data that the client has sent, any JSON value; it returns
-        the data to publish. It refuses with ``flask.abort(403, "the reason")``, which reaches the client, or by
-        returning ``None``. Another exception is logged, passed to ``on_error``, and tells the client nothing but its
-        type. The function may block: it is called in the request's thread, and for what comes over a WebSocket in a
-        thread of a pool, with the request that has opened it.
-
-        Where several patterns match, all functions are called in the order in which they were added, each with the data
-        that the one before has returned; one that refuses is the last. They are also called for channels that
-        ``client_publish`` or a rule opens to everybody. Where a channel's rule has another ``publish``, nothing of
-        clients is taken. A publish that a client repeats, because its answer was lost, is asked about again, and stored
-        once, as it was at first.
-
-        Raises:
-            InvalidChannel: The pattern is malformed.
-        """
-        check_pattern(pattern)
-
-        def add(hook: PublishHook) -> PublishHook:
-            self._access.add_publish_hook(pattern, hook)
-            return hook
-
-        return add
-
-    def client_id(self, request: Request | None = None) -> str | None:
-        """The id of the client (the page) that a request comes from; ``None`` where it shows none. With it a view tells
-        everybody but the one who has posted to it: ``publish(..., exclude_client_ids=[MessageBus.client_id()])``.
-
-        In an ``authorize`` or ``allow_publish`` hook it is the client that asks. In a view it is what the page sends:
-        the header ``X-MessageBus-Client-Id``, or the field ``messagebus_client_id`` of the query or of the form.
-        ``request``: Flask's current one by default. The client has chosen its id, so it proves nothing.
-
-        Raises:
-            RuntimeError: There is no current request.
-        """
-        from .http.client_ids import client_id_of
-
-        if request is None:
-            from flask import request as current
-
-            request = current
-        return client_id_of(request)
-
-    def channel(self, class_: type[ChannelT]) -> type[ChannelT]:
-        """Decorator that registers a subclass of :class:`messagebus.Channel` under its name. Clients subscribe to it,
-        with ActionCable's and AnyCable's clients on ``/cable``. To be used before serving.
-
-        Raises:
-            TypeError: It is no such class, or one of its public methods takes more than one argument.
-            ValueError: Another class has its name.
-        """
-        self._channel_classes.add(class_)
-        if self._node is not None:
-            self._made(self._node)
-        return class_
-
-    def connect(self, hook: Connect) -> Connect:
-        """Decorator for the function that says who opens a connection on ``/cable``, before it is accepted.
-
-        It gets the request (in a Flask app the Flask request, in its context), and returns by what the connection is
-        identified, a dict: the ``user`` of ``{"user_id": 7, "user": user}`` is ``self.connection.user`` in the
-        channels, and ``user_id`` takes the place of what ``user_id_lookup`` returns. ``True`` or ``None``: by nothing
-        more. ``False``: it is refused with 403; ``flask.abort`` works, too. Without a hook everybody may connect whose
-        page's origin may.
-        """
-        self._channel_classes.connect = hook
-        return hook
-
-    def grant(
-        self, channel: str, *, ttl: float = 3600.0, client_id: str | None = None, site_id: str | None = None
-    ) -> str:
-        """A signed token that allows its bearer to subscribe to a channel for ``ttl`` seconds from now.
-
-        It is for servers that cannot see the app's session; they need the same ``secret_key``, and
-        ``protected_channels``. ``channel`` may be a prefix that ends in ``*``. ``client_id``: only that client may use
-        the token. When a grant expires the subscription ends, unless another grant or a hook allows it: the client is
-        told with a refusal that says when to ask again, with a newer token if it has one.
-
-        Raises:
-            InvalidOption: There is no ``secret_key``.
-            InvalidChannel: ``channel`` is not a channel's name.
-        """
-        from .hub.permissions import make_grant
-
-        return make_grant(self.options.secret_key, channel, ttl, client_id, site_id)
-
-    def register_client_message_filter(self, prefix: str, keep: Filter) -> None:
-        """Let ``keep`` decide which messages of the channels that begin with ``prefix`` clients get.
-
-        ``keep`` is called once for each message, in the loop that serves all connections: it must not block. If it
-        returns false, or raises, the message reaches no client; Python subscribers get it all the same. Register
-        filters before serving: each message's verdict is cached."""
-        self._access.add_filter(prefix, keep)
-
-    def disconnect(
-        self,
-        *,
-        user_ids: Iterable[Any] | None = None,
-        client_ids: Iterable[Any] | None = None,
-        reason: str = "",
-        reconnect: bool = False,
-        site_id: str | None = None,
-    ) -> None:
-        """End the connections of these users, and of these clients, on every worker: for a logout, or a ban. It takes
-        well under a second.
-
-        Our clients are told ``reason`` (up to 123 bytes), as of channels that are refused, and stay away until the page
-        subscribes again, calls ``retry()`` or is loaded again. ``reconnect``: they come back at once, and are
-        identified and authorized again. Other programs may come back in either case: whether they get anything is up to
-        :meth:`authorize`. So end the session, or withdraw the permission, first. Workers remember this for 5 s, for
-        requests that were allowed before and connect after it, and for clients of ours between two polls.
-
-        ``user_ids``: as ``user_id_lookup`` gives them; 10,000 ids at most. ``site_id``: of clients of this site;
-        ``None``: of those without one; ``"*"``: of every site.
-
-        Raises:
-            InvalidTargets: There are no ids, too many, or something that is none.
-            InvalidSite, InvalidOption: One of the others is wrong.
-            BackendUnavailable: The store gave no answer; some workers may have heard it.
-        """
-        from .hub.orders import DISCONNECT, Order
-
-        self._tell(DISCONNECT, Order.of(user_ids, client_ids, reason, site_id, reconnect))
-
-    def _tell(self, kind: str, order: Order) -> None:
-        from .hub.orders import tellings
-
-        texts = tellings(kind, order)
-        store = self._publisher_now().store
-        for text in texts:
-            store.announce(text)
-
-    def off(self, *, disable_publish: bool = True) -> None:
-        """Switch the bus off: disconnect clients, and answer 503. Publishing does nothing and returns ``None``, unless
-        ``disable_publish`` is ``False``. Python subscribers still get what other processes publish."""
-        self._access.off, self._publish_off = True, disable_publish
-        if self._node is not None:
-            self._node.turn_away()
-
-    def on(self) -> None:
-        """Switch the bus on again."""
-        self._access.off = self._publish_off = False
-
-    @property
-    def is_off(self) -> bool:
-        return self._access.off
-
-    # --- reading ---
-
-    def last_id(self, channel: str, site_id: str | None = None) -> int:
-        """The id of the newest message on a channel; 0 if there has been none."""
-        return self.last_ids(channel, site_id=site_id)[channel]
-
-    def last_ids(self, *channels: str, site_id: str | None = None) -> dict[str, int]:
-        """The ids of the newest messages on several channels, read in one step."""
-        names = [store_name(check_channel(channel), site_id) for channel in channels]
-        return dict(zip(channels, self._publisher_now().store.last_ids(names), strict=True))
-
-    def backlog(self, channel: str, last_id: int = 0, site_id: str | None = None) -> list[Message]:
-        """The messages of a channel after ``last_id`` that the store still keeps; none where its rule has it not
-        stored."""
-        name = store_name(check_channel(channel), site_id)
-        publisher = self._publisher_now()
-        if not is_stored(publisher.options.channels, channel):
-            return []
-        return publisher.store.backlog(name, last_id).messages
-
-    def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
-        """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
-
-        Without ``site_id``: messages without a site; with ``"*"``: those of every site, and those without one."""
-        from .hub.callbacks import Scope
-
-        scope = Scope(None, site_id)
-        return [message for message in self._publisher_now().store.global_backlog(last_id) if scope.holds(message)]
-
-    def stats(self) -> dict[str, Any]:
-        """The numbers of the whole bus, summed over all processes that listen, and of each: docs/statistics.md explains
-        them. Asks the store, and not the other processes, whose last report counts.
-
-        Raises:
-            BackendUnavailable: The store gave no answer.
-        """
-        from .statistics.bus import bus_stats
-
-        return bus_stats(self._running_node())
-
-    def channel_stats(self, *channels: str, site_id: str | None = None) -> list[ChannelStats]:
-        """The numbers of some channels, in their order: published and stored messages, and the subscribers of all
-        processes.
-
-        Raises:
-            InvalidChannel, InvalidSite: One is not the name of a channel.
-            BackendUnavailable: The store gave no answer.
-        """
-        from .statistics.bus import channel_stats
-
-        return channel_stats(self._running_node(), [store_name(check_channel(name), site_id) for name in channels])
-
-    def why(
-        self,
-        channel: str,
-        message_id: int,
-        *,
-        user_id: str | int | None = None,
-        client_id: str | None = None,
-        site_id: str | None = None,
-    ) -> list[Finding]:
-        """Why a user or a client did not get a message, or when and over what they did: what the store and all
-        processes know of it, the most telling first. ``user_id`` as ``user_id_lookup`` returns it: ``7`` is not
-        ``"7"``.
-
-        Each process remembers its newest connections (``trail_size``). Waits for a second at most for those that do not
-        answer.
-
-        Raises:
-            InvalidChannel, InvalidSite: It is not the name of one.
-            ValueError: Neither a user nor a client is given, or both are; or the id is below 1.
-            BackendUnavailable: The store gave no answer.
-        """
-        from .statistics.why import why
-
-        return why(self._running_node(), channel, message_id, user_id, client_id, site_id)
-
-    def newest_global_id(self) -> int:
-        """The newest global id, over all channels and sites; 0 in an empty store."""
-        return self._publisher_now().store.state().global_id
-
-    def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
-        """The newest message of a channel, if the store still keeps it."""
-        last_id = self.last_id(channel, site_id)
-        messages = self.backlog(channel, last_id - 1, site_id) if last_id else []
-        return messages[-1] if messages else None
-
-    def seen(self) -> StoreState | None:
-        """How far this process has received the store's messages: the position that a page rendered now continues from.
-
-        Asks the store only with ``redis_announce="by_channel"``, where the process does not hear of all messages.
-        ``None`` if the store's feed is not connected; the first call waits for it, for a second
-        at most."""
-        from .stores import StoreState
-
-        if self._closed:
-            return None
-        node = self._running_node()
-        if not node.has_started():
-            return None
-        if node.is_healthy:
-            node.following.catch_up(SEEN_SECONDS)
-        return StoreState(node.seen_id, node.hub.epoch)
-
-    # --- deleting ---
-
-    def forget(self, channel: str, site_id: str | None = None) -> None:
-        """Delete the messages of a channel. Its ids continue, and clients that missed messages get a gap.
-
-        Every process forgets what it remembers of them. Clients that are connected keep what they have.
-
-        Raises:
-            InvalidChannel, InvalidSite: It is not the name of one.
-            BackendUnavailable: The store gave no answer; it may have deleted them.
-        """
-        from .hub.workers import forget
-
-        forget(self._publisher_now().store, store_name(check_channel(channel), site_id))
-
-    def expire_all_backlogs(self) -> None:
-        """Delete all messages in the store. Ids continue, and clients that missed messages get a gap.
-
-        Processes with subscribers still hold their channels' newest messages in memory, up to ``window_size``."""
-        self._publisher_now().store.expire_all_backlogs()
-
-    def reset(self) -> None:
-        """Delete all messages and ids in the store. Clients start from nothing. Mostly for tests."""
-        self._publisher_now().store.reset()
 
 
 MessageBus = Bus()

@@ -46,6 +46,8 @@ LAYERS = [
     "integrations",
     "lifecycle",
     "members",
+    "clients",
+    "reading",
     "bus",
     "distributed_cache",
     "__init__",

@@ -1,0 +1,148 @@
+"""What a bus knows of its channels and its workers, and how that is deleted: the part of ``Bus`` that reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .channel_rules import is_stored
+from .lifecycle import Lifecycle
+from .message import Message, check_channel, store_name
+
+if TYPE_CHECKING:
+    from .statistics.bus import ChannelStats
+    from .statistics.why import Finding
+    from .stores import StoreState
+
+SEEN_SECONDS = 0.25
+"""Seconds that a page waits at most for the position that it is rendered at."""
+
+
+class Reading(Lifecycle):
+    """Base of ``Bus``. Safe from any thread and greenlet."""
+
+    def last_id(self, channel: str, site_id: str | None = None) -> int:
+        """The id of the newest message on a channel; 0 if there has been none."""
+        return self.last_ids(channel, site_id=site_id)[channel]
+
+    def last_ids(self, *channels: str, site_id: str | None = None) -> dict[str, int]:
+        """The ids of the newest messages on several channels, read in one step."""
+        names = [store_name(check_channel(channel), site_id) for channel in channels]
+        return dict(zip(channels, self._publisher_now().store.last_ids(names), strict=True))
+
+    def backlog(self, channel: str, last_id: int = 0, site_id: str | None = None) -> list[Message]:
+        """The messages of a channel after ``last_id`` that the store still keeps; none where its rule has it not
+        stored."""
+        name = store_name(check_channel(channel), site_id)
+        publisher = self._publisher_now()
+        if not is_stored(publisher.options.channels, channel):
+            return []
+        return publisher.store.backlog(name, last_id).messages
+
+    def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
+        """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
+
+        Without ``site_id``: messages without a site; with ``"*"``: those of every site, and those without one."""
+        from .hub.callbacks import Scope
+
+        scope = Scope(None, site_id)
+        return [message for message in self._publisher_now().store.global_backlog(last_id) if scope.holds(message)]
+
+    def stats(self) -> dict[str, Any]:
+        """The numbers of the whole bus, summed over all processes that listen, and of each: docs/statistics.md explains
+        them. Asks the store, and not the other processes, whose last report counts.
+
+        Raises:
+            BackendUnavailable: The store gave no answer.
+        """
+        from .statistics.bus import bus_stats
+
+        return bus_stats(self._running_node())
+
+    def channel_stats(self, *channels: str, site_id: str | None = None) -> list[ChannelStats]:
+        """The numbers of some channels, in their order: published and stored messages, and the subscribers of all
+        processes.
+
+        Raises:
+            InvalidChannel, InvalidSite: One is not the name of a channel.
+            BackendUnavailable: The store gave no answer.
+        """
+        from .statistics.bus import channel_stats
+
+        return channel_stats(self._running_node(), [store_name(check_channel(name), site_id) for name in channels])
+
+    def why(
+        self,
+        channel: str,
+        message_id: int,
+        *,
+        user_id: str | int | None = None,
+        client_id: str | None = None,
+        site_id: str | None = None,
+    ) -> list[Finding]:
+        """Why a user or a client did not get a message, or when and over what they did: what the store and all
+        processes know of it, the most telling first. ``user_id`` as ``user_id_lookup`` returns it: ``7`` is not
+        ``"7"``.
+
+        Each process remembers its newest connections (``trail_size``). Waits for a second at most for those that do not
+        answer.
+
+        Raises:
+            InvalidChannel, InvalidSite: It is not the name of one.
+            ValueError: Neither a user nor a client is given, or both are; or the id is below 1.
+            BackendUnavailable: The store gave no answer.
+        """
+        from .statistics.why import why
+
+        return why(self._running_node(), channel, message_id, user_id, client_id, site_id)
+
+    def newest_global_id(self) -> int:
+        """The newest global id, over all channels and sites; 0 in an empty store."""
+        return self._publisher_now().store.state().global_id
+
+    def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
+        """The newest message of a channel, if the store still keeps it."""
+        last_id = self.last_id(channel, site_id)
+        messages = self.backlog(channel, last_id - 1, site_id) if last_id else []
+        return messages[-1] if messages else None
+
+    def seen(self) -> StoreState | None:
+        """How far this process has received the store's messages: the position that a page rendered now continues from.
+
+        Asks the store only with ``redis_announce="by_channel"``, where the process does not hear of all messages.
+        ``None`` if the store's feed is not connected; the first call waits for it, for a second
+        at most."""
+        from .stores import StoreState
+
+        if self._closed:
+            return None
+        node = self._running_node()
+        if not node.has_started():
+            return None
+        if node.is_healthy:
+            node.following.catch_up(SEEN_SECONDS)
+        return StoreState(node.seen_id, node.hub.epoch)
+
+    # --- deleting ---
+
+    def forget(self, channel: str, site_id: str | None = None) -> None:
+        """Delete the messages of a channel. Its ids continue, and clients that missed messages get a gap.
+
+        Every process forgets what it remembers of them. Clients that are connected keep what they have.
+
+        Raises:
+            InvalidChannel, InvalidSite: It is not the name of one.
+            BackendUnavailable: The store gave no answer; it may have deleted them.
+        """
+        from .hub.workers import forget
+
+        forget(self._publisher_now().store, store_name(check_channel(channel), site_id))
+
+    def expire_all_backlogs(self) -> None:
+        """Delete all messages in the store. Ids continue, and clients that missed messages get a gap.
+
+        Processes with subscribers still hold their channels' newest messages in memory, up to ``window_size``."""
+        self._publisher_now().store.expire_all_backlogs()
+
+    def reset(self) -> None:
+        """Delete all messages and ids in the store. Clients start from nothing. Mostly for tests."""
+        self._publisher_now().store.reset()
