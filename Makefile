@@ -29,7 +29,7 @@ STAMPS := $(VENV)/stamps
 NODE := node_modules/.stamp
 BENCH_TOOLS := redis-server nginx libnginx-mod-nchan chromium nodejs npm
 BENCH_NODE := bench/servers/node_modules/.stamp
-TEST_TOOLS := redis-server postgresql nginx chromium firefox-esr webkit2gtk-driver xvfb nodejs openssl curl
+TEST_TOOLS := redis-server postgresql nginx chromium firefox-esr webkit2gtk-driver xvfb nodejs openssl curl systemd
 DESCRIBED := setup.cfg pyproject.toml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
