@@ -102,21 +102,25 @@ $(BIN)/python:
 
 # compat: other ways of editable installing leave the clone's own directory in the way of programs that lie beside it.
 $(STAMPS)/demo: $(DESCRIBED) | $(BIN)/python
+	@echo 'Installing what Python needs into $(VENV): a minute or two, the first time.'
 	$(PIP) install --config-settings editable_mode=compat -e .
 	@mkdir -p $(@D)
 	@touch $@
 
 $(STAMPS)/test: $(DESCRIBED) | $(BIN)/python
+	@echo 'Installing what Python needs into $(VENV): a minute or two, the first time.'
 	$(PIP) install --config-settings editable_mode=compat -e '.[test,dev]'
 	@mkdir -p $(@D)
 	@touch $@ $(STAMPS)/demo
 
 $(STAMPS)/docs: $(DESCRIBED) | $(BIN)/python
+	@echo 'Installing what Python needs into $(VENV): a minute or two, the first time.'
 	$(PIP) install --config-settings editable_mode=compat -e '.[docs]'
 	@mkdir -p $(@D)
 	@touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(DESCRIBED) | $(BIN)/python
+	@echo 'Installing what Python needs into $(VENV): a minute or two, the first time.'
 	$(PIP) install --config-settings editable_mode=compat -e '.[bench]'
 	@mkdir -p $(@D)
 	@touch $@ $(STAMPS)/demo
@@ -135,6 +139,7 @@ $(BENCH_NODE): bench/servers/package.json | bench-tools
 $(NODE): $(wildcard package.json package-lock.json) | tools
 	@if [ -e package.json ] && grep -q '"devDependencies"' package.json; then \
 	    scripts/ensure-tools npm && \
+	    echo 'Installing what the JavaScript tests need into node_modules: a minute, the first time.' && \
 	    npm $$([ -e package-lock.json ] && echo ci || echo install --no-package-lock) --no-audit --no-fund --loglevel=error; \
 	fi
 	@mkdir -p $(@D) && touch $@
