@@ -189,7 +189,7 @@ def test_a_class_that_cannot_be_made_is_told_as_one_that_fails(bus: Bus, calls: 
 
 def test_a_rejected_client_is_told(client: Caller, calls: list[Any]) -> None:
     status, error = client.call("enter", channel="RoomChannel", params={"secret": True})
-    assert (status, error["code"]) == (400, "rejected")
+    assert (status, error["code"]) == (403, "rejected")
     eventually(lambda: calls == ["subscribed", "unsubscribed"])
 
 

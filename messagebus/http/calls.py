@@ -18,6 +18,7 @@ VERBS = tuple(verb for verb, kind in COMMANDS.items() if not kind.needs_subscrib
 
 _STATUSES = {
     "forbidden": HTTPStatus.FORBIDDEN,
+    "rejected": HTTPStatus.FORBIDDEN,
     "max_message_size": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "transient": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "too_many_publishes": HTTPStatus.TOO_MANY_REQUESTS,

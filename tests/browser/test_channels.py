@@ -70,7 +70,7 @@ def test_a_page_enters_performs_and_receives_on_every_transport(
 
 
 def test_a_page_is_rejected(page: Page, classes: Server, page_errors: PageErrors) -> None:
-    page_errors.expect("400")
+    page_errors.expect("403")
     enter(page, classes.url, "secret", "streaming")
     has_seen(page, "rejected")
 
