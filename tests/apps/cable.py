@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, render_template, request
 
 from messagebus import Channel, MessageBus
+from messagebus.cable import own_client
 
 from .common import routes
 
@@ -15,6 +16,7 @@ app = Flask(__name__)
 app.secret_key = "of the tests"
 app.register_blueprint(MessageBus.blueprint)
 app.register_blueprint(routes)
+own_client.GRANT_SECONDS = float(os.environ.get("GRANT_SECONDS", own_client.GRANT_SECONDS))
 
 
 def note(text: str) -> None:

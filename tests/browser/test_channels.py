@@ -15,6 +15,7 @@ from playwright.sync_api import Page
 
 from tests.bad_network import BadNetwork
 from tests.chromium import PageErrors
+from tests.eventually import eventually
 from tests.publishing import publish
 from tests.redis_server import RedisServer
 from tests.servers import Server
@@ -29,6 +30,14 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def classes(browsers_redis: RedisServer) -> Iterator[Server]:
     with Server("serve", "tests.apps.cable:app", env={"MESSAGEBUS_URL": browsers_redis.url}, workers=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def short_grants(browsers_redis: RedisServer) -> Iterator[Server]:
+    """Rooms that need the grants of their class, which last a second."""
+    env = {"MESSAGEBUS_URL": browsers_redis.url, "MESSAGEBUS_PROTECTED_CHANNELS": "/rooms/*", "GRANT_SECONDS": "1"}
+    with Server("serve", "tests.apps.cable:app", env=env, workers=2) as server:
         yield server
 
 
@@ -106,3 +115,21 @@ def test_a_page_enters_again_where_its_worker_has_died(
     has_seen(page, "connected", {"reconnected": True})
     assert page.evaluate('room.perform("speak", {text: "again"})') == {"ok": True}
     has_seen(page, "received", {"text": "again", "from": "somebody"})
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_a_page_whose_grant_runs_out_enters_again_and_misses_nothing(
+    page: Page, page_errors: PageErrors, short_grants: Server, room: str, transport: str
+) -> None:
+    page_errors.expect("403|the server refused")
+    enter(page, short_grants.url, room, transport)
+    has_seen(page, "connected")
+    publish(short_grants.url, f"/rooms/{room}", 1)
+    has_seen(page, "received", 1)
+    eventually(lambda: room in json.loads(short_grants.get("/left")[1]))  # it has left, to enter once more
+    publish(short_grants.url, f"/rooms/{room}", 2)
+    has_seen(page, "received", 2)
+    assert page.evaluate('room.perform("speak", {text: "hi"})') == {"ok": True}
+    has_seen(page, "received", {"text": "hi", "from": "somebody"})
+    assert len(received(page)) == 3
+    assert "rejected" not in str(page.evaluate("seen"))
