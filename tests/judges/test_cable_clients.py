@@ -87,6 +87,13 @@ def enter(page: Page, cables: str, script: str, url: str, room: str) -> None:
     page.evaluate(script, {"id": room, "base": url})
 
 
+def enter_over(network: BadNetwork, page: Page, page_errors: PageErrors, cables: str, script: str, room: str) -> None:
+    """Enter a room, on a connection that the test is going to cut."""
+    page_errors.expect(BROKEN)
+    enter(page, cables, script, network.url, room)
+    has_seen(page, "connected")
+
+
 def has_seen(page: Page, *wanted: Any) -> None:
     page.wait_for_function("(wanted) => JSON.stringify(seen).includes(wanted)", arg=_json(wanted))
 
@@ -129,9 +136,7 @@ def test_it_is_rejected(
 def test_actioncable_comes_back_and_goes_on(
     page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
 ) -> None:
-    page_errors.expect(BROKEN)
-    enter(page, cables, ACTIONCABLE, network.url, room_id)
-    has_seen(page, "connected")
+    enter_over(network, page, page_errors, cables, ACTIONCABLE, room_id)
     network.cut()
     has_seen(page, "disconnected")
     page.evaluate("seen.length = 0")
@@ -143,9 +148,7 @@ def test_actioncable_comes_back_and_goes_on(
 def test_anycable_resumes_without_loss_when_its_connection_is_cut(
     page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
 ) -> None:
-    page_errors.expect(BROKEN)
-    enter(page, cables, ANYCABLE, network.url, room_id)
-    has_seen(page, "connected")
+    enter_over(network, page, page_errors, cables, ANYCABLE, room_id)
     publish(cable_server.url, f"/rooms/{room_id}", 1, 2)
     has_seen(page, "received", 2)
     for number in (3, 5):
@@ -161,9 +164,7 @@ def test_anycable_resumes_without_loss_when_its_connection_is_cut(
 def test_anycable_resumes_on_a_stream_of_which_it_has_seen_nothing(
     page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
 ) -> None:
-    page_errors.expect(BROKEN)
-    enter(page, cables, ANYCABLE, network.url, room_id)
-    has_seen(page, "connected")
+    enter_over(network, page, page_errors, cables, ANYCABLE, room_id)
     network.refuse()
     network.cut()
     has_seen(page, "disconnected")
