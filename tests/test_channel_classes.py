@@ -65,6 +65,7 @@ def make_bus(log: Log, url: str = "memory://") -> Bus:
             log.calls.append(data["n"])
 
         def wait(self) -> None:
+            log.calls.append("wait")
             log.go_on.wait(20)
 
         def fail(self) -> None:
@@ -274,7 +275,8 @@ def test_a_client_that_leaves_during_an_action_is_unsubscribed_after_it(url: str
         identifier = client.confirmed("RoomChannel")
         client.perform(identifier, "wait")
         client.perform(identifier, "number", n=1)
-        client.confirmed("RoomChannel", id=2)  # so that the action has begun
+        client.confirmed("RoomChannel", id=2)
+        eventually(lambda: log.count("wait") == 1)
     eventually(lambda: log.count(("unsubscribed", False)) == 1)
     log.go_on.set()
     eventually(lambda: log.count(("unsubscribed", False)) == 2)
@@ -320,5 +322,5 @@ def test_too_many_actions_that_wait_are_refused_by_name(client: CableClient, bus
     for number in range(MAX_WAITING + 20):
         client.perform(identifier, "number", n=number)
     error = client.until(type="error")["error"]
-    assert error["code"] == "too_many_actions"
+    assert (error["code"], error["retry_after"]) == ("too_many_actions", 1)
     assert str(MAX_WAITING) in error["message"]

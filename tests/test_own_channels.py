@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from messagebus import Bus, Channel
+from messagebus import BackendUnavailable, Bus, Channel
 from messagebus.cable import still_there
 
 from .cable_client import served
@@ -49,6 +49,9 @@ def make_bus(calls: list[Any], url: str = "memory://", **options: Any) -> Bus:
 
         def fail(self) -> None:
             raise ValueError("a detail")
+
+        def lose(self) -> None:
+            raise BackendUnavailable("the store")
 
         def _private(self) -> None: ...
 
@@ -302,6 +305,8 @@ def test_a_call_that_comes_to_another_worker_is_passed_on(tmp_path: Path, calls:
         )
         assert answer == {"number": 1, "user": None}
         assert client.call("perform", id=entered["id"], action="_private")[1]["code"] == "unknown_action"
+        status, error = client.call("perform", id=entered["id"], action="lose")
+        assert (status, error["code"], error["retry_after"]) == (503, "unavailable", 2)
         assert client.call("enter", id=entered["id"]) == (200, entered)
         assert client.call("leave", id=entered["id"]) == (200, {})
         assert (calls, others) == (["subscribed", "unsubscribed"], [])

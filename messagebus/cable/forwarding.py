@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BackendUnavailable, BusClosed
 from ..http.command import CommandError
+from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
 from ..hub.workers import tell
 
@@ -47,13 +48,18 @@ class _Pending:
     def on_deadline(self) -> None:
         self._forwarding.pending.pop(self.number, None)
         if self.is_taken:
-            self.fail(CommandError("unavailable", "the worker of this subscription gave no answer"))
+            reason = "the worker of this subscription gave no answer"
+            self.fail(CommandError("unavailable", reason, retry_after=RETRY_SECONDS))
         else:
             self.fail(_gone())
 
 
 def _gone() -> CommandError:
     return CommandError("gone", "the worker of this subscription has ended: enter again")
+
+
+def _told(error: CommandError) -> dict[str, Any]:
+    return {"error": [error.code, str(error), error.field, error.retry_after]}
 
 
 class Forwarding:
@@ -83,11 +89,11 @@ class Forwarding:
             else:
                 tell(self._node.store, kind, told)
         except (BackendUnavailable, BusClosed):
-            error = CommandError("unavailable", "the store gave no answer", retry_after=2)
+            error = CommandError("unavailable", "the store gave no answer", retry_after=RETRY_SECONDS)
         except ValueError:
             error = CommandError("too_large", "the call or its answer is too long to be passed on")
             if pending is None:
-                tell(self._node.store, ANSWER, {**told, "answer": {"error": [error.code, str(error)]}})
+                tell(self._node.store, ANSWER, {**told, "answer": _told(error)})
         if error is not None and pending is not None:
             self._node.reactor.call_soon(self._failed, pending, error)
 
@@ -108,7 +114,7 @@ class Forwarding:
         self._carry_out(
             Call(*told["call"]),
             lambda found: reply({"ok": found}),
-            lambda error: reply({"error": [error.code, str(error), error.field]}),
+            lambda error: reply(_told(error)),
         )
 
     def _answered(self, told: dict[str, Any]) -> None:
@@ -125,5 +131,5 @@ class Forwarding:
         if "ok" in said:
             pending.answer(said["ok"])
         else:
-            code, message, *field = said["error"]
-            pending.fail(CommandError(code, message, field=field[0] if field else None))
+            code, message, field, retry_after = said["error"]
+            pending.fail(CommandError(code, message, field=field, retry_after=retry_after))

@@ -17,7 +17,7 @@ from ..http.channel_commands import GUEST, Answer, Fail
 from ..http.command import Caller, CommandError
 from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
-from ..hub.orders import DISCONNECT, EVERY_SITE, read_order
+from ..hub.orders import DISCONNECT, read_order
 from ..message import encode_json, id_key
 from .cable import Cable
 from .channel import Connection
@@ -213,7 +213,7 @@ class OwnSubscriptions:
         for client, subscription in [*self._entered.values()]:
             who = identify(client.identity, client.connection.identifiers)
             meant = who.client_id in order.client_ids or who.user_id in users
-            if meant and order.site_id in (EVERY_SITE, client.connection.site_id):
+            if meant and order.is_for(client.connection.site_id):
                 subscription.leave()
 
     def _end_gone(self, gone: set[str]) -> None:

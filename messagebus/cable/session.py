@@ -299,14 +299,18 @@ class CableSession(FramedSubscriber):
         # ActionCable's client takes it for a message to whom the identifier names, and fails where there is none: it is
         # to nobody.
         about = {"command": said.command, "identifier": said.identifier} if said is not None else {}
-        self._say(type="error", identifier="", error={**error_object(error.code, str(error), error.field), **about})
+        self._say(type="error", identifier="", error={**_object(error), **about})
 
     def _reject(self, identifier: str, error: CommandError | None) -> None:
         told: dict[str, Any] = {"type": "reject_subscription", "identifier": identifier}
         if error is not None:
-            told["error"] = error_object(error.code, str(error), error.field)
+            told["error"] = _object(error)
         self._say(**told)
 
     def _say(self, **told: Any) -> None:
         if self.state in OPEN:
             self.put(text_frame(encode_json(told)))
+
+
+def _object(error: CommandError) -> dict[str, Any]:
+    return error_object(error.code, str(error), error.field, error.retry_after)

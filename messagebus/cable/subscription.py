@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("messagebus.cable")
 
 Publish = Callable[..., "int | None"]
+AGAIN_SECONDS = 1
+"""When a client may call an action again, where too many wait."""
 Positions = dict[str, Position]
 """Channel -> where the subscription begins on it."""
 
@@ -115,7 +117,7 @@ class Subscription:
             raise CommandError("bad_request", "data: expected an object", field="data")
         if not self._line.put(partial(self._act, name, data, answer)):
             reason = f"{self.class_.name}: {MAX_WAITING} actions of this subscription wait already"
-            raise CommandError("too_many_actions", reason)
+            raise CommandError("too_many_actions", reason, retry_after=AGAIN_SECONDS)
 
     def read_again(self, positions: Positions) -> None:
         """Begin once more on its channels, from where the client stands."""
