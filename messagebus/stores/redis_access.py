@@ -1,0 +1,119 @@
+"""A store's way to Redis: its connections, its scripts, and what an error of theirs means."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from ..errors import BackendUnavailable, BusClosed, PublishRefused
+from ..options import Options
+from .advice import ANNOUNCEMENTS, OWN_CHANNEL
+from .redis_connection import Connections, connection_arguments, describe, explain
+from .redis_keys import RedisKeys
+from .redis_scripts import Script
+from .sentinel import Primary
+from .sentinel_url import EXPECTED
+
+SENTINEL_SCHEMES = ("redis+sentinel:", "rediss+sentinel:")
+
+_MADE_ANEW = ("gone", "read-only")
+"""Reasons for which connections are replaced."""
+
+
+class RedisAccess:
+    """What the parts of the store share. Connections are made on first use."""
+
+    def __init__(self, options: Options, primary: Primary | None = None) -> None:
+        """``primary``: of the store whose feed this one is for, which closes it."""
+        self._options = options
+        self._primary, self._owns_primary = primary, False
+        if options.url.startswith(SENTINEL_SCHEMES) and primary is None:
+            self._primary, self._owns_primary = Primary(options.url, options.store_timeout), True
+        if self._primary is None:
+            self._connection = connection_arguments(options.url, options.store_timeout)
+            self.where = describe(self._connection[1])
+        else:
+            self._connection = self._primary.connection_class, self._primary.arguments
+            self.where = self._primary.where
+        self.keys = RedisKeys()
+        channel = options.redis_pubsub_channel
+        self._pubsub_channel = (channel or f"_message_bus_{self._connection[1]['db']}").encode()
+        self._announcements = self._pubsub_channel + ANNOUNCEMENTS.encode()
+        self.own_prefix = self._pubsub_channel + OWN_CHANNEL.encode()
+        self.by_channel = options.redis_announce == "by_channel"
+        self._clear()
+        self._closed = False
+
+    def _clear(self) -> None:
+        # Guards the fields below; nothing is waited for under it, so it may be made before gevent patches the process.
+        self._lock = threading.Lock()
+        self._connections: Connections | None = None
+
+    def _connected(self) -> Connections:
+        with self._lock:
+            if self._closed:
+                raise BusClosed("the store was closed")
+            if self._connections is not None:
+                return self._connections
+            connections = self._connections = Connections(*self._connection, self._options.store_timeout)
+        if self._primary is not None and self._owns_primary:
+            self._primary.watch()
+        return connections
+
+    def _client(self) -> Any:
+        return self._connected().client
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Translate an error of redis-py, for a reader, into this package's."""
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BackendUnavailable:
+        """Translate an error for a reader: a refusal also counts as unavailable."""
+        meaning = self._explain(error)
+        if isinstance(meaning, PublishRefused):
+            return BackendUnavailable(str(meaning), "forbidden")
+        return meaning
+
+    def _explain(self, error: Exception) -> BackendUnavailable | PublishRefused:
+        meaning = explain(error, self.where)
+        connections = self._connections
+        if connections is not None and isinstance(meaning, BackendUnavailable) and meaning.reason in _MADE_ANEW:
+            # Where this server is no longer the primary, the name in the URL may by now lead to the one that is, and
+            # where it is gone, the other connections are gone as well: to try each of them would take as many timeouts.
+            connections.discard_idle()
+        if meaning.reason == "unsupported" and "unknown command" in str(error) and self._is_sentinel():
+            words = f"{self.where} is a sentinel, which keeps no messages; expected a Redis, or a URL {EXPECTED}"
+            return PublishRefused(words, "unsupported")
+        return meaning
+
+    def _is_sentinel(self) -> bool:
+        with suppress(redis.RedisError, OSError):
+            return bool(self._client().info("server").get("redis_mode") == "sentinel")
+        return False
+
+    def _run(
+        self, script: Script, arguments: Sequence[Any], call: Callable[[tuple[Any, ...]], Any] | None = None
+    ) -> Any:
+        """Run a script with what EVALSHA takes after its name."""
+        call = call or self._connected().call
+        command = (b"EVALSHA", script.sha, *arguments)
+        try:
+            return call(command)
+        except NoScriptError:  # a new server, or one that was told to forget
+            self._connected().call((b"SCRIPT", b"LOAD", script.text))
+            return call(command)
+
+    def break_off(self, primary: tuple[str, int]) -> None:
+        """End the connections that lead elsewhere than to the primary; from any thread."""
+        connections = self._connections
+        if connections is not None:
+            connections.break_off(primary)

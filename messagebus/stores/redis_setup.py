@@ -1,0 +1,98 @@
+"""How a Redis is set up: what this user may do there, and what makes it lose messages."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from ..errors import BackendUnavailable, PublishRefused
+from .advice import redis_commands, redis_rights
+from .redis_access import RedisAccess
+from .redis_scripts import RIGHTS
+
+logger = logging.getLogger("messagebus.stores")
+
+
+class RedisSetup(RedisAccess):
+    """The store's questions about its server and its user."""
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._findings: list[str] = []
+        self._may_wait = False
+
+    def check_setup(self) -> None:
+        """Say in the log what this user may not do, and what is set so that messages will be lost. For the feed, when
+        it connects."""
+        channel = self.pubsub_channel
+        findings = []
+        try:
+            refused = self.refused_commands()
+            if refused:
+                rights = redis_rights(channel, self.by_channel)
+                findings.append(f"this user may not run {', '.join(refused)}; it needs: ACL SETUSER <user> {rights}")
+        except BackendUnavailable as error:
+            if error.reason != "forbidden":
+                return
+            findings.append(str(error))
+        try:
+            memory = self._client().info("memory")
+        except (redis.RedisError, OSError):
+            memory = {}  # it may not ask that, and need not
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            findings.append(
+                f"maxmemory-policy is {policy}, which deletes backlogs: CONFIG SET maxmemory-policy noeviction"
+            )
+        for finding in findings:
+            if finding not in self._findings:
+                logger.error("Redis at %s: %s", self.where, finding)
+        self._findings = findings
+
+    @property
+    def pubsub_channel(self) -> str:
+        """What processes listen to for what is published."""
+        return self._pubsub_channel.decode(errors="replace")
+
+    def refused_commands(self) -> list[str]:
+        """Those of the commands that the bus runs which this user may not run.
+
+        Raises:
+            BackendUnavailable: Redis does not answer, or does not even let it ask (``reason`` is ``forbidden``).
+        """
+        with self._errors():
+            channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/" if self.by_channel else b"")
+            refused = self._run(RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_commands(self.by_channel)))
+        return [command.decode() for command in refused]
+
+    def facts(self) -> dict[str, Any]:
+        """What INFO and CONFIG GET say of the server, memory and persistence; without what this user may not ask."""
+        facts: dict[str, Any] = {}
+        client = self._client()
+        for section in ("server", "memory", "persistence"):
+            with suppress(redis.ResponseError):
+                facts |= client.info(section)
+        for name in ("client-output-buffer-limit", "save"):
+            with suppress(redis.ResponseError):
+                facts |= client.config_get(name)
+        return facts
+
+    def _check_may_wait(self) -> None:
+        """Before anything is written: what is stored and cannot be waited for is neither done nor undone."""
+        if self._may_wait:
+            return
+        try:
+            refused = self._run(
+                RIGHTS, (1, self.keys.backlog + b"/", self._pubsub_channel, self._announcements, "", "wait")
+            )
+        except (redis.RedisError, OSError) as error:
+            raise self._explain(error) from error
+        if refused:
+            raise PublishRefused(
+                f"Redis at {self.where}: this user may not run wait, which durable needs: ACL SETUSER <user> +wait",
+                "forbidden",
+            )
+        self._may_wait = True
