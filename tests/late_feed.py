@@ -102,7 +102,7 @@ class LateFeed(Listener):
     def resync(self, state: StoreState) -> None:
         raise AssertionError("nothing is lost here")
 
-    def healthy(self, healthy: bool) -> None: ...
+    def healthy(self, healthy: bool, partition: int = 0) -> None: ...
 
     def do(self, actions: str) -> None:
         """``p`` publishes on the channel, ``o`` on another one, ``d`` dispatches the feed's next message, ``t`` is a

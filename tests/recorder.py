@@ -33,7 +33,7 @@ class Recorder(Listener):
     def resync(self, state: StoreState) -> None:
         self._note("resync", state)
 
-    def healthy(self, healthy: bool) -> None:
+    def healthy(self, healthy: bool, partition: int = 0) -> None:
         self._note("healthy", healthy)
 
     def announced(self, texts: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ class Bench(Listener):
     def resync(self, state: StoreState) -> None:
         self.callbacks.resync(True)
 
-    def healthy(self, healthy: bool) -> None: ...
+    def healthy(self, healthy: bool, partition: int = 0) -> None: ...
 
     def publish(self, *data: Any, channel: str = "/chat", site: str | None = None, kept: int = 1000) -> None:
         for item in data:

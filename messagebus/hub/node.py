@@ -233,7 +233,7 @@ class Node(Listener):
         read_from = self.reactor.clock()
         self.reactor.call_soon(self.hub.caught_up, global_id, self.following.hear(wanted), read_from)
 
-    def healthy(self, healthy: bool) -> None:
+    def healthy(self, healthy: bool, partition: int = 0) -> None:
         self.is_healthy = healthy
         self._reader.set_away(not healthy)
         self._feed_has_spoken.set()

@@ -1,6 +1,10 @@
 """The contract of a store. Every store passes ``tests/contract/test_store.py``; nothing else is required of it.
 
-A *name* is a channel as the store keeps it (``message.store_name``). A store makes its connections, threads and locks
+A *name* is a channel as the store keeps it (``message.store_name``). A store has one partition or several, numbered
+from 0. Each name belongs to one, and each global id says in which it is (``global_id % partitions``). Global ids of
+different partitions say nothing of each other.
+
+A store makes its connections, threads and locks
 on first use, never in its constructor: it may be constructed before ``gevent.monkey.patch_all()`` or before a fork.
 """
 
@@ -14,6 +18,7 @@ from typing import NamedTuple, Protocol
 from ..errors import InvalidOption
 from ..message import Ids, Message
 from .interest import Interest
+from .partitions import partition_of
 
 IDS_AGE_FACTOR = 4
 LEAST_IDS_AGE = 24 * 3600
@@ -46,13 +51,13 @@ unanswered probes end the connection."""
 
 
 class StoreState(NamedTuple):
-    """A store's state."""
+    """The state of a store, or of one of its partitions."""
 
     global_id: int
-    """The last global id; 0 in an empty store."""
+    """The last global id; in an empty partition its number, which is 0 where there is only one."""
     epoch: str | None
-    """Random name of this life of the store; ``None`` before this package has published a message or started a feed.
-    Within one life no id is given twice."""
+    """Random name of this life of the partition; ``None`` before this package has published a message there or started
+    a feed. Within one life no id is given twice."""
 
 
 class Backlog(NamedTuple):
@@ -133,12 +138,13 @@ class PublicationId(NamedTuple):
 
 
 class Listener(ABC):
-    """Receives a feed. Calls come one at a time, in order, from the feed's thread or (memory) from the publisher. They
-    must neither block nor publish."""
+    """Receives a feed. Each call is of one partition, that of its global ids. Those of one partition come one at a
+    time, in order, from the feed's thread or (memory) from the publisher; those of different partitions may come from
+    different threads at once. They must neither block nor publish."""
 
     @abstractmethod
     def started(self, state: StoreState) -> None:
-        """The feed is connected: every message after ``state.global_id`` will come.
+        """The feed of a partition is connected, once for each: every message after ``state.global_id`` will come.
 
         The state has an epoch even if the store is empty, unless the store cannot be written to."""
 
@@ -150,28 +156,31 @@ class Listener(ABC):
 
     @abstractmethod
     def resync(self, state: StoreState) -> None:
-        """Messages were lost for good, or the store has another epoch: everything known about it is outdated.
+        """Messages were lost for good, or the partition has another epoch: everything known about it is outdated.
 
         The feed continues after ``state.global_id``. ``state.epoch`` tells whether the epoch has changed."""
 
     @abstractmethod
-    def healthy(self, healthy: bool) -> None:
-        """The feed's connection went down or cannot be made (``False``), or is up again and has caught up (``True``).
+    def healthy(self, healthy: bool, partition: int = 0) -> None:
+        """A partition's connection went down or cannot be made (``False``), or is up again and has caught up
+        (``True``).
 
         Not called if all is well from the beginning. ``True`` comes after the ``started``, ``received`` or ``resync``
         of the catching up."""
 
     def announced(self, texts: Sequence[str]) -> None:  # noqa: B027  (for those who care)
-        """Announcements, in the order of each announcer, at no certain time before or after messages."""
+        """Announcements, in the order of each announcer, at no certain time before or after messages. They are of no
+        partition, and of one thread at a time."""
 
     def caught_up(self, global_id: int, wanted: Sequence[tuple[str, object]]) -> None:  # noqa: B027
-        """Only of a feed with an ``Interest``: everything up to ``global_id`` has been delivered, of what it brings.
-        ``wanted``: names that it brings from here on, each with what the interest said that it is wanted for; it had
-        that before, or has begun."""
+        """Only of a feed with an ``Interest``: everything up to ``global_id`` has been delivered, of what it brings in
+        that partition. ``wanted``: names that it brings from here on, each with what the interest said that it is
+        wanted for; it had that before, or has begun."""
 
     def newest(self) -> Sequence[Trace]:
         """The newest known message of each followed channel. Before the feed calls ``resync`` it compares them with the
-        store, to find out whether a channel's ids started again. Called from the feed's thread."""
+        store, to find out whether a channel's ids started again. Called from the feed's thread. Of all partitions: a
+        feed takes those that are in its own."""
         return ()
 
 
@@ -191,25 +200,32 @@ class Store(ABC):
     """Whether several processes can use the same store."""
     by_channel = False
     """Whether a feed with an ``Interest`` leaves out what is not wanted."""
+    partitions = 1
+    """How many there are. It never changes for an instance."""
+
+    def partition_of(self, name: str) -> int:
+        return partition_of(name, self.partitions)
 
     @abstractmethod
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
         """Number, store and announce up to ``MAX_MESSAGES`` messages in their order, as one atomic step: all or none.
-        Returns their ids.
+        Returns their ids. Messages of several partitions are one step for each of these, at the same time.
 
-        Message ids are without holes per name, global ids over all names. Every ``clear_every``-th message trims the
-        name's backlog to the newest ``max_backlog_size``, and the global one to ``max_global_backlog_size``; after
-        ``max_backlog_age`` seconds without a publish the backlog is gone; its ids continue, one by one for
-        :func:`ids_age`, and higher later. A short age of one name never shortens the global backlog's. If several
-        messages are for one name, the size and the age of the last one apply.
+        Message ids are without holes per name, local ids over all names of a partition. Every ``clear_every``-th
+        message trims the name's backlog to the newest ``max_backlog_size``, and the global one to
+        ``max_global_backlog_size``; after ``max_backlog_age`` seconds without a publish the backlog is gone; its ids
+        continue, one by one for :func:`ids_age`, and higher later. A short age of one name never shortens the global
+        backlog's. If several messages are for one name, the size and the age of the last one apply.
 
         ``publication_id`` makes it safe to call again when no answer came. The store remembers it for ``REMEMBERED``
         seconds: a second call with the same id and the same messages returns the same ids, and stores nothing.
-        ``None``: not remembered.
+        ``None``: not remembered. Each partition remembers for itself: the messages of one of them may be sent again
+        without the others.
 
         Raises:
-            BackendUnavailable: No answer came; the messages may or may not have been stored.
-            PublishRefused, InvalidData: The store refuses the messages; none was stored, and no id was used.
+            BackendUnavailable: No answer came, of one partition at least; the messages may or may not have been stored.
+            PublishRefused, InvalidData: The store refuses the messages; none was stored, and no id was used. (Of
+                several partitions: not in that which refuses.)
         """
 
     def publish(self, name: str, envelope: bytes, *, max_backlog_size: int, max_backlog_age: int) -> Ids:
@@ -235,40 +251,43 @@ class Store(ABC):
 
     @abstractmethod
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
-        """Parts of several backlogs in one round trip, in the order of the queries; each is read in one step.
+        """Parts of several backlogs in one round trip, in the order of the queries; each is read in one step. Of
+        several partitions: one round trip for each, at the same time.
 
         A page ends with the message whose envelope takes it to ``max_bytes`` or beyond, so it is never empty while
         there is something to read. Nothing is written: it also works if the store is full or read-only."""
 
     @abstractmethod
     def last_ids(self, names: Sequence[str]) -> list[int]:
-        """The last message id of each name, 0 if there was none, read in one step."""
+        """The last message id of each name, 0 if there was none, read in one step for each partition."""
 
     @abstractmethod
     def global_backlog(self, after: int = 0) -> list[Message]:
-        """The kept messages with ``global_id > after`` over all names, by global id, without those already trimmed."""
+        """The kept messages with ``global_id > after`` over all names of the partition of ``after``, by global id,
+        without those already trimmed."""
 
     @abstractmethod
-    def state(self) -> StoreState:
-        """The last global id and the epoch, read in one step."""
+    def state(self, partition: int = 0) -> StoreState:
+        """The last global id and the epoch of a partition, read in one step."""
 
     @abstractmethod
-    def renew_epoch(self, epoch: str | None) -> StoreState:
-        """Give the store another epoch, unless the epoch is no longer this one; all feeds call ``resync``. Returns the
-        state, with the epoch in force.
+    def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
+        """Give a partition another epoch, unless the epoch is no longer this one; all feeds call ``resync``. Returns
+        its state, with the epoch in force.
 
         Called when a process notices that the store has gone back: an older copy of its data, or ids that were given
         twice. In the same epoch, old positions of clients would look valid."""
 
     @abstractmethod
     def listen(self, listener: Listener, interest: Interest | None = None) -> Feed:
-        """Start to feed a listener, and return without waiting for the store; ``started`` tells that the feed is
-        connected.
+        """Start to feed a listener from all partitions, and return without waiting for the store; ``started`` tells
+        that the feed is connected, and ``healthy`` where it cannot be. A partition that is away holds up no other.
 
         With an ``interest``, and where the store is ``by_channel``, the feed brings only messages of names that are
         wanted, each from the ``caught_up`` on that names it. Between these global ids have holes. They still grow, and
-        no message that was to come is left out. The feed may come to bring everything; then it sets
-        ``interest.everything`` and calls ``resync``.
+        no message that was to come is left out. The feed may come to bring everything; then it sets ``everything`` and
+        calls ``resync``. Each partition has its own of ``interest.parts``, with its names, its questions and its
+        ``everything``.
 
         Feeds reconnect by themselves, forever, with a pause that grows up to some seconds. A feed reads what it missed
         from the global backlog. If that no longer holds all of it, or the store was reset or has gone back, it calls
@@ -277,7 +296,8 @@ class Store(ABC):
 
     @abstractmethod
     def announce(self, text: str) -> None:
-        """Tell every feed something that is not kept: it has no id, and a feed that is not connected misses it.
+        """Tell every feed something that is not kept: it has no id and no partition, and a feed that is not connected
+        misses it.
 
         ASCII, up to ``MAX_ANNOUNCEMENT`` characters."""
 

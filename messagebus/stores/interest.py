@@ -1,13 +1,16 @@
 """What a listener wants to hear: told by any thread, read by a feed's. No I/O.
 
 A feed is not told "follow" and "unfollow", which could overtake each other on their way from several threads. It is
-told which names have changed, and asks what holds now.
+told which names have changed, and asks what holds now. Each partition of a store is fed for itself, and so has its own
+part of the interest.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+
+from .partitions import partition_of
 
 Find = Callable[[str], object | None]
 """A name -> for what it is wanted at this moment; ``None``: it is not. What a feed is given here it gives back in
@@ -17,12 +20,16 @@ Find = Callable[[str], object | None]
 class Interest:
     """See the module. Safe from any thread; never blocks."""
 
-    def __init__(self, find: Find, names: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, find: Find, names: Callable[[], Iterable[str]], partitions: int = 1) -> None:
         """``names``: all that are wanted."""
         self.find = find
         self.names = names
         self.everything = False
-        """Whether the listener hears all names, wanted or not. It stays so."""
+        """Whether the listener hears all names, wanted or not. It stays so. (Of several partitions: see the parts.)"""
+        self.parts: Sequence[Interest] = (self,)
+        """What is wanted of each partition; of a store with one, this interest itself."""
+        if partitions > 1:
+            self.parts = [Interest(find, _Part(names, number, partitions)) for number in range(partitions)]
         self._changed: deque[str] = deque()
         self._asked: deque[Callable[[], object]] = deque()
         self._wake: Callable[[], object] = lambda: None
@@ -33,19 +40,22 @@ class Interest:
 
     def changed(self, name: str) -> None:
         """A name has come to be wanted, is wanted for something else, or is not wanted any more."""
-        self._changed.append(name)
-        self._wake_once()
+        part = self.parts[partition_of(name, len(self.parts))]
+        part._changed.append(name)
+        part._wake_once()
 
     def want_everything(self) -> None:
         """From now on all names are wanted; the feed calls ``resync`` when it brings them."""
-        self.everything = True
-        self._wake_once()
+        for part in self.parts:
+            part.everything = True
+            part._wake_once()
 
-    def ask(self, call: Callable[[], object]) -> None:
+    def ask(self, call: Callable[[], object], partition: int = 0) -> None:
         """Have the feed call ``caught_up`` and then ``call``, when the listener has got all that was wanted and
-        published before. ``call`` is not called if the connection breaks before."""
-        self._asked.append(call)
-        self._wake_once()
+        published before in that partition. ``call`` is not called if the connection breaks before."""
+        part = self.parts[partition]
+        part._asked.append(call)
+        part._wake_once()
 
     def _wake_once(self) -> None:
         # Once for many, as thousands may be let go in a turn of the loop.
@@ -53,7 +63,7 @@ class Interest:
             self._is_awake = True
             self._wake()
 
-    # --- for the feed ---
+    # --- for the feed; of a store with several partitions, of each part by itself ---
 
     def attach(self, wake: Callable[[], object]) -> None:
         """``wake``: called, from any thread, when there is something to :meth:`take`."""
@@ -65,3 +75,15 @@ class Interest:
         changed, asked = self._changed, self._asked
         names = dict.fromkeys([changed.popleft() for _ in range(len(changed))])
         return list(names), [asked.popleft() for _ in range(len(asked))]
+
+
+class _Part:
+    """The wanted names of one partition."""
+
+    def __init__(self, names: Callable[[], Iterable[str]], number: int, partitions: int) -> None:
+        self._names = names
+        self._number = number
+        self._partitions = partitions
+
+    def __call__(self) -> list[str]:
+        return [name for name in self._names() if partition_of(name, self._partitions) == self._number]

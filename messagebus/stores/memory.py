@@ -245,7 +245,7 @@ class MemoryStore(Store):
                     found.append(message)
             return found
 
-    def state(self) -> StoreState:
+    def state(self, partition: int = 0) -> StoreState:
         with self._lock:
             self._check_open()
             return StoreState(self._global_id, self._epoch)
@@ -255,7 +255,7 @@ class MemoryStore(Store):
             self._epoch = secrets.token_hex(8)
         return StoreState(self._global_id, self._epoch)
 
-    def renew_epoch(self, epoch: str | None) -> StoreState:
+    def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
         with self._lock:
             self._check_open()
             if epoch == self._epoch:

@@ -271,7 +271,7 @@ class PostgresStore(Store):
         """Those of the messages that are still kept, by global id. For the feed."""
         return {entry.global_id: entry for entry in _entries(self._read(_READ, list(global_ids)), self._codec)}
 
-    def state(self) -> StoreState:
+    def state(self, partition: int = 0) -> StoreState:
         for row in self._read(_STATE):
             return StoreState(*row)
         return StoreState(0, None)
@@ -287,7 +287,7 @@ class PostgresStore(Store):
             return state  # it may not be written to: the feed works without
         return self.state()
 
-    def renew_epoch(self, epoch: str | None) -> StoreState:
+    def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
         try:
             renewed = self._write(_RENEW_EPOCH, secrets.token_hex(8), epoch, EPOCH_CHANGED.decode())
         except BackendUnavailable as error:

@@ -161,7 +161,7 @@ class RedisStore(RedisReading, RedisSetup, Store):
             return state  # read-only: the feed works without
         return self.state()
 
-    def renew_epoch(self, epoch: str | None) -> StoreState:
+    def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
         new = secrets.token_hex(8)
         keys = (self.keys.epoch, self.keys.global_id, self.keys.known, self.keys.announced)
         own = self.own_prefix + b"/__epoch"

@@ -102,7 +102,7 @@ class RedisReading(RedisAccess):
                 found[global_id] = Unreadable(global_id)
         return [found[global_id] for global_id, _ in pointers if global_id in found]
 
-    def state(self) -> StoreState:
+    def state(self, partition: int = 0) -> StoreState:
         with self._errors():
             global_id, epoch = self._client().mget([self.keys.global_id, self.keys.epoch])
         return StoreState(int(global_id or 0), epoch.decode(errors="replace") if epoch else None)

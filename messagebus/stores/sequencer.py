@@ -257,8 +257,8 @@ class Gate(Listener):
     def resync(self, state: StoreState) -> None:
         self._call(self._listener.resync, state)
 
-    def healthy(self, healthy: bool) -> None:
-        self._call(self._listener.healthy, healthy)
+    def healthy(self, healthy: bool, partition: int = 0) -> None:
+        self._call(self._listener.healthy, healthy, partition)
 
     def announced(self, texts: Sequence[str]) -> None:
         self._call(self._listener.announced, texts)

@@ -172,7 +172,7 @@ class SqliteStore(Store):
         """The announcements after an id, up to another, as far as they are kept. For the feed."""
         return self._read(lambda connection: workers.announcements(connection, after, through))
 
-    def state(self) -> StoreState:
+    def state(self, partition: int = 0) -> StoreState:
         return self._read(_state)
 
     def named_state(self) -> StoreState:
@@ -190,7 +190,7 @@ class SqliteStore(Store):
         except (BackendUnavailable, PublishRefused):
             return state  # it may not be written to: the feed works without
 
-    def renew_epoch(self, epoch: str | None) -> StoreState:
+    def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
         def renew(connection: sqlite3.Connection) -> StoreState:
             query = "UPDATE state SET epoch = ? WHERE epoch IS ?"
             if connection.execute(query, (secrets.token_hex(8), epoch)).rowcount:
