@@ -44,6 +44,9 @@ geventwebsocket             the same with gevent-websocket's handler
 gunicorn-geventwebsocket    gevent-websocket's worker for gunicorn
 waitress                    a server that does not let its sockets be taken
 serve                       messagebus serve
+
+``uwsgi`` is a kind as well, for what is to be seen in its log: with two threads in each process, all of which are held
+by whoever waits for messages.
 """
 
 _WORKER_CLASSES = {
@@ -52,7 +55,7 @@ _WORKER_CLASSES = {
     "gunicorn-gevent": ["gevent"],
     "gunicorn-geventwebsocket": ["geventwebsocket.gunicorn.workers.GeventWebSocketWorker"],
 }
-_MULTI_PROCESS = {*_WORKER_CLASSES, "serve"}
+_MULTI_PROCESS = {*_WORKER_CLASSES, "serve", "uwsgi"}
 
 
 class Server:
@@ -78,8 +81,8 @@ class Server:
         cwd: Path = ROOT,
         timeout: float = 60.0,
     ) -> None:
-        if kind not in SERVERS:
-            raise ValueError(f"{kind!r} is none of {', '.join(SERVERS)}")
+        if kind not in _COMMANDS:
+            raise ValueError(f"{kind!r} is none of {', '.join(_COMMANDS)}")
         if (workers > 1 or unix) and kind not in _MULTI_PROCESS:
             raise ValueError(f"{kind} has one process, and a TCP port")
         if preload and kind not in _WORKER_CLASSES:
@@ -277,16 +280,16 @@ class Server:
     # --- how each is run ---
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", *_COMMANDS[self.kind](self), *self.args]
+        return [sys.executable, *_COMMANDS[self.kind](self), *self.args]
 
 
 def _flask(server: Server) -> list[str]:
-    return ["flask", "--app", server.app, "run", "--host", server.host, "--port", str(server.port)]
+    return ["-m", "flask", "--app", server.app, "run", "--host", server.host, "--port", str(server.port)]
 
 
 def _gunicorn(server: Server) -> list[str]:
     worker_class = _WORKER_CLASSES[server.kind]
-    command = ["gunicorn", "--bind", server.address, "--workers", str(server.workers), "-k", *worker_class]
+    command = ["-m", "gunicorn", "--bind", server.address, "--workers", str(server.workers), "-k", *worker_class]
     # The control socket would lie in the home directory. Time for open streams to end: short, tests wait for it.
     command += ["--no-control-socket", "--graceful-timeout", "5"]
     if server.preload:
@@ -296,17 +299,24 @@ def _gunicorn(server: Server) -> list[str]:
 
 def _gevent(server: Server) -> list[str]:
     handler = ["--websocket"] if server.kind == "geventwebsocket" else []
-    return ["tests.apps.run_gevent", *handler, server.app, server.host, str(server.port)]
+    return ["-m", "tests.apps.run_gevent", *handler, server.app, server.host, str(server.port)]
 
 
 def _waitress(server: Server) -> list[str]:
     # What is held there keeps a thread.
-    return ["waitress", f"--listen={server.address}", "--threads=24", server.app]
+    return ["-m", "waitress", f"--listen={server.address}", "--threads=24", server.app]
 
 
 def _serve(server: Server) -> list[str]:
     application = [server.app] if server.app else []  # without one it serves the bus alone
-    return ["messagebus", "serve", *application, "--bind", server.address, "--workers", str(server.workers)]
+    return ["-m", "messagebus", "serve", *application, "--bind", server.address, "--workers", str(server.workers)]
+
+
+def _uwsgi(server: Server) -> list[str]:
+    # pyuwsgi's script; the module cannot be run by its name.
+    script = str(Path(sys.executable).with_name("uwsgi"))
+    processes = ["--master", "--die-on-term", "--processes", str(server.workers), "--threads", "2", "--enable-threads"]
+    return [script, "--http", server.address, *processes, "--module", server.app]
 
 
 _COMMANDS: dict[str, Callable[[Server], list[str]]] = {
@@ -316,4 +326,5 @@ _COMMANDS: dict[str, Callable[[Server], list[str]]] = {
     "geventwebsocket": _gevent,
     "waitress": _waitress,
     "serve": _serve,
+    "uwsgi": _uwsgi,
 }
