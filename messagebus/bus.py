@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 from .app_import import is_only_importing
 from .clients import Clients
 from .members import Members
-from .message import Ids, check_channel
+from .message import Ids
+from .names import check_channel
 from .reading import Reading
 
 if TYPE_CHECKING:

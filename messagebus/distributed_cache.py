@@ -17,7 +17,8 @@ from typing import Any
 from . import forks
 from .bus import Bus, MessageBus
 from .errors import BackendUnavailable, InvalidData
-from .message import Ids, Message, check_channel
+from .message import Ids, Message
+from .names import check_channel
 
 CHANNEL = "/distributed-cache/"
 BACKLOG_SIZE = 1000

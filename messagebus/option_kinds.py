@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex
 
 from .errors import InvalidChannel
-from .message import check_channel
+from .names import check_channel
 from .templates import check_templates
 
 _PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from .channel_rules import is_stored
 from .lifecycle import Lifecycle
-from .message import Message, check_channel, store_name
+from .message import Message
+from .names import check_channel, store_name
 
 if TYPE_CHECKING:
     from .statistics.bus import ChannelStats

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .message import Ids, Message, split_name
+from .message import Ids, Message
+from .names import split_name
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -23,6 +23,7 @@ MODULES = (
     "loop/__init__.py",
     "loop/poller.py",
     "message.py",
+    "names.py",
     "wire.py",
     "py.typed",
 )

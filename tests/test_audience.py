@@ -7,7 +7,7 @@ from pathlib import Path
 
 from messagebus import Bus
 from messagebus.hub.audience import Audience
-from messagebus.message import MAX_CHANNEL_LENGTH
+from messagebus.names import MAX_CHANNEL_LENGTH
 
 from .eventually import eventually
 

@@ -11,7 +11,8 @@ import pytest
 
 from messagebus.errors import BackendUnavailable
 from messagebus.hub.callbacks import EVERY_SITE, Callbacks, Scope, Subscription
-from messagebus.message import Message, encode_data, encode_envelope, store_name
+from messagebus.message import Message, encode_data, encode_envelope
+from messagebus.names import store_name
 from messagebus.options import Options
 from messagebus.stores import Listener, StoreState
 from messagebus.stores.memory import MemoryStore

@@ -24,6 +24,7 @@ LAYERS = [
     "app_import",
     "limit_counts",
     "codecs",
+    "names",
     "message",
     "templates",
     "option_kinds",

@@ -12,20 +12,16 @@ from hypothesis import strategies as st
 
 from messagebus.errors import InvalidChannel, InvalidData, InvalidTargets, MessageTooLarge
 from messagebus.message import (
-    MAX_CHANNEL_LENGTH,
     Ids,
-    check_channel,
-    check_site,
     decode_message,
     decode_stored,
     encode_data,
     encode_envelope,
     encode_stored,
     gap_message,
-    split_name,
     status_message,
-    store_name,
 )
+from messagebus.names import MAX_CHANNEL_LENGTH, check_channel, check_site, split_name, store_name
 
 LIMIT = 1_000_000
 

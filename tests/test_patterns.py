@@ -11,7 +11,8 @@ import pytest
 from messagebus import Bus, InvalidOption, Message, Options
 from messagebus.channel_rules import ChannelRules, strictest
 from messagebus.hub.patterns import Pattern, PatternBacklogs, PatternMessage
-from messagebus.message import encode_envelope, split_name, subscription_name
+from messagebus.message import encode_envelope
+from messagebus.names import split_name, subscription_name
 from messagebus.option_kinds import overlaps
 from messagebus.stores import BacklogQuery, Store, open_store
 

@@ -15,16 +15,8 @@ from messagebus.hub.permissions import Access
 from messagebus.hub.subscribe_request import SubscriptionPlan
 from messagebus.hub.subscriber import Identity, Subscriber
 from messagebus.loop.reactor import Reactor
-from messagebus.message import (
-    Ids,
-    Message,
-    check_channel,
-    decode_stored,
-    encode_data,
-    encode_envelope,
-    encode_stored,
-    id_key,
-)
+from messagebus.message import Ids, Message, decode_stored, encode_data, encode_envelope, encode_stored, id_key
+from messagebus.names import check_channel
 from messagebus.options import Options
 from messagebus.stores import BacklogPage, StoreState
 from messagebus.transports import EVENT_SOURCE

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..hub.hub import Hub
 from ..hub.subscriber import Subscriber
-from ..message import split_name
+from ..names import split_name
 
 QUESTION = "connected"
 """What workers ask each other; with the text that is looked for, empty: everybody."""

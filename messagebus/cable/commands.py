@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import InvalidChannel, InvalidPosition
 from ..http.commands import CommandError
-from ..message import check_channel
+from ..names import check_channel
 from ..wire import parse_position
 
 MAX_IDENTIFIER = 2048

@@ -18,7 +18,7 @@ from ..http.channel_commands import Answer, Fail
 from ..http.command import CommandError
 from ..hub.permissions import make_grant
 from ..hub.subscriber import Identity
-from ..message import store_name
+from ..names import store_name
 from .cable import Cable
 from .channel import Connection
 from .subscription import Positions, Subscription

@@ -14,7 +14,8 @@ from ..http.refusals import error_object
 from ..hub.joining import Join
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Phase
-from ..message import encode_json, subscription_name
+from ..message import encode_json
+from ..names import subscription_name
 from ..transports.websocket import text_frame
 from ..wire import Position
 from .cable import Cable

@@ -18,7 +18,8 @@ from ..errors import BackendUnavailable, BusClosed, InvalidChannel
 from ..http.commands import CommandError
 from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
-from ..message import check_channel, encode_data
+from ..message import encode_data
+from ..names import check_channel
 from ..wire import Position, parse_position
 from .channel import Channel, Connection
 from .classes import ChannelClass, UnknownAction

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from ..errors import InvalidPosition
-from ..message import GAP_CHANNEL, STATUS_CHANNEL, check_subscription
+from ..message import GAP_CHANNEL, STATUS_CHANNEL
+from ..names import check_subscription
 from ..wire import NEW_ONLY, parse_position
 from .types import Callback, ClientMessage, Gap, Position, Refusal
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import h11
 
-from ..message import check_channel, encode_data
+from ..message import encode_data
+from ..names import check_channel
 from .connector import OWN_HEADERS, Endpoint
 from .http11 import HttpConnection
 from .types import PublishError

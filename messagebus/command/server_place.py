@@ -13,7 +13,8 @@ import click
 
 from ..client import Client, Gap, Refusal, StateInfo
 from ..client.types import ConnectionState
-from ..message import Message, check_channel, encode_data, encode_json
+from ..message import Message, encode_data, encode_json
+from ..names import check_channel
 from ..option_kinds import check_pattern
 from ..statistics.why import Finding
 from .ending import CannotDo, Failed

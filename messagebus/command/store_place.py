@@ -9,7 +9,8 @@ from typing import Any
 
 from ..bus import Bus
 from ..hub.workers import reports_of
-from ..message import Message, check_channel, split_name
+from ..message import Message
+from ..names import check_channel, split_name
 from ..option_kinds import check_pattern, matches
 from ..statistics.bus import stats_of
 from ..statistics.why import Finding, read_user_id

@@ -19,7 +19,7 @@ from ..hub.addresses import source_of
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest
 from ..hub.subscriber import Identity
-from ..message import check_channel, store_name
+from ..names import check_channel, store_name
 from ..stores import BacklogQuery
 from ..transports import EVENT_SOURCE
 from ..wire import CLIENT_ID

@@ -18,7 +18,7 @@ from ..errors import BackendUnavailable
 from ..hub.node import Node
 from ..hub.permissions import read_grants
 from ..hub.subscribe_request import ChannelRefusal, SubscribeRequest, Verdict
-from ..message import is_presence, of_channel
+from ..names import is_presence, of_channel
 from ..options import Environ
 from ..presence.member import Member, check_member
 from .parsing import identify

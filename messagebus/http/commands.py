@@ -11,7 +11,7 @@ from typing import Any
 
 from ..hub.joining import Join
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
-from ..message import check_subscription, split_name, subscription_name
+from ..names import check_subscription, split_name, subscription_name
 from .authorization import asks_anybody, refuse_presence
 from .channel_commands import Enter, Leave, Perform
 from .command import Caller, Command, CommandError

@@ -12,7 +12,8 @@ from ..hub.node import Node
 from ..hub.revoking import ends, refusal_of
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity
-from ..message import Message, before_status, subscription_name
+from ..message import Message, before_status
+from ..names import subscription_name
 from ..presence.member import room_name
 from . import parsing
 from .addresses import client_address

@@ -19,7 +19,8 @@ from werkzeug.wrappers import Request
 from ..errors import InvalidSite, InvalidTargets
 from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity
-from ..message import check_id, check_site, id_key
+from ..message import check_id, id_key
+from ..names import check_site
 from ..options import Options
 from ..transports import BY_CHANNEL, FORMS, PlainTransport, plain_transport
 from ..wire import CLIENT_ID

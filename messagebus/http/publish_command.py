@@ -13,7 +13,7 @@ from ..channel_rules import find_rule
 from ..errors import BackendUnavailable
 from ..hub.addresses import source_of
 from ..hub.subscriber import Identity
-from ..message import check_channel
+from ..names import check_channel
 from ..option_kinds import matches
 from ..options import Options
 from ..publishing.arguments import PublishOptions

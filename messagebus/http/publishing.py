@@ -21,7 +21,8 @@ from ..hub.addresses import source_of
 from ..hub.audience import Audience
 from ..hub.node import Node
 from ..hub.workers import forget
-from ..message import Ids, check_channel
+from ..message import Ids
+from ..names import check_channel
 from ..option_kinds import Key
 from ..options import Options
 from ..stores.base import BacklogQuery

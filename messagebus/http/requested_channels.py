@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import InvalidChannel, InvalidPosition
 from ..hub.subscribe_request import ChannelRefusal
-from ..message import check_subscription, is_presence
+from ..names import check_subscription, is_presence
 from ..option_kinds import overlaps
 from ..options import Options
 from ..wire import Position, parse_position

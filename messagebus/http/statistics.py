@@ -16,7 +16,7 @@ from werkzeug.wrappers import Request
 
 from ..errors import InvalidChannel, InvalidSite
 from ..hub.node import Node
-from ..message import check_channel
+from ..names import check_channel
 from ..options import Options
 from ..statistics.bus import PAGE, ChannelStats, bus_stats, channel_stats, channels_page, workers_of
 from ..statistics.prometheus import CONTENT_TYPE, render_metrics

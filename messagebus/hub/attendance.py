@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..message import Message, encode_json, split_name, store_name
+from ..message import Message, encode_json
+from ..names import split_name, store_name
 from ..presence.member import Key, Member, room_name
 from ..presence.own import OwnMembers
 from ..presence.room import News, Room

@@ -14,7 +14,8 @@ from .. import tracing
 from ..app_import import is_watching
 from ..backoff import Backoff
 from ..errors import BackendUnavailable
-from ..message import Message, store_name
+from ..message import Message
+from ..names import store_name
 from ..stores import Store, Trace
 
 logger = logging.getLogger("messagebus.hub")

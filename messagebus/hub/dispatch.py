@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from .. import tracing
 from ..loop.reactor import Reactor
-from ..message import Message, split_name, status_message
+from ..message import Message, status_message
+from ..names import split_name
 from ..options import Options
 from ..transports import Transport, join_batch
 from .counters import Counters

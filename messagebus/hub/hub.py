@@ -17,7 +17,8 @@ from ..errors import REPLACED, RESYNC, SHUTDOWN, SLOW, Close
 from ..limit_counts import LimitCounts
 from ..loop.outboxes import Outboxes
 from ..loop.reactor import Reactor
-from ..message import Message, is_presence
+from ..message import Message
+from ..names import is_presence
 from ..options import Options
 from ..presence.member import Member
 from ..stores import StoreState

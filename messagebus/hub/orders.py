@@ -13,7 +13,8 @@ import msgspec
 from msgspec.structs import replace
 
 from ..errors import InvalidOption, InvalidTargets
-from ..message import check_site, id_key
+from ..message import id_key
+from ..names import check_site
 from ..option_kinds import check_pattern
 from ..publishing.arguments import check_client_ids, check_ids
 from ..stores.parts import cut

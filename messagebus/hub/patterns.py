@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from ..message import PATTERN_MARK, Message, split_name
+from ..message import Message
+from ..names import PATTERN_MARK, split_name
 from ..stores import BacklogPage, BacklogQuery, StoreState
 from .history import MIN_AGE
 

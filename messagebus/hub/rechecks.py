@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
 
-from ..message import split_name, subscription_name
+from ..names import split_name, subscription_name
 from ..wire import NEW_ONLY, Position
 from .hub import Hub
 from .subscribe_request import ChannelRefusal, SubscribeParams, SubscribeRequest, Verdict

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ..message import of_channel, split_name
+from ..names import of_channel, split_name
 from ..option_kinds import overlaps
 from .hub import Hub
 from .orders import Order, read_order

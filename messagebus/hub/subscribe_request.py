@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import ChannelRule, is_stored
-from ..message import Message, is_presence, refused_message, split_name, subscription_name
+from ..message import Message, refused_message
+from ..names import is_presence, split_name, subscription_name
 from ..presence.member import Member
 from ..wire import NEW_ONLY, Position
 from .history import Cursor, HistoryView

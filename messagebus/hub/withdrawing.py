@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from ..errors import DISCONNECTED, DISCONNECTED_FOR_NOW, Close
-from ..message import Message, refused_message, split_name
+from ..message import Message, refused_message
+from ..names import split_name
 from ..transports import join_batch
 from .hub import Hub
 from .subscribe_request import ChannelRefusal

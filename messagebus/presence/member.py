@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..errors import InvalidMember, InvalidTargets
-from ..message import PRESENCE, SITE_SEPARATOR, check_channel, check_id, check_site, id_key
+from ..message import check_id, id_key
+from ..names import PRESENCE, SITE_SEPARATOR, check_channel, check_site
 
 MAX_ID = 255
 """Bytes of a member's id as JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..message import of_channel, split_name
+from ..names import of_channel, split_name
 from ..option_kinds import matches
 from .member import Member
 

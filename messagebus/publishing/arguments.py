@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..channel_rules import TRANSIT_SECONDS, find_rule, is_stored
 from ..errors import InvalidOption, InvalidTargets, MessageTooLarge
-from ..message import check_channel, check_id, check_site, encode_data, encode_envelope, store_name
+from ..message import check_id, encode_data, encode_envelope
+from ..names import check_channel, check_site, store_name
 from ..options import Options, check_option
 from ..stores.base import NO_REPLICAS, Publication
 from ..tracing import PublishSpan

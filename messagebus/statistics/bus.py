@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..channel_rules import is_stored
 from ..errors import BackendUnavailable
 from ..hub.node import Node
-from ..message import split_name
+from ..names import split_name
 from ..stores import BacklogQuery, Store
 from .worker import COUNTED, MEASURED, worker_facts
 

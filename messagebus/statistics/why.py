@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from ..hub.node import Node
 from ..hub.subscriber import Identity
-from ..message import Message, check_channel, id_key, store_name
+from ..message import Message, id_key
+from ..names import check_channel, store_name
 
 
 class Finding(NamedTuple):

@@ -1,11 +1,11 @@
 """The contract of a store. Every store passes ``tests/contract/test_store.py``; nothing else is required of it.
 
-A *name* is a channel as the store keeps it (``message.store_name``). A store has one partition or several, numbered
+A *name* is a channel as the store keeps it (``names.store_name``). A store has one partition or several, numbered
 from 0. Each name belongs to one, and each global id says in which it is (``global_id % partitions``). Global ids of
 different partitions say nothing of each other.
 
-A store makes its connections, threads and locks
-on first use, never in its constructor: it may be constructed before ``gevent.monkey.patch_all()`` or before a fork.
+A store makes its connections, threads and locks on first use, never in its constructor: it may be constructed before
+``gevent.monkey.patch_all()`` or before a fork.
 """
 
 from __future__ import annotations

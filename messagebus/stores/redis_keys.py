@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..message import PIPE_ESCAPE
+from ..names import PIPE_ESCAPE
 from .base import ids_age
 
 ChannelArguments = tuple[tuple[bytes, bytes], tuple[bytes, bytes, int, int, int]]

@@ -15,7 +15,8 @@ from functools import lru_cache
 import msgspec
 
 from ..errors import Close
-from ..message import STATUS_CHANNEL, is_presence
+from ..message import STATUS_CHANNEL
+from ..names import is_presence
 from ..option_kinds import matches
 from ..templates import Values, compile_template
 from ..wire import RECONNECT_KEY

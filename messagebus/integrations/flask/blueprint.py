@@ -20,7 +20,7 @@ from ...http import static_files
 from ...http.refusals import unavailable
 from ...http.routes import Answer, answer, refuse
 from ...http.servable import Servable
-from ...message import check_channel
+from ...names import check_channel
 from ...options import Environ
 from ...stores import StoreState
 from ...wire import ROOT
