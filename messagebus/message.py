@@ -21,6 +21,7 @@ import msgspec
 from .codecs import Codec
 from .errors import InvalidData, InvalidTargets, MessageTooLarge
 from .names import PIPE_ESCAPE, SITE_SEPARATOR, split_name
+from .wire import CLIENT_ID
 
 STATUS_CHANNEL = "/__status"
 REFUSED_CHANNEL = "/__refused"
@@ -62,6 +63,9 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
     """Clients that it is not for, whatever else it says; ``None``: no restriction."""
     trace: dict[str, str] | None = None
     """The span of its publish, as the envelope has it, see ``tracing``. Programs alone are told, no clients."""
+    sender: str | None = None
+    """The client that has published it, by the id that it has chosen; ``None``: a program has. Programs alone are told:
+    who knows a client's id can speak for that client."""
     _data: Any = msgspec.UNSET
     _json: bytes = b""
 
@@ -126,6 +130,8 @@ def memory_of(messages: Iterable[Message]) -> int:
             held += _TARGET * sum([len(ids) for ids in targets if ids is not None])
         if message.trace is not None:
             held += _TRACE
+        if message.sender is not None:
+            held += _TARGET
     return held
 
 
@@ -142,7 +148,8 @@ class _Envelope(msgspec.Struct, gc=False):
     group_ids: tuple[Any, ...] | None = None
     client_ids: tuple[str, ...] | None = None
     exclude_client_ids: tuple[str, ...] | None = None
-    trace: Any = None  # whatever another program has there: no message is refused for it
+    trace: Any = None  # whatever another program has there: no message is refused for it, or for the next one
+    sender: Any = None
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -238,9 +245,10 @@ def encode_envelope(
     codec: Codec | None = None,
     exclude_client_ids: Iterable[str] | None = None,
     trace: dict[str, str] | None = None,
+    sender: str | None = None,
 ) -> bytes:
     """The envelope a store keeps: the data's JSON and whom it is for, or not for. Other programs that read it expect
-    the first four fields; the last two are there only where they say something.
+    the first four fields; the last three are there only where they say something.
 
     Raises:
         InvalidTargets: A list of targets is empty (it would reach nobody), is a string, or contains a value that is not
@@ -257,6 +265,8 @@ def encode_envelope(
         envelope = b'%b,"exclude_client_ids":%b}' % (envelope[:-1], excluded)
     if trace is not None:
         envelope = b'%b,"trace":%b}' % (envelope[:-1], encode_json(trace))
+    if sender is not None:
+        envelope = b'%b,"sender":%b}' % (envelope[:-1], encode_json(sender))
     return envelope if codec is None else codec.encode(json.loads(envelope))
 
 
@@ -325,6 +335,7 @@ def decode_message(global_id: int, message_id: int, name: str, envelope: bytes, 
         parts.client_ids,
         exclude_client_ids=parts.exclude_client_ids,
         trace=None if parts.trace is None else _trace_of(parts.trace),
+        sender=None if parts.sender is None else _sender_of(parts.sender),
     )
 
 
@@ -333,6 +344,10 @@ def _trace_of(found: Any) -> dict[str, str] | None:
         return None
     fields = {field: found.get(field) for field in TRACE_FIELDS}
     return {field: value for field, value in fields.items() if isinstance(value, str) and len(value) <= 512} or None
+
+
+def _sender_of(found: Any) -> str | None:
+    return found if isinstance(found, str) and CLIENT_ID.fullmatch(found) else None
 
 
 def _check_text(data: bytes, message_id: int, name: str) -> None:

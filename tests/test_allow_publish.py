@@ -49,6 +49,12 @@ def test_no_hook_opens_what_a_rule_keeps_for_others(bus: Bus, channel: str) -> N
     assert (refused.value.code, asked) == ("forbidden", [])
 
 
+def test_a_message_says_which_client_has_sent_it(bus: Bus) -> None:
+    publish(bus, "/open")
+    bus.publish("/open", 2)
+    assert [message.sender for message in bus.backlog("/open")] == ["me", None]
+
+
 def test_after_a_refusal_no_further_hook_is_asked(bus: Bus) -> None:
     asked: list[Any] = []
     bus.allow_publish("/chat")(lambda request, channel, data: None)

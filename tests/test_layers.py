@@ -95,6 +95,7 @@ ROOMS = {
         "callbacks",
         "following",
         "workers",
+        "viewers",
         "audience",
         "presence_hooks",
         "presence_stream",

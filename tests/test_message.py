@@ -114,6 +114,11 @@ def test_two_channels_or_two_sites_never_have_the_same_name_in_a_store(
         assert site == other_site or channel.startswith("/global/")
 
 
+@pytest.mark.parametrize("sender", ["7", '"a b"', '["x"]', "null", '""', '"' + "x" * 129 + '"'])
+def test_a_sender_of_another_program_that_is_no_client_is_none(sender: str) -> None:
+    assert decode_stored(b'1|1|/a|{"data":1,"sender":%b}' % sender.encode()).sender is None
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_that_another_program_stored_are_a_message_or_a_value_error(stored: bytes) -> None:
     try:

@@ -47,6 +47,9 @@ BAD: list[tuple[dict[str, Any], type[MessageBusError], str]] = [
     ({"client_ids": ["a b"]}, InvalidTargets, "client_ids"),
     ({"exclude_client_ids": ["a b"]}, InvalidTargets, "exclude_client_ids"),
     ({"exclude_client_ids": "abc"}, InvalidTargets, "exclude_client_ids"),
+    ({"sender": ""}, InvalidTargets, "sender"),
+    ({"sender": 7}, InvalidTargets, "sender"),
+    ({"sender": "a b"}, InvalidTargets, "sender"),
     ({"queue_in_memory": "no"}, InvalidOption, "queue_in_memory"),
     ({"queue_in_memory": None}, InvalidOption, "queue_in_memory"),
     ({"idempotency_key": 7}, InvalidOption, "idempotency_key"),
@@ -83,6 +86,14 @@ def test_the_edges_of_the_range_are_taken(bus: Bus) -> None:
         bus.publish("/a", 1, max_backlog_size=size, max_backlog_age=age)  # type: ignore[arg-type]
     bus.publish("/a", 1, client_ids=[uuid.UUID(int=7), "abc.DEF_~-1"])
     assert [message.message_id for message in bus.backlog("/a")] == [1, 2, 3, 4]
+
+
+def test_programs_read_who_has_sent_a_message_and_clients_do_not(bus: Bus) -> None:
+    bus.publish("/a", 1, sender="abc.DEF_~-1")
+    bus.publish("/a", 2)
+    messages = bus.backlog("/a")
+    assert [message.sender for message in messages] == ["abc.DEF_~-1", None]
+    assert b"abc" not in messages[0].json
 
 
 def test_an_argument_that_does_not_exist_is_refused(bus: Bus) -> None:

@@ -77,7 +77,7 @@ def _write(message: Message, export: bool, form: str) -> None:
 
 
 def _everything(message: Message) -> dict[str, Any]:
-    targets = ("user_ids", "group_ids", "client_ids", "exclude_client_ids", "site_id")
+    targets = ("user_ids", "group_ids", "client_ids", "exclude_client_ids", "sender", "site_id")
     return {
         "global_id": message.global_id,
         "message_id": message.message_id,

@@ -11,14 +11,17 @@ MOST = 16 << 20
 
 
 class LineTooLong(Exception):
-    """A line has more than ``MOST`` bytes."""
+    """A line has more bytes than it may."""
 
 
-def read_lines(file: int, told: Callable[[int], object] = lambda size: None) -> Iterator[list[bytes]]:
+def read_lines(
+    file: int, told: Callable[[int], object] = lambda size: None, most: int | None = None
+) -> Iterator[list[bytes]]:
     """The lines that are there, without their ends, as soon as they are: of a file many at once, of a program that
     writes one now and then each by itself. The last one may have no end.
 
-    ``file``: a descriptor. ``told``: is given the number of bytes of each reading.
+    ``file``: a descriptor. ``told``: is given the number of bytes of each reading. ``most``: bytes of a line;
+    ``None``: ``MOST``.
 
     Raises:
         LineTooLong: One has no end. What comes after it was not read.
@@ -35,7 +38,7 @@ def read_lines(file: int, told: Callable[[int], object] = lambda size: None) -> 
         if rest:
             begun.append(rest)
             size += len(rest)
-            if size > MOST:
+            if size > (most or MOST):
                 raise LineTooLong
     if begun:
         yield [b"".join(begun)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..message import Message
@@ -72,6 +72,15 @@ class Place(ABC):
         from now on; ``-k`` the last k-1 before.
 
         A store takes patterns with a ``*`` at the end as well, from now on."""
+
+    @abstractmethod
+    def watch(self, channel: str) -> Callable[[], Collection[str]]:
+        """A function that tells which clients follow a channel now, to be called again and again in this thread. While
+        the store is away, it tells who did.
+
+        Raises:
+            CannotDo: The place does not tell anybody.
+        """
 
     @abstractmethod
     def backlog(self, channel: str, last_id: int) -> Backlog:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -23,8 +23,11 @@ class Program:
 
     :meth:`write` and :meth:`fail` are safe from any thread."""
 
-    def __init__(self, command: tuple[str, ...], stop_wait: float, *, reads: bool) -> None:
-        """``stop_wait``: seconds that it may take to end. ``reads``: whether it is written to.
+    def __init__(
+        self, command: tuple[str, ...], stop_wait: float, *, reads: bool, variables: Mapping[str, str] | None = None
+    ) -> None:
+        """``stop_wait``: seconds that it may take to end. ``reads``: whether it is written to. ``variables``: what its
+        environment has beside this process's.
 
         Raises:
             CannotDo: It cannot be started.
@@ -35,6 +38,7 @@ class Program:
                 stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
+                env={**os.environ, **(variables or {})},
             )
         except (OSError, ValueError) as error:
             raise CannotDo(f"{command[0]} cannot be started: {getattr(error, 'strerror', None) or error}") from None
@@ -80,22 +84,31 @@ class Program:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    @contextmanager
-    def ended_by_signals(self) -> Iterator[None]:
-        """While this lasts, what would end this process ends the program. For the main thread."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.stop()
-
-        before = {number: signal.signal(number, stop) for number in ENDING}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def wait(self) -> int:
-        """Its exit code, as a shell has it."""
+        """Its exit code, as a shell has it. Call it when its output has ended."""
         code = self._process.wait()
         self._killer.cancel()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         return code if code >= 0 else 128 - code
+
+    def close_input(self) -> None:
+        """Nothing more is written to it. Not while :meth:`write` may still be running."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has gone, with what is still buffered
+            self._process.stdin.close()
+
+
+@contextmanager
+def instead_of_ending(call: Callable[[], object]) -> Iterator[None]:
+    """While this lasts, what would end this process calls ``call()``. For the main thread."""
+
+    def told(number: int, frame: FrameType | None) -> None:
+        call()
+
+    before = {number: signal.signal(number, told) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

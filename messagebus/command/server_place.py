@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -144,6 +144,12 @@ class ServerPlace(Place):
                 yield _message(message.channel, message.data, message.message_id, message.global_id)
         if ended:
             raise ended[0]
+
+    def watch(self, channel: str) -> Callable[[], Collection[str]]:
+        raise CannotDo(
+            "a server tells nobody which clients it has, nor who has sent a message: who knows a client's id can speak "
+            "for it. Give the URL of the store"
+        )
 
     def channels(self, pattern: str = "/*") -> Iterator[Channel]:
         if not pattern.endswith("*"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from ..bus import Bus
@@ -17,6 +17,7 @@ from ..statistics.why import Finding, read_user_id
 from ..stores import BacklogQuery, Store, open_store
 from .ending import CannotDo
 from .places import Backlog, Channel, Place, Published
+from .watch import Watch
 
 WAITING = 1000
 """Messages that wait to be printed; what is beyond is left in the store."""
@@ -73,6 +74,10 @@ class StorePlace(Place):
     def _put(self, message: Message) -> None:
         if not self._closed:
             self._waiting.put(message)
+
+    def watch(self, channel: str) -> Callable[[], Collection[str]]:
+        self._bus.start()
+        return Watch(self._bus._running_node(), check_channel(channel)).clients
 
     def backlog(self, channel: str, last_id: int) -> Backlog:
         newest = self._store.last_ids([check_channel(channel)])[0]

@@ -80,10 +80,13 @@ class RequestContext:
         node, params = self.node, plan.request.params
         if params.sequence is not None:
             node.reactor.call_soon(node.hub.replace, self.client_id, params.sequence)
+        grace = self.options.presence_grace
+        seconds = grace if may_be_held else grace + POLL_SECONDS
+        node.viewers.polled((cursor.name for cursor in plan.cursors), self.client_id, seconds)
         if params.members:
-            site_id, grace = plan.request.site_id, self.options.presence_grace
+            site_id = plan.request.site_id
             members = {room_name(channel, site_id): member for channel, member in params.members.items()}
-            node.presence.polled(members, self.client_id, grace if may_be_held else grace + POLL_SECONDS)
+            node.presence.polled(members, self.client_id, seconds)
 
     def with_ask(self, plan: SubscriptionPlan, seconds: float) -> SubscriptionPlan:
         """The plan, and how its request is asked again, if something of it may end within so many seconds, for which

@@ -46,7 +46,8 @@ class Publish(Command):
         self._data = value["data"]
         own_key = None if key is None else _own(caller.identity, key)
         options = {"transient": True, "key": own_key} if transient else {"idempotency_key": own_key}
-        self._options = cast(PublishOptions, {**options, "site_id": caller.site_id})
+        own = {"site_id": caller.site_id, "sender": caller.identity.client_id}
+        self._options = cast(PublishOptions, {**options, **own})
 
     def perform_at_once(self) -> dict[str, Any] | None:
         return None if self._hooks or self._caller.node.store.shared else self.perform()

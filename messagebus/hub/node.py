@@ -36,6 +36,7 @@ from .request_times import RequestTimes
 from .revoking import Revoking
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
 from .talks import Talks
+from .viewers import WATCH, Viewers
 from .workers import FORGET, Workers
 
 logger = logging.getLogger("messagebus.hub")
@@ -82,6 +83,8 @@ class Node(Listener):
         self.workers.on_question("why", self.hub.trail.answer)
         self.workers.on(FORGET, self.hub.windows.forget)
         self.workers.on(TRANSIENT, self.hub.transients.hear)
+        self.viewers = Viewers(self.workers.id, self.hub.membership, self.reactor, self.workers.tell_soon)
+        self.workers.on(WATCH, self.viewers.watch)
         self._recheck_jobs = Jobs(AT_ONCE, "messagebus-recheck")
         self.hub.recheck = Rechecks(self.hub, self._recheck_jobs.start).begin
         revoking = Revoking(self.hub)

@@ -57,6 +57,7 @@ class PatternMessage(Message, gc=False):
             message.kept,
             message.exclude_client_ids,
             message.trace,
+            message.sender,
             original=message,
         )
 

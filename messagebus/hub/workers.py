@@ -146,6 +146,11 @@ class Workers:
         except (BackendUnavailable, BusClosed):
             pass  # its lease ends
 
+    def tell_soon(self, kind: str, value: Any) -> None:
+        """Tell every worker something of a kind, this one as well. Does not wait, and is no promise: it is lost while
+        the store is away, and may be overtaken by another one."""
+        self._run(partial(self._send, {"tell": kind, "value": value}))
+
     # --- ask ---
 
     def ask(self, kind: str, value: Any = None, timeout: float = ANSWER_SECONDS) -> list[Answer]:
@@ -248,7 +253,7 @@ class Workers:
         except (BackendUnavailable, BusClosed):
             pass  # who asked has the same trouble
         except ValueError:
-            logger.warning("an answer to all workers' question is too long, and was left out")
+            logger.warning("what workers tell each other is too long here, and was left out")
 
     def on_deadline(self) -> None:
         if self._stopped:

@@ -37,6 +37,9 @@ class PublishOptions(TypedDict, total=False):
     only Python subscribers."""
     exclude_client_ids: Iterable[Any] | None
     """The clients that the message is not for, whatever the other three say: everybody but the one who caused it."""
+    sender: str | None
+    """The client that says it, for a view that a page's form posts to: see ``Bus.client_id``. Python subscribers read
+    it as ``Message.sender``; clients are not told."""
     site_id: str | None
     """The site (tenant) of the message. A ``/global/`` channel is the same on all sites."""
     max_backlog_size: int | None
@@ -66,6 +69,7 @@ MAX_TRANSIENT = 16_384
 """Bytes of a transient message's data."""
 MAX_TRANSIENT_ENVELOPE = 65_536
 """Bytes of the same, with those whom it is for."""
+_CLIENT = "1 to 128 letters, digits, or any of _ . ~ -"
 _KNOWN = frozenset(PublishOptions.__annotations__)
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -102,7 +106,7 @@ class CheckedPublish:
         self.queue_in_memory = True
         self.transient = False
         self.durable = 0
-        user_ids = group_ids = client_ids = excluded = None
+        user_ids = group_ids = client_ids = excluded = sender = None
         if given:
             site_id = given.get("site_id")
             if site_id is not None:
@@ -111,6 +115,7 @@ class CheckedPublish:
             group_ids = check_ids("group_ids", given.get("group_ids"))
             client_ids = check_client_ids("client_ids", given.get("client_ids"))
             excluded = check_client_ids("exclude_client_ids", given.get("exclude_client_ids")) or None
+            sender = _sender(given.get("sender"))
             own_size = _whole_number("max_backlog_size", given.get("max_backlog_size"))
             own_age = _whole_number("max_backlog_age", given.get("max_backlog_age"))
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
@@ -145,14 +150,14 @@ class CheckedPublish:
             name, most, size, age = known
             if self.transient:
                 raw = encode_data(data, most, dumps)
-                envelope = encode_envelope(raw, user_ids, group_ids, client_ids, None, excluded)
+                envelope = encode_envelope(raw, user_ids, group_ids, client_ids, None, excluded, None, sender)
                 for size_now, limit in ((len(raw), MAX_TRANSIENT), (len(envelope), MAX_TRANSIENT_ENVELOPE)):
                     if size_now > limit:
                         raise MessageTooLarge(size_now, limit, "transient", "a transient message has up to")
             else:
                 raw = encode_data(data, most, dumps)
                 codec = options.transport_codec
-                envelope = encode_envelope(raw, user_ids, group_ids, client_ids, codec, excluded, trace)
+                envelope = encode_envelope(raw, user_ids, group_ids, client_ids, codec, excluded, trace, sender)
             self.publications.append(Publication(name, envelope, size, age))
 
     def _check_transient(self, own_size: int | None, own_age: int | None) -> None:
@@ -176,8 +181,17 @@ def check_client_ids(field: str, ids: Iterable[Any] | None) -> list[Any] | None:
     checked = check_ids(field, ids)
     for each in checked or ():
         if each != "" and not (isinstance(each, str) and CLIENT_ID.fullmatch(each)):
-            raise InvalidTargets(f"{field}: a client has 1 to 128 letters, digits, or any of _ . ~ -; not {each!r:.80}")
+            raise InvalidTargets(f"{field}: a client has {_CLIENT}; not {each!r:.80}")
     return checked
+
+
+def _sender(client_id: str | None) -> str | None:
+    if client_id is None:
+        return None
+    given: object = client_id
+    if not isinstance(given, str) or not CLIENT_ID.fullmatch(given):
+        raise InvalidTargets(f"sender: a client has {_CLIENT}; not {given!r:.80}")
+    return given
 
 
 def _limits_of(channel: str, options: Options) -> tuple[int, int, int]:
