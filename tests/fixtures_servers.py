@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ class ServeApp(Protocol):
 
 
 class Proxy(Protocol):
-    def __call__(self, upstream: str, **options: Any) -> Nginx: ...
+    def __call__(self, upstream: str | Sequence[str], **options: Any) -> Nginx: ...
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """``nginx(upstream, ...)``: a running :class:`tests.nginx_server.Nginx`, with the arguments of that."""
     with contextlib.ExitStack() as stack:
 
-        def start(upstream: str, **options: Any) -> Nginx:
+        def start(upstream: str | Sequence[str], **options: Any) -> Nginx:
             prefix: Path = tmp_path_factory.mktemp("nginx")
             proxy = Nginx(upstream, prefix, **options)
             stack.callback(proxy.close)

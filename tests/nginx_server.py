@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .ports import free_port
@@ -25,7 +26,7 @@ http {{
     fastcgi_temp_path {prefix}/fastcgi;
     uwsgi_temp_path {prefix}/uwsgi;
     scgi_temp_path {prefix}/scgi;
-    upstream app {{ server {upstream}; }}
+    upstream app {{ {upstream} }}
     map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
     server {{
         listen 127.0.0.1:{port};
@@ -49,7 +50,8 @@ _DEAF = "proxy_ignore_headers X-Accel-Buffering;"
 
 
 class Nginx:
-    """nginx on a port of its own, which passes all requests on to ``upstream``: ``HOST:PORT`` or ``unix:PATH``.
+    """nginx on a port of its own, which passes all requests on to ``upstream``: ``HOST:PORT`` or ``unix:PATH``; several
+    of them in turn, however often one of them fails.
 
     ``buffering`` is ``proxy_buffering``; with ``honour_accel=False`` an answer that asks not to be buffered is buffered
     all the same. By itself it holds back only what ends with its connection, as from an upstream spoken to in HTTP 1.0
@@ -61,7 +63,7 @@ class Nginx:
 
     def __init__(
         self,
-        upstream: str,
+        upstream: str | Sequence[str],
         prefix: Path,
         *,
         buffering: bool = False,
@@ -77,10 +79,11 @@ class Nginx:
         self.prefix = prefix
         self.timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
+        upstreams = [upstream] if isinstance(upstream, str) else upstream
         lines = [_UPGRADE if websocket else _NO_UPGRADE, "" if honour_accel else _DEAF, _GZIP if gzip else "", extra]
         configuration = _CONFIGURATION.format(
             prefix=prefix,
-            upstream=upstream,
+            upstream=" ".join(f"server {each} max_fails=0;" for each in upstreams),
             port=self.port,
             http_version=http_version,
             buffering="on" if buffering else "off",

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, render_template, request
 
-from messagebus import Channel, MessageBus
+from messagebus import Channel, Member, MessageBus
 from messagebus.cable import own_client
 
 from .common import routes
@@ -53,6 +53,14 @@ class RoomChannel(Channel):
     def fail(self) -> None:
         raise ValueError("a detail")
 
+    def where(self) -> None:
+        self.transmit({"instance": os.environ.get("INSTANCE")})
+
+
+@MessageBus.presence.member("/rooms/*")
+def member(request: Any, channel: str) -> Member | None:
+    return Member(request.args["member"]) if "member" in request.args else None
+
 
 @app.get("/empty")
 def empty() -> str:
@@ -63,6 +71,13 @@ def empty() -> str:
 def channel() -> str:
     """A page of our own client; ``id`` is the room, ``settings`` those of the client."""
     return render_template("channel.html")
+
+
+@app.get("/members")
+def members() -> Response:
+    """Who is in a room, as this process knows it."""
+    found = MessageBus.presence.members(request.args["room"])
+    return jsonify(instance=os.environ.get("INSTANCE"), members=sorted(member.id for member in found))
 
 
 @app.get("/left")

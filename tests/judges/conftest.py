@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -15,6 +17,7 @@ from tests.servers import ROOT, Server
 from .listener import APP, CLIENTS, MODES, Listener
 
 NODE_MODULES = ROOT / "node_modules"
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +65,22 @@ def mode(request: pytest.FixtureRequest) -> str:
     """Each way of being served in turn."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def cables(npm_packages: None) -> str:
+    """Both clients as one script, built from their packages as they are."""
+    text = 'import * as a from "@rails/actioncable"; import * as b from "@anycable/web";'
+    text += "globalThis.ActionCable = a; globalThis.AnyCable = b;"
+    command = [str(NODE_MODULES / ".bin/esbuild"), "--bundle", "--format=iife"]
+    built = subprocess.run(command, input=text.encode(), check=True, capture_output=True, cwd=NODE_MODULES.parent)
+    return built.stdout.decode()
+
+
+@pytest.fixture
+def room_id() -> str:
+    """A room that no other test has."""
+    return f"room-{next(_numbers)}"
 
 
 class NewListener(Protocol):

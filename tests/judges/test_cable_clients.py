@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,48 +15,9 @@ from tests.publishing import publish
 from tests.redis_server import RedisServer
 from tests.servers import Server
 
-from .conftest import NODE_MODULES
+from .cable_pages import ACTIONCABLE, ANYCABLE, APP, BROKEN, enter, has_seen, received
 
 pytestmark = pytest.mark.browser
-
-APP = "tests.apps.cable:app"
-BROKEN = r"ERR_|WebSocket|history"
-"""What Chromium and the clients say on the console of connections that fail."""
-_numbers = itertools.count(1)
-
-ACTIONCABLE = """
-({id, base}) => {
-  window.seen = []
-  window.consumer ??= ActionCable.createConsumer(base.replace("http", "ws") + "/cable?name=ann")
-  const note = (kind) => (data) => seen.push(data === undefined ? [kind] : [kind, data])
-  const handlers = {}
-  for (const kind of ["connected", "disconnected", "rejected", "received"]) handlers[kind] = note(kind)
-  window.room = consumer.subscriptions.create({channel: "RoomChannel", id}, handlers)
-}
-"""
-ANYCABLE = """
-({id, base}) => {
-  window.seen = []
-  window.cable = AnyCable.createCable(base.replace("http", "ws") + "/cable?name=ann",
-    {protocol: "actioncable-v1-ext-json", logLevel: "error"})
-  window.room = cable.subscribeTo("RoomChannel", {id})
-  room.on("connect", () => seen.push(["connected"]))
-  cable.on("disconnect", () => seen.push(["disconnected"]))
-  room.on("close", (event) => seen.push(["closed", String(event)]))
-  room.on("message", (data) => seen.push(["received", data]))
-  room.on("info", (event) => seen.push(["info", event.type]))
-}
-"""
-
-
-@pytest.fixture(scope="session")
-def cables(npm_packages: None) -> str:
-    """Both clients as one script, built from their packages as they are."""
-    text = 'import * as a from "@rails/actioncable"; import * as b from "@anycable/web";'
-    text += "globalThis.ActionCable = a; globalThis.AnyCable = b;"
-    command = [str(NODE_MODULES / ".bin/esbuild"), "--bundle", "--format=iife"]
-    built = subprocess.run(command, input=text.encode(), check=True, capture_output=True, cwd=NODE_MODULES.parent)
-    return built.stdout.decode()
 
 
 @pytest.fixture(scope="module", params=["serve", "gunicorn-gthread"])
@@ -75,36 +33,11 @@ def network(cable_server: Server) -> Iterator[BadNetwork]:
         yield network
 
 
-@pytest.fixture
-def room_id() -> str:
-    """A room that no other test has."""
-    return f"room-{next(_numbers)}"
-
-
-def enter(page: Page, cables: str, script: str, url: str, room: str) -> None:
-    page.goto(f"{url}/empty")
-    page.add_script_tag(content=cables)
-    page.evaluate(script, {"id": room, "base": url})
-
-
 def enter_over(network: BadNetwork, page: Page, page_errors: PageErrors, cables: str, script: str, room: str) -> None:
     """Enter a room, on a connection that the test is going to cut."""
     page_errors.expect(BROKEN)
     enter(page, cables, script, network.url, room)
     has_seen(page, "connected")
-
-
-def has_seen(page: Page, *wanted: Any) -> None:
-    page.wait_for_function("(wanted) => JSON.stringify(seen).includes(wanted)", arg=_json(wanted))
-
-
-def _json(wanted: Any) -> str:
-    return json.dumps(list(wanted), separators=(",", ":"))[:-1]
-
-
-def received(page: Page) -> list[Any]:
-    found: list[Any] = page.evaluate('seen.filter(([kind]) => kind === "received").map(([, data]) => data)')
-    return found
 
 
 @pytest.mark.parametrize("script", [ACTIONCABLE, ANYCABLE], ids=["actioncable", "anycable"])
@@ -131,18 +64,6 @@ def test_it_is_rejected(
     enter(page, cables, script, cable_server.url, "secret")
     has_seen(page, kind)
     assert "connected" not in str(page.evaluate("seen"))
-
-
-def test_actioncable_comes_back_and_goes_on(
-    page: Page, page_errors: PageErrors, cables: str, cable_server: Server, network: BadNetwork, room_id: str
-) -> None:
-    enter_over(network, page, page_errors, cables, ACTIONCABLE, room_id)
-    network.cut()
-    has_seen(page, "disconnected")
-    page.evaluate("seen.length = 0")
-    has_seen(page, "connected")
-    publish(cable_server.url, f"/rooms/{room_id}", "again")
-    has_seen(page, "received", "again")
 
 
 def test_anycable_resumes_without_loss_when_its_connection_is_cut(
@@ -206,7 +127,7 @@ def test_a_server_that_is_told_to_stop_unsubscribes_everybody_once(
     server = serve_app(kind, APP, env={"MESSAGEBUS_URL": judges_redis.url, "NOTES": str(notes)}, workers=2)
     enter(page, cables, ACTIONCABLE, server.url, "a")
     has_seen(page, "connected")
-    page.evaluate(ACTIONCABLE, {"id": "b", "base": server.url})
+    page.evaluate(ACTIONCABLE, {"id": "b", "base": server.url, "query": ""})
     has_seen(page, "connected")
     server.stop()
     assert sorted(notes.read_text().split("\n")) == [
