@@ -32,6 +32,8 @@ shared."""
 TRACE_FIELDS = ("traceparent", "tracestate")
 """What a message carries of the span of its publish, as W3C Trace Context names it. No baggage: it may hold anything,
 and stores keep what they are given."""
+MAX_TRACE = 512
+"""Characters of one of these fields, as many as W3C Trace Context wants to be passed on."""
 _OBJECTS = 300
 """Bytes of the Python objects that a message is made of."""
 _TRACE = 500
@@ -343,7 +345,9 @@ def _trace_of(found: Any) -> dict[str, str] | None:
     if not isinstance(found, dict):
         return None
     fields = {field: found.get(field) for field in TRACE_FIELDS}
-    return {field: value for field, value in fields.items() if isinstance(value, str) and len(value) <= 512} or None
+    return {
+        field: value for field, value in fields.items() if isinstance(value, str) and len(value) <= MAX_TRACE
+    } or None
 
 
 def _sender_of(found: Any) -> str | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .message import Ids, Message
+from .message import MAX_TRACE, Ids, Message
 from .names import split_name
 
 if TYPE_CHECKING:
@@ -44,13 +44,16 @@ class PublishSpan:
         """What its messages carry."""
 
     @classmethod
-    def begin(cls) -> PublishSpan | None:
-        """A span below the caller's; ``None`` where the sampler does not want it. Safe from any thread."""
+    def begin(cls, incoming: Mapping[str, str] | None = None) -> PublishSpan | None:
+        """A span below the caller's, or where that has none below the one that ``incoming`` names, the fields of W3C
+        Trace Context that a request has brought; ``None`` where the sampler does not want it. Safe from any thread."""
         from opentelemetry.trace import SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         try:
-            span = _tracer().start_span("publish", kind=SpanKind.PRODUCER, attributes=_operation("publish", "send"))
+            context = _context_of_request(incoming) if incoming else None
+            attributes = _operation("publish", "send")
+            span = _tracer().start_span("publish", context, SpanKind.PRODUCER, attributes)
             if not span.get_span_context().trace_flags.sampled:
                 return None
             trace: dict[str, str] = {}
@@ -150,6 +153,19 @@ def _tracer() -> Tracer:
     from opentelemetry import trace
 
     return trace.get_tracer("messagebus")
+
+
+def _context_of_request(incoming: Mapping[str, str]) -> Context | None:
+    """What a request names, if no span is current: where the app's own instrumentation has begun one, that is the
+    request's already. Malformed fields name nothing, as W3C Trace Context says."""
+    from opentelemetry.trace import get_current_span
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    if get_current_span().get_span_context().is_valid:
+        return None
+    # One that is longer could not be carried with the message.
+    fields = {name: value for name, value in incoming.items() if len(value) <= MAX_TRACE}
+    return TraceContextTextMapPropagator().extract(fields)
 
 
 def _context_of(trace: dict[str, str]) -> Context | None:

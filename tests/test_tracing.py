@@ -135,6 +135,99 @@ def test_clients_are_not_told_of_traces(bus: Bus, spans: Spans) -> None:
     assert message.trace["traceparent"] not in body
 
 
+# --- publishing over HTTP ---
+
+STATE = "vendor=1,other=2"
+
+
+def post(bus: Bus, path: str = "channels/chat", **headers: str) -> None:
+    """Publish as another program does. The client is the program's own: nothing of this thread's context reaches it."""
+    app = flask.Flask(__name__)
+    bus.init_app(app)
+    names = {"Content-Type": "application/json", **headers}
+    response = app.test_client().post(f"/message-bus/{path}", data='{"channel":"/chat","data":1}', headers=names)
+    assert response.status_code < 300, response.text
+
+
+@pytest.fixture
+def open_bus() -> Iterator[Bus]:
+    bus = Bus(url="memory://", http_publishing=True, anonymous_publish=True, client_publish=("/chat",))
+    yield bus
+    bus.close()
+
+
+def parent_of(span: ReadableSpan) -> str | None:
+    """As a ``traceparent``, in the span's own trace."""
+    assert span.context is not None
+    parent = span.parent
+    return None if parent is None else f"00-{span.context.trace_id:032x}-{parent.span_id:016x}-01"
+
+
+@pytest.mark.parametrize("path", ["channels/chat", "publish?channel=/chat"])
+def test_a_request_that_publishes_continues_the_trace_that_it_brings(open_bus: Bus, spans: Spans, path: str) -> None:
+    post(open_bus, path, traceparent=PUBLISH, tracestate=STATE)
+    publish = spans.one("publish")
+    assert parent_of(publish) == PUBLISH
+    [message] = open_bus.backlog("/chat")
+    assert message.trace is not None
+    assert message.trace["tracestate"] == STATE
+    assert message.trace["traceparent"].split("-")[1] == PUBLISH.split("-")[1]
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        "x",
+        PUBLISH.upper(),
+        PUBLISH + "-more",
+        f"{PUBLISH},{PUBLISH}",
+        "ff" + PUBLISH[2:],
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        PUBLISH + " " * 512,
+    ],
+)
+def test_a_malformed_traceparent_begins_a_trace_of_its_own_and_its_state_is_not_read(
+    open_bus: Bus, spans: Spans, malformed: str
+) -> None:
+    post(open_bus, traceparent=malformed, tracestate=STATE)
+    publish = spans.one("publish")
+    assert publish.parent is None
+    assert publish.context is not None
+    assert not publish.context.trace_state
+
+
+@pytest.mark.parametrize("state", ["=", "a b", "x=" + "y" * 511])
+def test_a_malformed_tracestate_is_left_out_alone(open_bus: Bus, spans: Spans, state: str) -> None:
+    post(open_bus, traceparent=PUBLISH, tracestate=state)
+    publish = spans.one("publish")
+    assert parent_of(publish) == PUBLISH
+    assert publish.context is not None
+    assert not publish.context.trace_state
+
+
+def test_a_traceparent_of_a_newer_version_is_read_as_far_as_it_is_known(open_bus: Bus, spans: Spans) -> None:
+    post(open_bus, traceparent=f"01{PUBLISH[2:]}-more")
+    assert parent_of(spans.one("publish")) == PUBLISH
+
+
+def test_the_span_that_the_app_has_begun_for_the_request_comes_first(open_bus: Bus, spans: Spans) -> None:
+    with trace.get_tracer("app").start_as_current_span("request"):
+        post(open_bus, traceparent=PUBLISH)
+    assert is_below(spans.one("publish"), spans.one("request"))
+
+
+def test_what_was_not_sampled_where_it_began_is_not_here(open_bus: Bus, spans: Spans) -> None:
+    post(open_bus, traceparent=UNSAMPLED)
+    assert not spans.named("publish")
+    assert [message.trace for message in open_bus.backlog("/chat")] == [None]
+
+
+def test_a_page_names_no_span_for_what_it_publishes(open_bus: Bus, spans: Spans) -> None:
+    post(open_bus, "abc/publish", traceparent=PUBLISH)
+    assert spans.one("publish").parent is None
+
+
 # --- what messages carry ---
 
 

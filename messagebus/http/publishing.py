@@ -21,7 +21,7 @@ from ..hub.addresses import source_of
 from ..hub.audience import Audience
 from ..hub.node import Node
 from ..hub.workers import forget
-from ..message import Ids
+from ..message import TRACE_FIELDS, Ids
 from ..names import check_channel
 from ..option_kinds import Key
 from ..options import Options
@@ -174,7 +174,7 @@ def _publish(
     names = list(dict.fromkeys(name for name, _ in asked.messages))
     for name in names:
         _check_channel(node.options, name, key)
-    checked = publisher.check(asked.messages, **asked.options)
+    checked = publisher.check(asked.messages, _trace_of(request), **asked.options)
     _check_rate(node, request, key, len(asked.messages))
     # Before the message, which ends the polls that wait for it.
     audiences = _audiences(node, names)
@@ -186,6 +186,12 @@ def _publish(
     heard = any(audience.subscribers for audience in audiences.values())
     status = HTTPStatus.CREATED if heard else HTTPStatus.ACCEPTED
     return status, _reports(node, newest, audiences), asked.many
+
+
+def _trace_of(request: Request) -> dict[str, str]:
+    """The span of the program that sends the request, as W3C Trace Context names it."""
+    given = {field: request.environ.get(f"HTTP_{field.upper()}") for field in TRACE_FIELDS}
+    return {field: value for field, value in given.items() if value}
 
 
 def _forget(node: Node, request: Request, channel: str | None) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import tracing
@@ -35,9 +35,11 @@ class Publisher:
         self.published = 0
         """Messages that this process has published since it began, the waiting ones as well."""
 
-    def check(self, messages: Iterable[Any], **options: Unpack[PublishOptions]) -> CheckedPublish:
-        """See :class:`CheckedPublish`."""
-        span = tracing.PublishSpan.begin() if self.options.tracing and tracing.is_on() else None
+    def check(
+        self, messages: Iterable[Any], incoming: Mapping[str, str] | None = None, **options: Unpack[PublishOptions]
+    ) -> CheckedPublish:
+        """See :class:`CheckedPublish`; for ``incoming``, ``PublishSpan.begin``."""
+        span = tracing.PublishSpan.begin(incoming) if self.options.tracing and tracing.is_on() else None
         return CheckedPublish(messages, self.options, self.dumps, span, **options)
 
     def publish(self, request: CheckedPublish) -> list[Ids | None]:
