@@ -46,7 +46,8 @@ PREFIX = "MESSAGEBUS_"
 DAY, YEAR = 86_400, 365 * 86_400
 """Seconds. Higher values are mistakes, and clocks and stores cannot add them to the present time."""
 SCHEMES = (
-    *("memory", "sqlite", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "postgresql", "postgres"),
+    *("memory", "sqlite", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"),
+    *("redis+cluster", "rediss+cluster", "postgresql", "postgres"),
 )
 
 
@@ -61,7 +62,8 @@ class Options:
     url: str = _option(Text(), "memory://", repr=False)  # it may have a password in it
     """Where messages are kept: ``memory://`` (this process alone); ``sqlite:///relative.db`` or
     ``sqlite:////absolute/path.db`` (all processes of one host); ``redis://``, ``rediss://`` or ``unix://``;
-    ``redis+sentinel://`` or ``rediss+sentinel://`` (the primary that sentinels name); ``postgresql://`` or ``postgres://``."""
+    ``redis+sentinel://`` or ``rediss+sentinel://`` (the primary that sentinels name); ``redis+cluster://`` or
+    ``rediss+cluster://`` (a Redis Cluster); ``postgresql://`` or ``postgres://``."""
 
     # --- the store ---
     max_backlog_size: int = _option(Number(1), 1000)
@@ -260,7 +262,7 @@ class Options:
         if not separator or scheme not in SCHEMES:
             # Without the URL itself, which may have a password in it.
             raise InvalidOption("url", f"expected one of {', '.join(f'{known}://' for known in SCHEMES)}")
-        if scheme.endswith("+sentinel"):
+        if scheme.endswith(("+sentinel", "+cluster")):
             return  # several hosts; the store reads them
         try:
             urlsplit(self.url).port  # noqa: B018 - it raises; the stores read the rest

@@ -9,6 +9,7 @@ import pytest
 from messagebus import Bus
 
 from .postgres_server import PostgresServer
+from .redis_cluster import RedisCluster
 from .redis_server import RedisServer
 
 
@@ -38,6 +39,27 @@ def mortal_redis() -> Iterator[RedisServer]:
         yield server.start()
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster that lives as long as the test run. Kill none of its nodes; see ``mortal_cluster``."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def empty_cluster(redis_cluster: RedisCluster) -> RedisCluster:
+    """It, without data."""
+    redis_cluster.empty()
+    return redis_cluster
+
+
+@pytest.fixture
+def mortal_cluster() -> Iterator[RedisCluster]:
+    """A cluster of this test alone, which soon replaces a node that is down."""
+    with RedisCluster(node_timeout=1500) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

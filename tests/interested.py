@@ -17,10 +17,10 @@ class Interested(Recorder):
         self.heard: set[object] = set()
         """For what the feed said that it brings a name."""
         self.reached = 0
-        self.interest = Interest(self.wanted.get, lambda: list(self.wanted))
+        self.interest = Interest(self.wanted.get, lambda: list(self.wanted), store.partitions)
         self._is_selective = store.by_channel
         self.feed: Feed = store.listen(self, self.interest)
-        eventually(lambda: self.told("started") and self._hears_all(names))
+        eventually(lambda: len(self.told("started")) == store.partitions and self._hears_all(names))
 
     def caught_up(self, global_id: int, wanted: Sequence[tuple[str, object]]) -> None:
         self.reached = global_id
@@ -40,10 +40,11 @@ class Interested(Recorder):
 
     def catch_up(self) -> None:
         """Wait for all that was published before."""
-        if self._is_selective and not self.interest.everything:
-            done = threading.Event()
-            self.interest.ask(done.set)
-            assert done.wait(10)
+        for partition, part in enumerate(self.interest.parts):
+            if self._is_selective and not part.everything:
+                done = threading.Event()
+                self.interest.ask(done.set, partition)
+                assert done.wait(10)
 
     def _hears_all(self, names: Sequence[str]) -> bool:
         if not self._is_selective or self.interest.everything:

@@ -33,7 +33,7 @@ def test_small_kernel_limits_are_named_with_their_lines(tmp_path: Path) -> None:
 
 def test_an_old_redis_fails_and_one_without_persistence_is_a_warning() -> None:
     facts = {"redis_version": "4.0.9", "maxmemory_policy": "noeviction", "aof_enabled": 0, "save": ""}
-    found = {each.check: each for each in judge_redis(facts, [], "_message_bus_0")}
+    found = {each.check: each for each in judge_redis(facts, [], "+get")}
     assert found["store: version"].result == "fail"
     assert found["store: persistence"].result == "warn"
     assert "appendonly yes" in found["store: persistence"].lines["redis.conf"]

@@ -55,6 +55,10 @@ def open_store(options: Options) -> Store:
         from .redis import RedisStore
 
         return RedisStore(options)
+    if scheme in ("redis+cluster", "rediss+cluster"):
+        from .redis_cluster import RedisClusterStore
+
+        return RedisClusterStore(options)
     if scheme in ("postgresql", "postgres"):
         try:
             import_module("psycopg")

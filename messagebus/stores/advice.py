@@ -33,7 +33,24 @@ def redis_rights(pubsub_channel: str, by_channel: bool = False) -> str:
     return f"~__mb_* {channels} {commands}"
 
 
+def redis_cluster_commands() -> tuple[str, ...]:
+    """All that a process runs on a Redis Cluster."""
+    others = tuple(command for command in REDIS_COMMANDS if command != "select")
+    return (*others, "spublish", "ssubscribe", "sunsubscribe", "cluster|slots", "command")
+
+
+def redis_cluster_rights(announcements: str) -> str:
+    """The rules of an ``ACL SETUSER`` that suffice on a Redis Cluster. ``announcements``: their pub/sub channel."""
+    commands = " ".join("+" + command for command in redis_cluster_commands())
+    common = announcements.removesuffix(ANNOUNCEMENTS)
+    return f"~{{*}}__mb_* &{{*}}{common} &{{*}}{common}{OWN_CHANNEL}* &{announcements} {commands}"
+
+
 _REDIS = (
+    (
+        re.compile(r"\b(MOVED|ASK|CROSSSLOT)\b"),
+        "this is a node of a Redis Cluster, whose URL is redis+cluster://[[user]:password@]host[:6379]/",
+    ),
     (
         re.compile(r"(?i)certificate verify failed.*(hostname|ip address) mismatch"),
         "the certificate is for another host name; use that in the URL, or add ssl_check_hostname=false to it",

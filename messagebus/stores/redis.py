@@ -22,7 +22,7 @@ from .interest import Interest
 from .redis_channel_feed import RedisChannelFeed
 from .redis_feed import RedisFeed
 from .redis_reading import RedisReading
-from .redis_scripts import PUBLISH, RENEW_EPOCH, REPORT, REPORTS
+from .redis_scripts import REPORT, REPORTS
 from .redis_setup import RedisSetup
 from .sentinel import Primary
 from .sequencer import EPOCH_CHANGED
@@ -39,9 +39,9 @@ class RedisStore(RedisReading, RedisSetup, Store):
 
     shared = True
 
-    def __init__(self, options: Options, primary: Primary | None = None) -> None:
-        """``primary``: of the store whose feed this one is for, which closes it."""
-        super().__init__(options, primary)
+    def __init__(self, options: Options, primary: Primary | None = None, prefix: bytes = b"") -> None:
+        """The parameters are those of ``RedisAccess``."""
+        super().__init__(options, primary, prefix)
         self._when_back: list[Callable[[], None]] = []
         if self._primary is not None and self._owns_primary:
             self._primary.moved = self._go_elsewhere
@@ -76,32 +76,13 @@ class RedisStore(RedisReading, RedisSetup, Store):
         call: Callable[[tuple[Any, ...]], Any] | None = None,
     ) -> list[Ids]:
         """``call``: sends the script's command, in place of ``Connections.call``."""
-        if len(messages) == 1:
-            ((name, envelope, size, age),) = messages
-            keys, arguments = self.keys.of_channel(name, size, age)
-            _, global_id, message_id = self._publish(publication_id, keys, (*arguments, 1, envelope), call)
-            return [Ids(message_id, global_id)]
         if not messages:
             return []
-        limits = {name: (size, age) for name, _, size, age in messages}
-        numbers = {name: number for number, name in enumerate(limits, 1)}
-        all_keys: list[bytes] = []
-        all_arguments: list[Any] = []
-        for name, (size, age) in limits.items():
-            keys, arguments = self.keys.of_channel(name, size, age)
-            all_keys += keys
-            all_arguments += arguments
-        for name, envelope, _, _ in messages:
-            all_arguments += (numbers[name], envelope)
-        _, global_id, *first_ids = self._publish(publication_id, all_keys, all_arguments, call)
-        next_ids = dict(zip(numbers, first_ids, strict=True))
-        ids = []
-        for name, _, _, _ in messages:
-            message_id = next_ids[name]
-            next_ids[name] = message_id + 1
-            ids.append(Ids(message_id, global_id))
-            global_id += 1
-        return ids
+        try:
+            answer = self._run(self.publish_script, self.publish_arguments(messages, publication_id), call)
+        except (redis.RedisError, OSError) as error:
+            raise self._explain(error) from error
+        return self.ids_of(messages, answer)
 
     def publish_durably(
         self, messages: Sequence[Publication], publication_id: PublicationId, replicas: int
@@ -118,15 +99,18 @@ class RedisStore(RedisReading, RedisSetup, Store):
 
         return self.publish_many(messages, publication_id, call=call), reached
 
-    def _publish(
-        self,
-        publication_id: PublicationId | None,
-        keys: Sequence[bytes],
-        arguments: Sequence[Any],
-        call: Callable[[tuple[Any, ...]], Any] | None,
-    ) -> Any:
-        """Run ``publish.lua`` with the keys and arguments that every call has, and these. Returns the numbers of its
-        answer."""
+    def publish_arguments(
+        self, messages: Sequence[Publication], publication_id: PublicationId | None
+    ) -> tuple[Any, ...]:
+        """What ``publish.lua`` is called with for messages, one at least."""
+        keys: Sequence[bytes]
+        arguments: Sequence[Any]
+        if len(messages) == 1:
+            ((name, envelope, size, age),) = messages
+            keys, of_channel = self.keys.of_channel(name, size, age)
+            arguments = (*of_channel, 1, envelope)
+        else:
+            keys, arguments = self._arguments_of_many(messages)
         record, sequence, seconds = self.keys.epoch, 0, 0
         if publication_id is not None:
             record, sequence = self.keys.publication + publication_id.record.encode(), publication_id.sequence
@@ -143,11 +127,34 @@ class RedisStore(RedisReading, RedisSetup, Store):
             self.keys.others,
         )
         of_store = (*self._arguments, epoch, sequence, seconds, self.own_prefix if self.by_channel else b"")
-        try:
-            answer = self._run(PUBLISH, (len(every) + len(keys), *every, *keys, *of_store, *arguments), call)
-        except (redis.RedisError, OSError) as error:
-            raise self._explain(error) from error
-        return map(int, answer.split(b"|"))
+        return (len(every) + len(keys), *every, *keys, *of_store, *arguments)
+
+    def _arguments_of_many(self, messages: Sequence[Publication]) -> tuple[list[bytes], list[Any]]:
+        limits = {name: (size, age) for name, _, size, age in messages}
+        numbers = {name: number for number, name in enumerate(limits, 1)}
+        all_keys: list[bytes] = []
+        all_arguments: list[Any] = []
+        for name, (size, age) in limits.items():
+            keys, arguments = self.keys.of_channel(name, size, age)
+            all_keys += keys
+            all_arguments += arguments
+        for name, envelope, _, _ in messages:
+            all_arguments += (numbers[name], envelope)
+        return all_keys, all_arguments
+
+    def ids_of(self, messages: Sequence[Publication], answer: bytes) -> list[Ids]:
+        """The ids of messages, from the answer of ``publish.lua``."""
+        _, global_id, *first_ids = map(int, answer.split(b"|"))
+        if len(messages) == 1:
+            return [Ids(first_ids[0], global_id)]
+        next_ids = dict(zip(dict.fromkeys([message.name for message in messages]), first_ids, strict=True))
+        ids = []
+        for name, _, _, _ in messages:
+            message_id = next_ids[name]
+            next_ids[name] = message_id + 1
+            ids.append(Ids(message_id, global_id))
+            global_id += 1
+        return ids
 
     def named_state(self) -> StoreState:
         """Like ``state``, but gives a store without an epoch one. For the feed."""
@@ -168,7 +175,7 @@ class RedisStore(RedisReading, RedisSetup, Store):
         arguments = (len(keys), *keys, epoch or "", new, self._pubsub_channel, EPOCH_CHANGED, own)
         try:
             with self._errors():
-                global_id, now = self._run(RENEW_EPOCH, arguments)
+                global_id, now = self._run(self.renew_epoch_script, arguments)
         except BackendUnavailable as error:
             if error.reason != "read-only":
                 raise

@@ -15,7 +15,7 @@ from ..options import Options
 from .advice import ANNOUNCEMENTS, OWN_CHANNEL
 from .redis_connection import Connections, connection_arguments, describe, explain
 from .redis_keys import RedisKeys
-from .redis_scripts import Script
+from .redis_scripts import PUBLISH, RENEW_EPOCH, Script
 from .sentinel import Primary
 from .sentinel_url import EXPECTED
 
@@ -28,26 +28,35 @@ _MADE_ANEW = ("gone", "read-only")
 class RedisAccess:
     """What the parts of the store share. Connections are made on first use."""
 
-    def __init__(self, options: Options, primary: Primary | None = None) -> None:
-        """``primary``: of the store whose feed this one is for, which closes it."""
+    publish_script = PUBLISH
+    renew_epoch_script = RENEW_EPOCH
+
+    def __init__(self, options: Options, primary: Primary | None = None, prefix: bytes = b"") -> None:
+        """``primary``: of the store whose feed this one is for, which closes it. ``prefix``: what the names of all keys
+        and of the messages' pub/sub channels begin with."""
         self._options = options
         self._primary, self._owns_primary = primary, False
-        if options.url.startswith(SENTINEL_SCHEMES) and primary is None:
-            self._primary, self._owns_primary = Primary(options.url, options.store_timeout), True
+        self._find_server()
+        self.keys = RedisKeys(prefix)
+        common = (options.redis_pubsub_channel or f"_message_bus_{self._connection[1]['db']}").encode()
+        self._pubsub_channel = prefix + common
+        self._announcements = common + ANNOUNCEMENTS.encode()
+        self.own_prefix = self._pubsub_channel + OWN_CHANNEL.encode()
+        self.by_channel: bool = options.redis_announce == "by_channel"
+        self._clear()
+        self._closed = False
+
+    def _find_server(self) -> None:
+        """Find out how connections are made, and what logs call the server."""
+        url, timeout = self._options.url, self._options.store_timeout
+        if url.startswith(SENTINEL_SCHEMES) and self._primary is None:
+            self._primary, self._owns_primary = Primary(url, timeout), True
         if self._primary is None:
-            self._connection = connection_arguments(options.url, options.store_timeout)
+            self._connection = connection_arguments(url, timeout)
             self.where = describe(self._connection[1])
         else:
             self._connection = self._primary.connection_class, self._primary.arguments
             self.where = self._primary.where
-        self.keys = RedisKeys()
-        channel = options.redis_pubsub_channel
-        self._pubsub_channel = (channel or f"_message_bus_{self._connection[1]['db']}").encode()
-        self._announcements = self._pubsub_channel + ANNOUNCEMENTS.encode()
-        self.own_prefix = self._pubsub_channel + OWN_CHANNEL.encode()
-        self.by_channel = options.redis_announce == "by_channel"
-        self._clear()
-        self._closed = False
 
     def _clear(self) -> None:
         # Guards the fields below; nothing is waited for under it, so it may be made before gevent patches the process.

@@ -222,7 +222,7 @@ class RedisChannelFeed(RedisFeed):
                 if type(entry) is Message:
                     items.append(Item(channel, entry.global_id, entry.message_id, entry))
                 elif isinstance(entry, Unreadable):
-                    items.append(Item(channel, entry.global_id, _message_id(reply[2]), None))
+                    items.append(Item(channel, entry.global_id, message_id_of(reply[2]), None))
         self._hand_over_run(items)
         if announced:
             self._gate.announced(announced)
@@ -255,7 +255,7 @@ class RedisChannelFeed(RedisFeed):
         return snapshot
 
 
-def _message_id(stored: bytes) -> int:
+def message_id_of(stored: bytes) -> int:
     try:
         return int(stored.split(b"|", 2)[1])
     except (ValueError, IndexError):

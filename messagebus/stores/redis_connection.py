@@ -6,7 +6,9 @@ import re
 import socket
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,6 +61,40 @@ class Connections:
             raise
         self._give_back(connection)
         return answer
+
+    def begin(self, commands: Sequence[tuple[Any, ...]]) -> Callable[[], list[Any]]:
+        """Send commands on one connection, and return what reads the answers, which has to be called: meanwhile other
+        servers can be sent theirs. An exception of redis-py takes the place of each answer that does not come."""
+        connection = None
+        try:
+            connection = self._take()
+            connection.send_packed_command([hiredis.pack_command(command) for command in commands])
+        except (redis.RedisError, OSError) as error:
+            trouble = error  # the name of an exception is gone after its clause
+            if connection is not None:
+                connection.disconnect()
+                self._pool.release(connection)
+            return lambda: [trouble] * len(commands)
+        return partial(self._read_answers, connection, len(commands))
+
+    def _read_answers(self, connection: Any, number: int) -> list[Any]:
+        answers: list[Any] = []
+        try:
+            while len(answers) < number:
+                try:
+                    answers.append(connection.read_response())
+                except redis.ResponseError as error:
+                    answers.append(error)
+        except (redis.RedisError, OSError) as error:
+            connection.disconnect()
+            self._pool.release(connection)
+            return answers + [error] * (number - len(answers))
+        except BaseException:
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        self._give_back(connection)
+        return answers
 
     def call_durably(self, command: tuple[Any, ...], replicas: int, milliseconds: int) -> tuple[Any, int]:
         """Send one command that writes, then wait until so many replicas have what this connection has written. Returns
@@ -178,6 +214,11 @@ _TYPES: dict[type[Exception], str] = {
     redis.ReadOnlyError: "READONLY",
     redis.OutOfMemoryError: "OOM",
     redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.AskError: "ASK",
+    redis.exceptions.ClusterCrossSlotError: "CROSSSLOT",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
 }
 _REFUSED = {
     "NOPERM": "forbidden",

@@ -48,8 +48,12 @@ class Line:
         self.send(*command)
 
     def subscribe(self, channels: Sequence[bytes], *, undo: bool = False) -> None:
+        self.send_all(b"UNSUBSCRIBE" if undo else b"SUBSCRIBE", channels)
+
+    def send_all(self, command: bytes, channels: Sequence[bytes]) -> None:
+        """A command of any number of channels."""
         for begin in range(0, len(channels), AT_ONCE):
-            self.send(b"UNSUBSCRIBE" if undo else b"SUBSCRIBE", *channels[begin : begin + AT_ONCE])
+            self.send(command, *channels[begin : begin + AT_ONCE])
 
     def receive(self, wait: float) -> list[Any]:
         """What the server says next: pushes, answers, and errors, which are exceptions. Nothing, where so many seconds

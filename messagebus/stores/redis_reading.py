@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..message import Message
 from .base import MAX_MESSAGES, BacklogPage, BacklogQuery, ChannelPage, StoreState, Trace
@@ -30,10 +31,18 @@ class RedisReading(RedisAccess):
     def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
         if not queries:
             return []
+        with self._errors():
+            answers = self._run(BACKLOGS, self.backlogs_arguments(queries, max_bytes))
+        return self.pages_of(answers)
+
+    def backlogs_arguments(self, queries: Sequence[BacklogQuery], max_bytes: int) -> tuple[Any, ...]:
+        """What ``backlogs.lua`` is called with."""
         names = [query.name.encode() for query in queries]
         keys = [key for name in names for key in (self.keys.backlog_id + name, self.keys.backlog + name)]
-        with self._errors():
-            answers = self._run(BACKLOGS, (len(keys), *keys, max_bytes, *[query.after for query in queries]))
+        return (len(keys), *keys, max_bytes, *[query.after for query in queries])
+
+    def pages_of(self, answers: Any) -> list[BacklogPage]:
+        """The pages, from the answer of ``backlogs.lua``."""
         pages = []
         for after, through, last_id, first_id, milliseconds, stored in answers:
             entries = [decode_entry(each, self._options.transport_codec) for each in stored]

@@ -13,8 +13,15 @@ class Script(NamedTuple):
 
     @classmethod
     def load(cls, name: str) -> Script:
-        text = Path(__file__).with_name(name).read_bytes()
+        return cls.of(Path(__file__).with_name(name).read_bytes())
+
+    @classmethod
+    def of(cls, text: bytes) -> Script:
         return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+    def sharded(self) -> Script:
+        """The same script with the pub/sub channels of a cluster's shards in place of the common ones."""
+        return Script.of(self.text.replace(b'"PUBLISH"', b'"SPUBLISH"'))
 
 
 PUBLISH = Script.load("publish.lua")
@@ -23,3 +30,4 @@ RENEW_EPOCH = Script.load("renew_epoch.lua")
 RIGHTS = Script.load("rights.lua")
 REPORT = Script.load("report.lua")
 REPORTS = Script.load("reports.lua")
+CLUSTER_LAYOUT = Script.load("cluster_layout.lua")

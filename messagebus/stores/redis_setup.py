@@ -27,13 +27,13 @@ class RedisSetup(RedisAccess):
     def check_setup(self) -> None:
         """Say in the log what this user may not do, and what is set so that messages will be lost. For the feed, when
         it connects."""
-        channel = self.pubsub_channel
         findings = []
         try:
             refused = self.refused_commands()
             if refused:
-                rights = redis_rights(channel, self.by_channel)
-                findings.append(f"this user may not run {', '.join(refused)}; it needs: ACL SETUSER <user> {rights}")
+                findings.append(
+                    f"this user may not run {', '.join(refused)}; it needs: ACL SETUSER <user> {self.rights()}"
+                )
         except BackendUnavailable as error:
             if error.reason != "forbidden":
                 return
@@ -51,6 +51,10 @@ class RedisSetup(RedisAccess):
             if finding not in self._findings:
                 logger.error("Redis at %s: %s", self.where, finding)
         self._findings = findings
+
+    def rights(self) -> str:
+        """The rules of an ``ACL SETUSER`` that suffice."""
+        return redis_rights(self.pubsub_channel, self.by_channel)
 
     @property
     def pubsub_channel(self) -> str:

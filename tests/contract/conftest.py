@@ -19,7 +19,7 @@ from .. import publishing
 from ..clients import TRANSPORTS, Client, Polling, request
 from ..redis_server import RedisServer
 from ..servers import Server
-from .stores import PostgresStore, RedisStore, SqliteStore, StoreUnderTest
+from .stores import PostgresStore, RedisClusterStore, RedisStore, SqliteStore, StoreUnderTest
 
 APP = "tests.apps.contract:app"
 _numbers = itertools.count()
@@ -106,6 +106,7 @@ def transport(request: pytest.FixtureRequest) -> type[Client]:
         "sqlite",
         pytest.param("redis", marks=pytest.mark.redis),
         pytest.param("redis-by-channel", marks=pytest.mark.redis),
+        pytest.param("redis-cluster", marks=pytest.mark.redis),
         pytest.param("postgres", marks=pytest.mark.postgres),
     ]
 )
@@ -114,6 +115,8 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnd
         harness = StoreUnderTest()
     elif request.param == "sqlite":
         harness = SqliteStore(tmp_path / "bus.db")
+    elif request.param == "redis-cluster":
+        harness = RedisClusterStore(request.getfixturevalue("empty_cluster"))
     elif request.param.startswith("redis"):
         request.getfixturevalue("redis_url")
         harness = RedisStore(request.getfixturevalue("redis_server"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from messagebus.options import Options
 from messagebus.stores import Store, open_store
 from messagebus.stores.memory import MemoryStore
 from tests.postgres_server import PostgresServer
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
 
 
@@ -82,6 +85,45 @@ class RedisStore(StoreUnderTest):
         with self.server.client() as client:
             assert client.hlen("__mb_reports") == client.zcard("__mb_workers")
             return int(client.hlen("__mb_reports"))
+
+
+class RedisClusterStore(StoreUnderTest):
+    """With one partition, as the contract counts ids over all channels."""
+
+    on_network = True
+
+    def __init__(self, cluster: RedisCluster, partitions: int = 1) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.url = cluster.url(partitions)
+
+    def make(self, options: Options) -> Store:
+        return open_store(options)
+
+    def pass_time(self, seconds: int) -> None:
+        for client in self._clients():
+            for key in client.scan_iter():
+                left = client.pttl(key)
+                if left >= 0:
+                    client.pexpire(key, max(0, left - seconds * 1000))
+                if key.endswith(b"__mb_workers"):
+                    for worker in client.zrange(key, 0, -1):
+                        client.zincrby(key, -seconds, worker)
+
+    def cut_feeds(self) -> None:
+        for client in self._clients():
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def feeds_of_server(self) -> int:
+        return sum(len(client.execute_command("PUBSUB", "SHARDCHANNELS")) for client in self._clients())
+
+    def reports_in_store(self) -> int:
+        return sum(client.hlen(key) for client in self._clients() for key in client.scan_iter(match="*__mb_reports"))
+
+    def _clients(self) -> Iterator[Any]:
+        for server in self.cluster.primaries():
+            with server.client() as client:
+                yield client
 
 
 class PostgresStore(StoreUnderTest):

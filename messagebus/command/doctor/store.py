@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from ...errors import MessageBusError
 from ...options import Options
-from ...stores.advice import redis_rights
 from ...urls import redact
 from .findings import Finding, ok
 
@@ -32,6 +32,8 @@ def check_store(url: str) -> list[Finding]:
         options = Options(url=url)
         if url.startswith(("redis:", "rediss:", "unix:", "redis+sentinel:", "rediss+sentinel:")):
             return _redis(options)
+        if url.startswith(("redis+cluster:", "rediss+cluster:")):
+            return _redis_cluster(options)
         if url.startswith(("postgres:", "postgresql:")):
             return _postgres(options)
         if url.startswith("sqlite:"):
@@ -59,16 +61,27 @@ def _redis(options: Options) -> list[Finding]:
     with closing(RedisStore(options)) as store:
         refused = store.refused_commands()
         facts = store.facts()
-    return judge_redis(facts, refused, store.pubsub_channel, store.by_channel)
+    return judge_redis(facts, refused, store.rights())
 
 
-def judge_redis(
-    facts: Mapping[str, Any], refused: list[str], pubsub_channel: str, by_channel: bool = False
-) -> list[Finding]:
-    """``facts``: of INFO and CONFIG GET, as strings and numbers; a name that is missing may not be asked for."""
+def _redis_cluster(options: Options) -> list[Finding]:
+    from ...stores.redis_cluster import RedisClusterStore
+
+    with closing(RedisClusterStore(options)) as store:
+        nodes = store.nodes()
+        found = [ok("store: cluster", f"{store.partitions} partitions on {len(nodes)} nodes")]
+        for (host, port), part in nodes:
+            for each in judge_redis(part.facts(), part.refused_commands(), part.rights()):
+                found.append(replace(each, check=f"{each.check} of {host}:{port}"))
+    return found
+
+
+def judge_redis(facts: Mapping[str, Any], refused: list[str], rights: str) -> list[Finding]:
+    """``facts``: of INFO and CONFIG GET, as strings and numbers; a name that is missing may not be asked for.
+    ``rights``: of an ``ACL SETUSER`` that suffices."""
     return [
         _redis_version(str(facts.get("redis_version", ""))),
-        _redis_rights(refused, redis_rights(pubsub_channel, by_channel)),
+        _redis_rights(refused, rights),
         _eviction(facts),
         _output_buffer(facts),
         _persistence(facts),

@@ -1,0 +1,329 @@
+"""The store on a Redis Cluster: partitions, each a store of its own on one of the nodes.
+
+A partition numbers its messages itself. What the bus sees are ids that end in their partition (``partitions``); so
+nothing but this module and the gates of the feed knows both kinds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import MovedError, NoScriptError
+
+from ..errors import BackendUnavailable, BusClosed, PublishRefused
+from ..message import Ids, Message
+from ..options import Options
+from .base import (
+    BacklogPage,
+    BacklogQuery,
+    ChannelPage,
+    Feed,
+    Listener,
+    Publication,
+    PublicationId,
+    Store,
+    StoreState,
+)
+from .hash_tags import hash_tags
+from .interest import Interest
+from .partitions import decode_id, encode_id
+from .redis_cluster_feed import ClusterFeed
+from .redis_cluster_nodes import ClusterNodes, Moved, translate
+from .redis_cluster_partition import Partition
+from .redis_cluster_url import Place, read_cluster_url
+from .redis_reading import SCANS_FOR_A_PAGE
+from .redis_scripts import BACKLOGS, Script
+
+logger = logging.getLogger("messagebus.stores")
+T = TypeVar("T")
+
+TRIES = 5
+"""Times that a partition is looked for on the node that the last one names, before it counts as away."""
+_BACKLOG = b"__mb_backlog_n_"
+Job = tuple[Partition, Script, tuple[Any, ...]]
+
+
+class RedisClusterStore(Store):
+    """Keeps messages in the cluster of ``options.url``.
+
+    Raises:
+        InvalidOption: The URL is malformed.
+    """
+
+    shared = True
+    by_channel = True
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._url = read_cluster_url(options.url, options.store_timeout)
+        self.partitions = self._url.partitions
+        self.where = self._url.where
+        self._nodes = ClusterNodes(self._url, options.store_timeout)
+        self._parts = [Partition(options, self._nodes, number) for number in range(self.partitions)]
+        self._feeds: list[ClusterFeed] = []
+        self._when_back: list[Callable[[], None]] = []
+        self._closed = False
+
+    def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
+        parts = {self.partition_of(message.name) for message in messages}
+        if len(parts) == 1:
+            (number,) = parts
+            ids = self._on(number, lambda part: part.publish_many(messages, publication_id))
+            return [self._encode(each, number) for each in ids]
+        groups = [
+            [(at, message) for at, message in enumerate(messages) if self.partition_of(message.name) == number]
+            for number in sorted(parts)
+        ]
+        jobs: list[Job] = []
+        for number, group in zip(sorted(parts), groups, strict=True):
+            part = self._parts[number]
+            arguments = part.publish_arguments([message for _, message in group], publication_id)
+            jobs.append((part, part.publish_script, arguments))
+        found: list[Ids] = [Ids(0, 0)] * len(messages)
+        for (part, _, _), group, answer in zip(jobs, groups, self._run_many(jobs), strict=True):
+            ids = part.ids_of([message for _, message in group], answer)
+            for (at, _), each in zip(group, ids, strict=True):
+                found[at] = self._encode(each, part.number)
+        return found
+
+    def publish_durably(
+        self, messages: Sequence[Publication], publication_id: PublicationId, replicas: int
+    ) -> tuple[list[Ids], int]:
+        found: list[Ids] = [Ids(0, 0)] * len(messages)
+        least = replicas
+        for number in sorted({self.partition_of(message.name) for message in messages}):
+            group = [(at, each) for at, each in enumerate(messages) if self.partition_of(each.name) == number]
+            ids, reached = self._on(
+                number,
+                lambda part, some=[each for _, each in group]: part.publish_durably(  # type: ignore[misc]
+                    some, publication_id, replicas
+                ),
+            )
+            least = min(least, reached)
+            for (at, _), each in zip(group, ids, strict=True):
+                found[at] = self._encode(each, number)
+        return found, least
+
+    # --- reading ---
+
+    def backlogs(self, queries: Sequence[BacklogQuery], max_bytes: int) -> list[BacklogPage]:
+        groups = self._by_partition([query.name for query in queries])
+        jobs: list[Job] = []
+        for number, places in groups.items():
+            part = self._parts[number]
+            arguments = part.backlogs_arguments([queries[at] for at in places], max_bytes)
+            jobs.append((part, BACKLOGS, arguments))
+        found: list[Any] = [None] * len(queries)
+        try:
+            answers = self._run_many(jobs)
+        except PublishRefused as error:  # a reader's words for it
+            raise BackendUnavailable(str(error), "forbidden") from error
+        for (part, _, _), places, answer in zip(jobs, groups.values(), answers, strict=True):
+            for at, page in zip(places, part.pages_of(answer), strict=True):
+                found[at] = page._replace(messages=self._encode_all(page.messages, part.number))
+        return found
+
+    def last_ids(self, names: Sequence[str]) -> list[int]:
+        groups = self._by_partition(names)
+        calls = []
+        for number, places in groups.items():
+            part = self._parts[number]
+            keys = [part.keys.backlog_id + names[at].encode() for at in places]
+            calls.append((part.slot, (b"MGET", *keys)))
+        found = [0] * len(names)
+        for (number, places), values in zip(groups.items(), self._nodes.call_many(calls), strict=True):
+            if isinstance(values, Exception) or None in values:
+                # A partition that has moved, or counters that are lost: one by one.
+                some = [names[at] for at in places]
+                values = self._on(number, lambda part, some=some: part.last_ids(some))  # type: ignore[misc]
+            for at, value in zip(places, values, strict=True):
+                found[at] = int(value)
+        return found
+
+    def global_backlog(self, after: int = 0) -> list[Message]:
+        local, number = decode_id(after, self.partitions)
+        return self._encode_all(self._on(number, lambda part: part.global_backlog(local)), number)
+
+    def state(self, partition: int = 0) -> StoreState:
+        return self._encode_state(self._on(partition, lambda part: part.state()), partition)
+
+    def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
+        return self._encode_state(self._on(partition, lambda part: part.renew_epoch(epoch)), partition)
+
+    def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
+        node, _, position = (cursor or "0:0").partition(":")
+        for number in (node, position):
+            if not (number.isascii() and number.isdigit() and len(number) <= 20 and int(number) < 2**64):
+                raise ValueError(f"expected a page's cursor, not {cursor!r:.80}")
+        at, where = int(node), int(position)
+        names: list[str] = []
+        tags = frozenset(hash_tags(self.partitions))
+        with self._errors():
+            primaries = self._nodes.primaries()
+            for _ in range(SCANS_FOR_A_PAGE):
+                if at >= len(primaries):
+                    return ChannelPage(names, "")
+                client = primaries[at][1].client
+                found: tuple[int, list[Any]] = client.scan(where, match=b"{*}" + _BACKLOG + b"*", count=1000)
+                where, keys = found
+                for key in keys:
+                    tag, _, name = key.partition(_BACKLOG)
+                    if tag in tags:
+                        names.append(name.decode(errors="replace"))
+                if not where:
+                    at += 1
+                if len(names) >= limit:
+                    break
+        return ChannelPage(names, f"{at}:{where}" if at < len(primaries) else "")
+
+    # --- what is of no channel ---
+
+    def listen(self, listener: Listener, interest: Interest | None = None) -> Feed:
+        if self._closed:
+            raise BusClosed("the store was closed")
+        feed = ClusterFeed(self._options, self._url, listener, interest, self._came_back)
+        self._feeds = [other for other in self._feeds if not other.closed] + [feed]
+        feed.start()
+        return feed
+
+    def when_back(self, call: Callable[[], None]) -> None:
+        self._when_back.append(call)
+
+    def _came_back(self) -> None:
+        for call in self._when_back:
+            call()
+
+    def announce(self, text: str) -> None:
+        # Any node tells all others, and an announcer always takes the same one: so its order is kept.
+        self._on(0, lambda part: part.announce(text))
+
+    def report(self, worker: str, report: str) -> None:
+        self._on(0, lambda part: part.report(worker, report))
+
+    def withdraw(self, worker: str) -> None:
+        self._on(0, lambda part: part.withdraw(worker))
+
+    def reports(self) -> dict[str, str]:
+        return self._on(0, lambda part: part.reports())
+
+    def nodes(self) -> list[tuple[Place, Partition]]:
+        """The nodes that have partitions, each with one of them."""
+        found: dict[Place, Partition] = {}
+        with self._errors():
+            for part in self._parts:
+                found.setdefault(self._nodes.place(part.slot), part)
+        return sorted(found.items(), key=lambda each: each[0])
+
+    def forget(self, name: str) -> None:
+        self._on(self.partition_of(name), lambda part: part.forget(name))
+
+    def expire_all_backlogs(self) -> None:
+        for number in range(self.partitions):
+            self._on(number, lambda part: part.delete_fixed(ids=False))
+        self._delete_matching(b"{*}" + _BACKLOG + b"*")
+
+    def reset(self) -> None:
+        # First the ids, so that a message published meanwhile begins the new epoch.
+        for number in range(self.partitions):
+            self._on(number, lambda part: part.delete_fixed(ids=True))
+        self._delete_matching(b"{*}__mb_backlog_*", b"{*}__mb_publication_*")
+        # Last, as nobody with another number of partitions may begin before.
+        with self._errors():
+            self._nodes.delete_layout()
+
+    def _delete_matching(self, *patterns: bytes) -> None:
+        with self._errors():
+            for _, connections in self._nodes.primaries():
+                client = connections.client
+                for pattern in patterns:
+                    found = list(client.scan_iter(match=pattern, count=1000))
+                    for begin in range(0, len(found), 1000):
+                        with client.pipeline(transaction=False) as pipeline:
+                            for key in found[begin : begin + 1000]:  # of many slots: not in one command
+                                pipeline.delete(key)
+                            pipeline.execute()
+
+    def close(self) -> None:
+        self._closed = True
+        feeds, self._feeds = self._feeds, []
+        for feed in feeds:
+            feed.close()
+        self._nodes.close()
+
+    def after_fork(self) -> None:
+        feeds, self._feeds = self._feeds, []
+        self._nodes.after_fork()
+        for part in self._parts:
+            part.after_fork()
+        for feed in feeds:
+            feed.abandon()
+
+    # --- partitions ---
+
+    def _by_partition(self, names: Sequence[str]) -> dict[int, list[int]]:
+        """Partition -> the places of its names among these."""
+        groups: dict[int, list[int]] = {}
+        for at, name in enumerate(names):
+            groups.setdefault(self.partition_of(name), []).append(at)
+        return groups
+
+    def _on(self, number: int, call: Callable[[Partition], T]) -> T:
+        """Call something on a partition, wherever it has moved to."""
+        part = self._parts[number]
+        for _ in range(TRIES - 1):
+            try:
+                return part.again(lambda: call(part))  # type: ignore[no-any-return]
+            except Moved:
+                continue
+        return part.again(lambda: call(part))  # type: ignore[no-any-return]
+
+    def _run_many(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run scripts side by side, each on its partition's node. Returns their answers.
+
+        Raises:
+            BackendUnavailable, PublishRefused: One of them failed (``BackendUnavailable``, if it did so with that); the
+                others were run all the same.
+        """
+        calls = [(part.slot, (b"EVALSHA", script.sha, *arguments)) for part, script, arguments in jobs]
+        answers = self._nodes.call_many(calls)
+        trouble: Exception | None = None
+        for at, ((part, script, arguments), answer) in enumerate(zip(jobs, answers, strict=True)):
+            try:
+                if isinstance(answer, MovedError):
+                    self._nodes.left(part.slot)
+                if isinstance(answer, (MovedError, NoScriptError)):
+                    answers[at] = self._on(part.number, lambda p, s=script, a=arguments: p.run(s, a))  # type: ignore[misc]
+                elif isinstance(answer, Exception):
+                    raise part.explain(answer) from answer
+            except Exception as error:
+                trouble = error if trouble is None or isinstance(error, BackendUnavailable) else trouble
+        if trouble is not None:
+            raise trouble
+        return answers
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            meaning = translate(error, self.where)
+            if isinstance(meaning, BackendUnavailable):
+                raise meaning from error
+            raise BackendUnavailable(str(meaning), "forbidden") from error
+
+    # --- ids ---
+
+    def _encode(self, ids: Ids, number: int) -> Ids:
+        return Ids(ids.message_id, encode_id(ids.global_id, number, self.partitions))
+
+    def _encode_state(self, state: StoreState, number: int) -> StoreState:
+        return StoreState(encode_id(state.global_id, number, self.partitions), state.epoch)
+
+    def _encode_all(self, messages: list[Message], number: int) -> list[Message]:
+        for message in messages:
+            message.global_id = encode_id(message.global_id, number, self.partitions)
+        return messages
