@@ -123,14 +123,16 @@ class Lifecycle:
         return url
 
     def _merge(self, given: dict[str, Any] | None = None, from_app: dict[str, Any] | None = None) -> Options:
-        return Options(
-            **{
-                **settings.from_environment(),
-                **(self._from_app if from_app is None else from_app),
-                **(self._given if given is None else given),
-                **settings.from_command(),
-            }
-        )
+        values = {
+            **settings.from_environment(),
+            **(self._from_app if from_app is None else from_app),
+            **(self._given if given is None else given),
+            **settings.from_command(),
+        }
+        options = Options(**values)
+        if "url" in values:  # otherwise the app's settings may bring it
+            settings.check_replicas(options.durable, options.url)
+        return options
 
     # --- life ---
 

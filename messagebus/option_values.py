@@ -23,6 +23,7 @@ class OptionValues(TypedDict, total=False):
     redis_pubsub_channel: str | None
     redis_announce: str
     publish_queue_size: int
+    durable: int
     store_timeout: float
     transport_codec: Codec | None
     max_message_size: int

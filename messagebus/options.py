@@ -51,6 +51,22 @@ SCHEMES = (
 )
 
 
+NO_REPLICAS = (
+    "only a store in Redis can wait for its replicas; in PostgreSQL synchronous_standby_names makes all publishes "
+    "wait; "
+    "memory and SQLite have no replicas"
+)
+
+
+def check_replicas(durable: int, url: str) -> None:
+    """
+    Raises:
+        InvalidOption: The store has no replicas to wait for.
+    """
+    if durable and not url.startswith(("redis", "unix:")):
+        raise InvalidOption("durable", NO_REPLICAS)
+
+
 def _option(kind: Kind, default: Any, *, repr: bool = True) -> Any:
     return field(default=default, repr=repr, metadata={"kind": kind})
 
@@ -86,6 +102,10 @@ class Options:
     pays for, only what its own readers follow. Every process of the bus should have the same."""
     publish_queue_size: int = _option(Number(0), 1000)
     """Messages that a process keeps while the store is unreachable; beyond that ``publish`` raises. 0: keep none."""
+    durable: int = _option(Number(0, 1000), 0)
+    """Replicas of Redis that must have each message before its ``publish`` returns; 0: none. It holds for every publish
+    of the bus, also those of pages and over HTTP; a ``publish`` can set another number. Nothing waits in memory then.
+    Other stores cannot wait, and refuse it at the start."""
     store_timeout: float = _option(Number(0.01, DAY, whole=False), 5.0)
     """Seconds to wait for the store to connect or to answer. Raise it for a distant store."""
     transport_codec: Codec | None = _option(Coding(), None)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import click
 
-from ..errors import BackendUnavailable, MessageBusError, PublishRefused
+from ..errors import BackendUnavailable, MessageBusError, NotDurable, PublishRefused
 
 
 class Failed(click.ClickException):
@@ -28,6 +28,10 @@ class CannotDo(click.ClickException):
 
 class NoAnswer(CannotDo):
     """Nobody answers now; that may change."""
+
+
+class NotSafe(Failed):
+    """It is stored, but not in as many replicas as were asked for."""
 
 
 class NotTaken(CannotDo):
@@ -67,6 +71,8 @@ def as_ending(error: MessageBusError) -> click.ClickException:
     """What an error of the bus is to a shell."""
     if isinstance(error, BackendUnavailable):
         return NoAnswer(str(error))
+    if isinstance(error, NotDurable):
+        return NotSafe(str(error))
     return (Failed if isinstance(error, PublishRefused) else CannotDo)(str(error))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ..backoff import Backoff
-from ..errors import BackendUnavailable, InvalidData
-from .ending import NoAnswer, NotTaken
+from ..errors import BackendUnavailable, InvalidData, NotDurable
+from .ending import NoAnswer, NotSafe, NotTaken
 from .output import printable
 from .places import AT_ONCE, Place
 from .program import Program
@@ -60,12 +60,14 @@ class LinePublisher:
                     click.echo(f"a line was not published: {error}", err=True)
                     return
                 break  # only the one that is too large is left out
-            except (BackendUnavailable, NoAnswer) as error:
+            except (BackendUnavailable, NoAnswer, NotDurable, NotSafe) as error:  # with its key it is stored once
                 if tells:
                     click.echo(f"the program waits: {error}", err=True)
                     tells = False
                 if self._program.stopping.wait(backoff.next()):
-                    click.echo(f"{len(values)} lines were not published", err=True)
+                    is_stored = isinstance(error, (NotDurable, NotSafe))
+                    what = "are stored, but not safe yet" if is_stored else "were not published"
+                    click.echo(f"{len(values)} lines {what}", err=True)
                     return
         middle = len(values) // 2
         self._publish(values[:middle])

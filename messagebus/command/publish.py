@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from ..errors import MessageBusError
-from .ending import CannotDo, NotTaken, as_ending
+from ..errors import MessageBusError, NotDurable
+from .ending import CannotDo, NotSafe, NotTaken, as_ending
 from .lines import LineTooLong, read_lines
 from .output import for_people, printable, progress, write_json
 from .places import AT_ONCE, Place, Published
@@ -34,6 +34,12 @@ LONG = 1 << 20
 @click.option("--exclude-client-id", "exclude_client_ids", multiple=True, metavar="ID", help="Not for this client.")
 @click.option("--max-backlog-size", type=int, metavar="N", help="Messages that the channel keeps from now on.")
 @click.option("--max-backlog-age", type=int, metavar="SECONDS", help="How long it keeps them after the last one.")
+@click.option(
+    "--durable",
+    type=click.IntRange(0, 1000),
+    metavar="N",
+    help="Wait until N replicas of Redis have it. Exit code 1: it is stored, but they have not told so in time.",
+)
 @click.option("--idempotency-key", metavar="NAME", help="Published once, however often it is tried within 10 minutes.")
 @with_place
 def publish(
@@ -89,7 +95,11 @@ def _publish_lines(place: Place, channel: str, is_json: bool, options: dict[str,
                         values.append(_value(line, is_json, f"line {number}"))
                 for begin in range(0, len(values), AT_ONCE):
                     some = values[begin : begin + AT_ONCE]
-                    published = _publish_some(place, channel, some, options)
+                    try:
+                        published = _publish_some(place, channel, some, options)
+                    except (NotDurable, NotSafe):
+                        count += len(some)
+                        raise
                     count += len(some)
         except LineTooLong:
             raise CannotDo(f"line {number + 1} has no end; {_so_far(count)}") from None

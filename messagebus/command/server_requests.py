@@ -10,7 +10,7 @@ from typing import Any
 
 from ..client.settings import check_headers, parse_url
 from ..errors import InvalidOption
-from .ending import CannotDo, Failed, NoAnswer, NotTaken
+from .ending import CannotDo, Failed, NoAnswer, NotSafe, NotTaken
 
 TIMEOUT = 30.0
 """Seconds for an answer, and to connect in."""
@@ -29,6 +29,8 @@ class Refused(Exception):
         """Seconds; ``None``: it does not say that it is worth trying again."""
 
     def as_ending(self) -> CannotDo | Failed:
+        if self.code == "not_durable":
+            return NotSafe(str(self))
         if self.status in FAILURES:
             return Failed(str(self))
         if self.status == 413:

@@ -14,7 +14,15 @@ from werkzeug.wrappers import Request
 
 from ..admin.feed import Admin, Session, Watcher
 from ..admin.taps import OWN_IDS
-from ..errors import BackendUnavailable, InvalidChannel, InvalidData, InvalidSite, MessageTooLarge, PublishRefused
+from ..errors import (
+    BackendUnavailable,
+    InvalidChannel,
+    InvalidData,
+    InvalidSite,
+    MessageTooLarge,
+    NotDurable,
+    PublishRefused,
+)
 from ..hub.addresses import source_of
 from ..hub.node import Node
 from ..hub.subscribe_request import SubscribeParams, SubscribeRequest
@@ -26,7 +34,7 @@ from ..wire import CLIENT_ID
 from . import parsing
 from .addresses import client_address
 from .admin_session import find_admin_key, find_session, sign_in, sign_out
-from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, unavailable
+from .refusals import JSON_HEADERS, NO_CACHE, HTTPRefusal, not_durable, unavailable
 from .statistics import check_admin
 from .streaming_response import Headers, StreamingResponse
 
@@ -213,6 +221,8 @@ def _publish(node: Node, request: Request) -> Served:
         raise _bad("site", str(error)) from None
     except InvalidData as error:
         raise _bad("data", str(error)) from None
+    except NotDurable as error:
+        raise not_durable(error, [given["channel"]]) from None
     except (BackendUnavailable, PublishRefused) as error:
         raise unavailable(str(error)) from None
     return _json({"message_id": ids and ids.message_id})

@@ -11,7 +11,7 @@ from . import parsing
 from .command import CommandError
 from .commands import COMMANDS, read_command
 from .context import RequestContext
-from .refusals import JSON_HEADERS, HTTPRefusal
+from .refusals import JSON_HEADERS, NOT_DURABLE, HTTPRefusal
 
 VERBS = tuple(verb for verb, kind in COMMANDS.items() if not kind.needs_subscriber and verb != "ping")
 """The commands that need no open connection. (Who wants to know whether the server is there asks for something.)"""
@@ -25,6 +25,7 @@ _STATUSES = {
     "too_many_actions": HTTPStatus.TOO_MANY_REQUESTS,
     "gone": HTTPStatus.GONE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "not_durable": NOT_DURABLE,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """Of error codes, or of the limit that was met; what is not here is the client's fault: 400."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
-from ..errors import BackendUnavailable, InvalidData, MessageTooLarge, PublishRefused
+from ..errors import BackendUnavailable, InvalidData, MessageTooLarge, NotDurable, PublishRefused
 from ..hub.node import Node
 from ..hub.subscriber import Identity, Subscriber
 from .authorization import Handshake
@@ -20,7 +20,12 @@ from .requested_channels import CODES, ChannelRefused
 
 logger = logging.getLogger("messagebus.http")
 
-_CODES: dict[type[Exception], str] = {**CODES, BackendUnavailable: "unavailable", InvalidData: "invalid_data"}
+_CODES: dict[type[Exception], str] = {
+    **CODES,
+    BackendUnavailable: "unavailable",
+    InvalidData: "invalid_data",
+    NotDurable: "not_durable",
+}
 
 
 class CommandError(Exception):

@@ -20,7 +20,7 @@ MOST_FIELDS = 50
 MOST_AT_ONCE = 10_000
 """Messages of one request."""
 _LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
-_NUMBERS = ("max_backlog_size", "max_backlog_age")
+_NUMBERS = ("max_backlog_size", "max_backlog_age", "durable")
 _KEYS = ("idempotency_key", "key")
 _OPTIONS = (*_LISTS, *_NUMBERS, "transient", *_KEYS)
 _PREFIX = "HTTP_X_MESSAGEBUS_"

@@ -15,6 +15,7 @@ from ..errors import (
     InvalidOption,
     InvalidTargets,
     MessageTooLarge,
+    NotDurable,
     PublishRefused,
 )
 from ..hub.addresses import source_of
@@ -31,7 +32,7 @@ from .addresses import client_address
 from .keys import bearer_token, find_key, opens
 from .publish_report import Report, choose, render
 from .publish_request import check_report_query, read_channel, read_publish
-from .refusals import NO_CACHE, HTTPRefusal, unavailable
+from .refusals import NO_CACHE, HTTPRefusal, not_durable, unavailable
 
 logger = logging.getLogger("messagebus.http")
 
@@ -178,7 +179,10 @@ def _publish(
     _check_rate(node, request, key, len(asked.messages))
     # Before the message, which ends the polls that wait for it.
     audiences = _audiences(node, names)
-    given = publisher.publish(checked)
+    try:
+        given = publisher.publish(checked)
+    except NotDurable as error:
+        raise not_durable(error, [name for name, _ in asked.messages]) from None
     newest = {name: ids for (name, _), ids in zip(asked.messages, given, strict=True)}
     if not checked.transient and all(ids is None for ids in given):
         waiting = (Report(name, None, None, 0, 0, *_told(audiences[name]), True) for name in names)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
+from ..errors import NotDurable
 from ..hub.subscribe_request import ChannelRefusal
 from ..limit_counts import LimitCounts
 from .requested_channels import ChannelRefused
@@ -17,6 +18,9 @@ JSON_HEADERS = [
     *NO_CACHE,
 ]
 RETRY_SECONDS = 2
+NOT_DURABLE = HTTPStatus.INSUFFICIENT_STORAGE
+"""Of a publish that is stored, and not safe yet. Neither a success nor one of the statuses for which clients repeat a
+request by themselves: that would store it twice, where the publish has no ``idempotency_key``."""
 
 
 def error_object(
@@ -47,6 +51,8 @@ class HTTPRefusal(Exception):
         **headers: str,
     ) -> None:
         super().__init__(message)
+        self.also: Mapping[str, object] = {}
+        """What the body has beside the error."""
         self.limit = limit
         self.status = status
         self.code = code
@@ -56,7 +62,7 @@ class HTTPRefusal(Exception):
     def body(self) -> bytes:
         seconds = dict(self.headers).get("Retry-After")
         error = error_object(self.code, str(self), self.field, None if seconds is None else int(seconds))
-        return json.dumps({"error": error}).encode()
+        return json.dumps({"error": error, **self.also}).encode()
 
 
 def refuse_channel(refused: ChannelRefused) -> HTTPRefusal:
@@ -82,3 +88,12 @@ def count_refused(counts: LimitCounts, refused: Mapping[str, ChannelRefusal]) ->
 def unavailable(message: str, limit: str | None = None) -> HTTPRefusal:
     seconds = str(RETRY_SECONDS)
     return HTTPRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, limit=limit, Retry_After=seconds)
+
+
+def not_durable(error: NotDurable, channels: Sequence[str]) -> HTTPRefusal:
+    """Of messages that are stored, and not safe yet. ``channels``: that of each message."""
+    newest = dict(zip(channels, error.ids, strict=True))
+    stored = [{"channel": channel, "message_id": ids[0], "global_id": ids[1]} for channel, ids in newest.items()]
+    refusal = HTTPRefusal(NOT_DURABLE, "not_durable", str(error), "durable")
+    refusal.also = {"channels": stored}
+    return refusal

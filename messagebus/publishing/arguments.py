@@ -10,8 +10,8 @@ from ..channel_rules import TRANSIT_SECONDS, find_rule, is_stored
 from ..errors import InvalidOption, InvalidTargets, MessageTooLarge
 from ..message import check_id, encode_data, encode_envelope
 from ..names import check_channel, check_site, store_name
-from ..options import Options, check_option
-from ..stores.base import NO_REPLICAS, Publication
+from ..options import Options, check_option, check_replicas
+from ..stores.base import Publication
 from ..tracing import PublishSpan
 from ..wire import CLIENT_ID
 
@@ -57,8 +57,9 @@ class PublishOptions(TypedDict, total=False):
     """Of a transient message, 1 to 255 characters: of those with the same key on a channel, a reader that is behind is
     given the newest."""
     durable: int
-    """How many of the store's replicas must have the message before ``publish`` returns, 0 (default) to 1000. For Redis
-    alone. Such a message never waits in memory: while the store is unreachable the publish raises."""
+    """How many of the store's replicas must have the message before ``publish`` returns, 0 to 1000; by default as many
+    as the option of this name says. For Redis alone. Such a message never waits in memory: while the store is
+    unreachable the publish raises."""
     idempotency_key: str | None
     """A name for this publish, 1 to 255 characters. A publish with the same key within 10 minutes, on the same channel
     and site, by this process or another, returns the first ids and stores nothing. It is not needed against lost
@@ -105,7 +106,6 @@ class CheckedPublish:
         site_id = self.idempotency_key = self.key = None
         self.queue_in_memory = True
         self.transient = False
-        self.durable = 0
         user_ids = group_ids = client_ids = excluded = sender = None
         if given:
             site_id = given.get("site_id")
@@ -119,14 +119,14 @@ class CheckedPublish:
             own_size = _whole_number("max_backlog_size", given.get("max_backlog_size"))
             own_age = _whole_number("max_backlog_age", given.get("max_backlog_age"))
             self.queue_in_memory = _yes_or_no("queue_in_memory", given.get("queue_in_memory", True))
-            self.durable = _durable(given, options.url)
-            if self.durable:
-                self.queue_in_memory = False
             self.idempotency_key = _key("idempotency_key", given.get("idempotency_key"))
             self.transient = _yes_or_no("transient", given.get("transient", False))
             self.key = _key("key", given.get("key"))
             if self.transient or self.key is not None:
                 self._check_transient(own_size, own_age)
+        self.durable = _durable(given, options) if given else options.durable
+        if self.durable:
+            self.queue_in_memory = False
         targeted = not (user_ids is group_ids is client_ids is excluded is None)
         names: dict[str, tuple[str, int, int, int]] = {}
         self.publications: list[Publication] = []
@@ -211,15 +211,19 @@ def _whole_number(field: str, value: int | None) -> int | None:
     return checked
 
 
-def _durable(given: PublishOptions, url: str) -> int:
-    replicas: object = given.get("durable", 0)
+def _durable(given: PublishOptions, options: Options) -> int:
+    """The publish's own number of replicas, or the option's, which is not for what is not stored."""
+    replicas: object = given.get("durable")
+    is_own = replicas is not None
+    if replicas is None:
+        replicas = 0 if given.get("transient") else options.durable
     if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 <= replicas <= 1000:
         raise InvalidOption("durable", f"expected a number of replicas, 0 to 1000, not {replicas!r:.80}")
     if replicas:
-        if not url.startswith(("redis", "unix:")):
-            raise InvalidOption("durable", NO_REPLICAS)
+        check_replicas(replicas, options.url)
         if given.get("queue_in_memory"):
-            raise InvalidOption("durable", "what waits in memory is in no replica: leave out queue_in_memory=True")
+            instead = "leave out queue_in_memory=True" if is_own else "give durable=0 with queue_in_memory=True"
+            raise InvalidOption("durable", f"what waits in memory is in no replica: {instead}")
         if given.get("transient"):
             raise InvalidOption("durable", "a transient message is not stored, so no replica has it")
     return replicas

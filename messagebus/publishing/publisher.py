@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import tracing
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, NotDurable
 from ..message import Ids
-from ..options import Options
+from ..options import Options, check_replicas
 from ..stores import Store, open_store
 from .arguments import CheckedPublish, Dumps, PublishOptions
 from .publish_queue import PublishQueue
@@ -24,10 +24,11 @@ class Publisher:
     Made on first use, and again in a forked child, see ``lifecycle``. ``dumps``: encodes data that is no JSON value.
 
     Raises:
-        InvalidOption: The store's URL is malformed.
+        InvalidOption: The store's URL is malformed, or ``durable`` is for a store without replicas.
     """
 
     def __init__(self, options: Options, dumps: Dumps | None = None) -> None:
+        check_replicas(options.durable, options.url)
         self.options = options
         self.store: Store = open_store(options)
         self.queue = PublishQueue(self.store, options.publish_queue_size)
@@ -48,12 +49,16 @@ class Publisher:
             return self._publish_traced(request, request.span)
         if request.transient:
             return self._tell(request)
-        given = self.queue.publish_many(
-            request.publications,
-            queue_in_memory=request.queue_in_memory,
-            idempotency_key=request.idempotency_key,
-            durable=request.durable,
-        )
+        try:
+            given = self.queue.publish_many(
+                request.publications,
+                queue_in_memory=request.queue_in_memory,
+                idempotency_key=request.idempotency_key,
+                durable=request.durable,
+            )
+        except NotDurable as error:
+            self.published += len(error.ids)
+            raise
         self.published += len(given)
         return given
 

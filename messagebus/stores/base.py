@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from ..errors import InvalidOption
 from ..message import Ids, Message
+from ..options import NO_REPLICAS
 from .interest import Interest
 from .partitions import partition_of
 
@@ -30,11 +31,6 @@ REMEMBERED = 600
 """Seconds for which a store remembers a publication."""
 REPORT_LEASE = 30
 """Seconds for which the store keeps a worker's report."""
-NO_REPLICAS = (
-    "only a store in Redis can wait for its replicas; in PostgreSQL synchronous_standby_names makes all publishes "
-    "wait; "
-    "memory and SQLite have no replicas"
-)
 MAX_ANNOUNCEMENT = 5000
 """Characters of an announcement: with its longest form in PostgreSQL, NOTIFY still takes it."""
 
