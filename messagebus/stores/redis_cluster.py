@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import MovedError, NoScriptError
+from redis.exceptions import NoScriptError
 
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..message import Ids, Message
@@ -72,7 +73,8 @@ class RedisClusterStore(Store):
         parts = {self.partition_of(message.name) for message in messages}
         if len(parts) == 1:
             (number,) = parts
-            ids = self._on(number, lambda part: part.publish_many(messages, publication_id))
+            is_known = publication_id is not None
+            ids = self._on(number, lambda part: part.publish_many(messages, publication_id), repeatable=is_known)
             return [self._encode(each, number) for each in ids]
         groups = [
             [(at, message) for at, message in enumerate(messages) if self.partition_of(message.name) == number]
@@ -83,8 +85,9 @@ class RedisClusterStore(Store):
             part = self._parts[number]
             arguments = part.publish_arguments([message for _, message in group], publication_id)
             jobs.append((part, part.publish_script, arguments))
+        answers = self._run_many(jobs, repeatable=publication_id is not None)
         found: list[Ids] = [Ids(0, 0)] * len(messages)
-        for (part, _, _), group, answer in zip(jobs, groups, self._run_many(jobs), strict=True):
+        for (part, _, _), group, answer in zip(jobs, groups, answers, strict=True):
             ids = part.ids_of([message for _, message in group], answer)
             for (at, _), each in zip(group, ids, strict=True):
                 found[at] = self._encode(each, part.number)
@@ -193,13 +196,29 @@ class RedisClusterStore(Store):
     def when_back(self, call: Callable[[], None]) -> None:
         self._when_back.append(call)
 
-    def _came_back(self) -> None:
+    def _came_back(self, slot: int) -> None:
+        self._nodes.left(slot)  # the feed has asked who has it, so others need not find out
         for call in self._when_back:
             call()
 
     def announce(self, text: str) -> None:
-        # Any node tells all others, and an announcer always takes the same one: so its order is kept.
-        self._on(0, lambda part: part.announce(text))
+        # Any node tells all others. An announcer takes the same one as long as that answers: so its order is kept.
+        try:
+            self._on(0, lambda part: part.announce(text))
+        except BackendUnavailable as error:
+            if error.reason == "forbidden" or not self._announce_elsewhere(text):
+                raise
+
+    def _announce_elsewhere(self, text: str) -> bool:
+        """The node that has the first partition does not answer: any other does as well."""
+        try:
+            for _, connections in self._nodes.primaries():
+                with suppress(redis.RedisError, OSError):
+                    connections.call((b"PUBLISH", self._parts[0].announcements, text))
+                    return True
+        except (redis.RedisError, OSError):
+            pass  # nor does any other
+        return False
 
     def report(self, worker: str, report: str) -> None:
         self._on(0, lambda part: part.report(worker, report))
@@ -271,35 +290,52 @@ class RedisClusterStore(Store):
             groups.setdefault(self.partition_of(name), []).append(at)
         return groups
 
-    def _on(self, number: int, call: Callable[[Partition], T]) -> T:
-        """Call something on a partition, wherever it has moved to."""
+    def _on(self, number: int, call: Callable[[Partition], T], *, repeatable: bool = True) -> T:
+        """Call something on a partition, wherever it has moved to. ``repeatable``: whether it may be called again where
+        no answer came, at the node that has taken the place of the one that is gone."""
         part = self._parts[number]
         for _ in range(TRIES - 1):
+            place = self._nodes.known_place(part.slot)
             try:
-                return part.again(lambda: call(part))  # type: ignore[no-any-return]
+                return part.translated(lambda: call(part))
             except Moved:
                 continue
-        return part.again(lambda: call(part))  # type: ignore[no-any-return]
+            except BackendUnavailable as error:
+                if not repeatable or not self._is_replaced(part, place, error):
+                    raise
+        return part.translated(lambda: call(part))
 
-    def _run_many(self, jobs: Sequence[Job]) -> list[Any]:
-        """Run scripts side by side, each on its partition's node. Returns their answers.
+    def _is_replaced(self, part: Partition, place: Place | None, error: Exception) -> bool:
+        """Whether another node has the partition by now than the one that gave no answer."""
+        if place is None or not isinstance(error, BackendUnavailable):
+            return False
+        try:
+            return self._nodes.place(part.slot) != place
+        except (redis.RedisError, OSError):
+            return False
+
+    def _run_many(self, jobs: Sequence[Job], *, repeatable: bool = True) -> list[Any]:
+        """Run scripts side by side, each on its partition's node; ``repeatable``: see ``_on``. Returns their answers.
 
         Raises:
             BackendUnavailable, PublishRefused: One of them failed (``BackendUnavailable``, if it did so with that); the
                 others were run all the same.
         """
+        places = [self._nodes.known_place(part.slot) for part, _, _ in jobs]
         calls = [(part.slot, (b"EVALSHA", script.sha, *arguments)) for part, script, arguments in jobs]
         answers = self._nodes.call_many(calls)
         trouble: Exception | None = None
-        for at, ((part, script, arguments), answer) in enumerate(zip(jobs, answers, strict=True)):
+        for at, ((part, script, arguments), place, answer) in enumerate(zip(jobs, places, answers, strict=True)):
+            if not isinstance(answer, Exception):
+                continue
             try:
-                if isinstance(answer, MovedError):
-                    self._nodes.left(part.slot)
-                if isinstance(answer, (MovedError, NoScriptError)):
-                    answers[at] = self._on(part.number, lambda p, s=script, a=arguments: p.run(s, a))  # type: ignore[misc]
-                elif isinstance(answer, Exception):
-                    raise part.explain(answer) from answer
-            except Exception as error:
+                if not isinstance(answer, NoScriptError):
+                    meaning = part.explain(answer)
+                    if not isinstance(meaning, Moved) and not (repeatable and self._is_replaced(part, place, meaning)):
+                        raise meaning from answer
+                run = partial(_run, script=script, arguments=arguments)
+                answers[at] = self._on(part.number, run, repeatable=repeatable)
+            except (BackendUnavailable, PublishRefused) as error:
                 trouble = error if trouble is None or isinstance(error, BackendUnavailable) else trouble
         if trouble is not None:
             raise trouble
@@ -327,3 +363,7 @@ class RedisClusterStore(Store):
         for message in messages:
             message.global_id = encode_id(message.global_id, number, self.partitions)
         return messages
+
+
+def _run(part: Partition, script: Script, arguments: tuple[Any, ...]) -> Any:
+    return part.run(script, arguments)

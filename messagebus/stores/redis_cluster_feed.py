@@ -39,9 +39,9 @@ class ClusterFeed:
         url: ClusterUrl,
         listener: Listener,
         interest: Interest | None,
-        came_back: Callable[[], None],
+        came_back: Callable[[int], None],
     ) -> None:
-        """``came_back``: called, from any thread, when a partition is heard again that was away."""
+        """``came_back``: called, from any thread, with the slot of a partition that is heard again and was away."""
         # With connections of its own for what it asks: however busy the others are, it goes on.
         self._nodes = ClusterNodes(url, options.store_timeout)
         self._url = url
@@ -195,7 +195,7 @@ class ClusterFeed:
             # Wherever its beginning can be read, so can its end.
             logger.warning("the feed of all partitions from the Redis %s is back", self._url.where)
         follower.gate.healthy(True)
-        self._came_back()
+        self._came_back(follower.source.slot)
 
     def announced(self, texts: Sequence[str]) -> None:
         self._gate.announced(texts)

@@ -86,6 +86,10 @@ class ClusterNodes:
             place = self._owners[slot] = _owner(cluster, slot)
             return place
 
+    def known_place(self, slot: int) -> Place | None:
+        """The node that has a slot as far as is known; asks nobody."""
+        return self._owners.get(slot)
+
     def primaries(self) -> list[tuple[Place, Connections]]:
         """All nodes that have slots, in the order of their addresses."""
         self.place(slot_of(LAYOUT_KEY))

@@ -6,7 +6,7 @@ It knows local ids alone, and no other partition.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -21,6 +21,7 @@ from .redis_connection import Connections
 from .redis_scripts import PUBLISH, RENEW_EPOCH, RIGHTS, Script
 
 _SHARDED_PUBLISH, _SHARDED_RENEW_EPOCH = PUBLISH.sharded(), RENEW_EPOCH.sharded()
+T = TypeVar("T")
 _ELSEWHERE = ("gone", "read-only", "busy")
 """Reasons for which it is asked again which node has the slot."""
 
@@ -97,7 +98,7 @@ class Partition(RedisStore):
         with self._errors():
             return self._connected().call(command)
 
-    def again(self, call: Callable[[], Any]) -> Any:
+    def translated(self, call: Callable[[], T]) -> T:
         """Call something that may raise an error of redis-py, and translate that."""
         try:
             return call()
