@@ -109,7 +109,7 @@ class Reading(Lifecycle):
     def seen(self) -> StoreState | None:
         """How far this process has received the store's messages: the position that a page rendered now continues from.
 
-        Asks the store only with ``redis_announce="by_channel"``, where the process does not hear of all messages.
+        Asks the store where the process does not hear of all messages: SQLite, and ``redis_announce="by_channel"``.
         ``None`` if the store's feed is not connected; the first call waits for it, for a second
         at most."""
         from .stores import StoreState

@@ -121,6 +121,10 @@ class ChannelSequencer:
             self._last.pop(channel, None)
             self._alone.discard(channel)
 
+    def forgotten(self, channels: Iterable[bytes]) -> None:
+        """The store has forgotten these channels: they go on at another message id."""
+        self._last.update((channel, 0) for channel in channels if channel in self._last)
+
     def received(self, items: Sequence[Item]) -> None:
         """The next items of the stream."""
         run: list[Message] = []

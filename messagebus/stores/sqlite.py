@@ -13,30 +13,30 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
-from ..message import Ids, Message, decode_message
+from ..message import Ids, Message
 from ..options import Options
 from . import sqlite_workers as workers
 from .base import BacklogPage, BacklogQuery, ChannelPage, Listener, Publication, PublicationId, Store, StoreState, Trace
 from .group_commit import GroupCommit, Waiting
 from .interest import Interest
-from .sequencer import Entry, Unreadable
+from .sequencer import Entry
+from .sqlite_channel_feed import SqliteChannelFeed
 from .sqlite_feed import AT_ONCE, News, SqliteFeed
 from .sqlite_file import SqliteFile, check_file, path_of
 from .sqlite_publishing import FOR_FEEDS, publish
-from .sqlite_waking import ring_all
+from .sqlite_reading import MESSAGES, entries_of, messages_after
+from .sqlite_waking import Bells
+from .sqlite_wanted import SqliteWanted
 
 logger = logging.getLogger("messagebus.stores")
 
 Row = Any
 Result = TypeVar("Result")
 Job = tuple[Sequence[Publication], PublicationId | None]
-
-_MESSAGES = """SELECT global_id, message_id, name, envelope
-    FROM messages JOIN channels ON channels.id = messages.channel WHERE """
 
 
 class SqliteStore(Store):
@@ -47,6 +47,7 @@ class SqliteStore(Store):
     """
 
     shared = True
+    by_channel = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -60,6 +61,7 @@ class SqliteStore(Store):
         self._lock = threading.Lock()
         self._feeds: list[SqliteFeed] = []
         self._commits: GroupCommit[Job] = GroupCommit(self._commit)
+        self._bells = Bells(self.path)
 
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
         if not messages:
@@ -81,11 +83,11 @@ class SqliteStore(Store):
                     each.error = error
 
         self._file.run(write, writing=True)
-        ring_all(self.path)
+        self._bells.ring({message[0] for each in waiting for message in each.job[0]})
 
     def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         result = self._file.run(work, writing=True)
-        ring_all(self.path)
+        self._bells.ring()
         return result
 
     def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
@@ -144,7 +146,7 @@ class SqliteStore(Store):
         def read(connection: sqlite3.Connection) -> list[Row]:
             now = time.time()
             return connection.execute(
-                _MESSAGES
+                MESSAGES
                 + """message_id >= first_id AND backlog_until > ? AND global_id > ? AND global_id >= (
                     SELECT CASE WHEN global_until > ? THEN global_first ELSE state.global_id + 1 END FROM state)
                 ORDER BY global_id""",
@@ -155,7 +157,7 @@ class SqliteStore(Store):
 
     def entries(self, after: int) -> list[Entry]:
         """All that is left in the file after a global id. For the feed."""
-        return self._entries(self._read(lambda connection: _after(connection, after, -1)))
+        return self._entries(self._read(lambda connection: messages_after(connection, after, -1)))
 
     def news(self, after: int, resets: int | None) -> News:
         def read(connection: sqlite3.Connection) -> tuple[list[Row], Row]:
@@ -163,7 +165,7 @@ class SqliteStore(Store):
             if resets is None:
                 return [], row
             begin = after if row[2] == resets else 0
-            return (_after(connection, begin, AT_ONCE) if row[0] != begin else []), row
+            return (messages_after(connection, begin, AT_ONCE) if row[0] != begin else []), row
 
         rows, state = self._read(read)
         return News(self._entries(rows), *state)
@@ -208,8 +210,8 @@ class SqliteStore(Store):
                 last = connection.execute("SELECT last_id FROM channels WHERE name = ?", (trace.name,)).fetchone()
                 if last is not None and last[0] < trace.message_id:
                     return None
-                rows += connection.execute(_MESSAGES + "global_id = ?", (trace.global_id,))
-                rows += connection.execute(_MESSAGES + "name = ? AND message_id = ?", (trace.name, trace.message_id))
+                rows += connection.execute(MESSAGES + "global_id = ?", (trace.global_id,))
+                rows += connection.execute(MESSAGES + "name = ? AND message_id = ?", (trace.name, trace.message_id))
             return rows
 
         rows = self._read(read) if traces else []
@@ -218,8 +220,19 @@ class SqliteStore(Store):
         found = self._entries(rows)
         return not {Trace.of(entry) if isinstance(entry, Message) else None for entry in found} <= {*traces}
 
+    def pages(self, after: Mapping[bytes, int]) -> Mapping[bytes, BacklogPage]:
+        """The backlogs of channels after a message id. For the feed."""
+        queries = [BacklogQuery(channel.decode(), message_id) for channel, message_id in after.items()]
+        return dict(zip(after, self.backlogs(queries, 1 << 53), strict=True))
+
     def listen(self, listener: Listener, interest: Interest | None = None) -> SqliteFeed:
-        feed = SqliteFeed(self, listener, self.path)
+        if interest is None:
+            feed = SqliteFeed(self, listener, self.path)
+        else:
+            # Its own connection: what is wanted is in a table that only that one has.
+            file = SqliteFile(self.path, self._options.store_timeout)
+            wanted = SqliteWanted(file, self._options.transport_codec)
+            feed = SqliteChannelFeed(self, listener, self.path, interest, wanted)
         with self._lock:
             if self._closed:
                 raise BusClosed("the store was closed")
@@ -229,7 +242,7 @@ class SqliteStore(Store):
 
     def announce(self, text: str) -> None:
         self._tell(lambda connection: workers.announce(connection, text))
-        ring_all(self.path)
+        self._bells.ring()
 
     def report(self, worker: str, report: str) -> None:
         self._tell(lambda connection: workers.report(connection, worker, report))
@@ -297,20 +310,8 @@ class SqliteStore(Store):
             feed.abandon()
 
     def _entries(self, rows: Sequence[Row]) -> list[Entry]:
-        """Messages from rows of global id, message id, name and envelope. What cannot be decoded is logged."""
-        entries: list[Entry] = []
-        for global_id, message_id, name, envelope in rows:
-            try:
-                entries.append(decode_message(global_id, message_id, name, envelope, self._options.transport_codec))
-            except ValueError as error:
-                logger.warning("skipped a message that cannot be decoded: %s", error)
-                entries.append(Unreadable(global_id))
-        return entries
+        return entries_of(rows, self._options.transport_codec)
 
 
 def _state(connection: sqlite3.Connection) -> StoreState:
     return StoreState(*connection.execute("SELECT global_id, epoch FROM state").fetchone())
-
-
-def _after(connection: sqlite3.Connection, after: int, limit: int) -> list[Row]:
-    return connection.execute(_MESSAGES + "global_id > ? ORDER BY global_id LIMIT ?", (after, limit)).fetchall()

@@ -291,6 +291,7 @@ class SqliteFile:
             if mode != "wal":
                 raise PublishRefused(f"{self.path} cannot be set to WAL (it is {mode})", "unsupported")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA temp_store = MEMORY")
 
     def close(self) -> None:
         """May be repeated."""

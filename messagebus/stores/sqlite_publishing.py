@@ -159,11 +159,12 @@ def _sweep(connection: sqlite3.Connection, floor: int, now: float) -> None:
         FROM channels WHERE id > (SELECT swept FROM state) ORDER BY id LIMIT ?""",
         (now, SWEPT_AT_ONCE),
     ).fetchall()
+    (newest,) = connection.execute("SELECT max(id) FROM channels").fetchone()
     for channel, name, last_id, first_id, ids_until in channels:
         connection.execute(
             "DELETE FROM messages WHERE channel = ? AND message_id < ? AND global_id <= ?", (channel, first_id, floor)
         )
-        if ids_until <= now:
+        if ids_until <= now and channel != newest:  # its number is not given again, by which feeds know new ones
             connection.execute("DELETE FROM messages WHERE channel = ?", (channel,))
             connection.execute("DELETE FROM channels WHERE id = ?", (channel,))
             connection.execute(

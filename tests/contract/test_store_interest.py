@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,27 @@ from tests.interested import Interested
 from tests.redis_server import RedisServer
 from tests.store_helpers import publish
 
-from .stores import RedisStore, StoreUnderTest
+from .stores import RedisStore, SqliteStore, StoreUnderTest
+
+
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.redis), "sqlite"])
+def by_channel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    """The stores that leave out what is not wanted."""
+    harness: StoreUnderTest
+    if request.param == "sqlite":
+        harness = SqliteStore(tmp_path / "bus.db")
+    else:
+        request.getfixturevalue("redis_url")
+        harness = RedisStore(request.getfixturevalue("redis_server"))
+        harness.announce = "by_channel"
+    yield harness
+    for store in harness.stores:
+        store.close()
 
 
 @pytest.fixture
-def by_channel(redis_server: RedisServer, redis_url: str) -> Iterator[StoreUnderTest]:
-    """The one store that leaves out what is not wanted."""
+def on_redis(redis_server: RedisServer, redis_url: str) -> Iterator[RedisStore]:
+    """The one that others share who announce all messages together."""
     harness = RedisStore(redis_server)
     harness.announce = "by_channel"
     yield harness
@@ -57,7 +73,6 @@ def test_a_name_that_is_wanted_by_another_is_heard_by_both(store: Store) -> None
     eventually(lambda: second.of("/b") == [2])
 
 
-@pytest.mark.redis
 def test_nothing_comes_of_what_is_not_wanted_or_no_longer(by_channel: StoreUnderTest) -> None:
     store = by_channel.open()
     recorder = Interested(store, "/a", "/b")
@@ -78,7 +93,6 @@ def test_nothing_comes_of_what_is_not_wanted_or_no_longer(by_channel: StoreUnder
     assert recorder.told("resync") == []
 
 
-@pytest.mark.redis
 def test_what_was_missed_while_the_connection_was_away_comes_once_and_in_order(by_channel: StoreUnderTest) -> None:
     store = by_channel.open(max_global_backlog_size=1)
     recorder = Interested(store, "/a", "/b")
@@ -110,7 +124,6 @@ def test_what_is_no_longer_kept_after_the_connection_was_away_is_said_to_be_lost
         assert recorder.data == [0]
 
 
-@pytest.mark.redis
 def test_many_names_at_once_are_all_heard(by_channel: StoreUnderTest) -> None:
     store = by_channel.open()
     names = [f"/many/{number}" for number in range(2500)]
@@ -126,9 +139,9 @@ def test_many_names_at_once_are_all_heard(by_channel: StoreUnderTest) -> None:
 
 @pytest.mark.redis
 def test_who_announces_on_the_common_channel_alone_is_noticed_and_heard(
-    by_channel: StoreUnderTest, caplog: pytest.LogCaptureFixture
+    on_redis: RedisStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, other = by_channel.open(), by_channel.open(redis_announce="together")
+    store, other = on_redis.open(), on_redis.open(redis_announce="together")
     recorder = Interested(store, "/a")
     publish(store, "/a", 1)
     publish(other, "/a", 2)
@@ -148,15 +161,14 @@ def test_who_announces_on_the_common_channel_alone_is_noticed_and_heard(
 
 
 @pytest.mark.redis
-def test_who_announces_by_channel_is_heard_by_those_who_do_not(by_channel: StoreUnderTest) -> None:
-    store, other = by_channel.open(), by_channel.open(redis_announce="together")
+def test_who_announces_by_channel_is_heard_by_those_who_do_not(on_redis: RedisStore) -> None:
+    store, other = on_redis.open(), on_redis.open(redis_announce="together")
     recorder = Interested(other, "/a")
     publish(store, "/a", 1)
     publish(store, "/b", 2)
     eventually(lambda: recorder.data == [1, 2])
 
 
-@pytest.mark.redis
 def test_who_comes_to_want_everything_hears_everything(by_channel: StoreUnderTest) -> None:
     store = by_channel.open()
     recorder = Interested(store, "/a")
@@ -166,7 +178,6 @@ def test_who_comes_to_want_everything_hears_everything(by_channel: StoreUnderTes
     eventually(lambda: recorder.data == [1])
 
 
-@pytest.mark.redis
 def test_a_store_that_was_reset_or_given_another_epoch_calls_resync(by_channel: StoreUnderTest) -> None:
     store = by_channel.open()
     recorder = Interested(store, "/a")

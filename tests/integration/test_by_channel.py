@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,29 +15,48 @@ from tests.eventually import eventually
 from tests.redis_server import RedisServer
 from tests.servers import Server
 
-pytestmark = pytest.mark.redis
 CONNECTED = [LongPolling, Streaming, EventSource, WebSocket]
 APP = "tests.apps.contract:app"
 
 
+class World:
+    """A store whose feeds leave out what nobody follows."""
+
+    def __init__(self, url: str, redis: RedisServer | None) -> None:
+        self.url = url
+        self.redis = redis
+        self.env = {"MESSAGEBUS_URL": url, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
+
+    def bus(self) -> Bus:
+        return Bus(url=self.url, redis_announce="by_channel")
+
+    def followed(self) -> int:
+        """How many channels all processes together are told of."""
+        if self.redis is not None:
+            with self.redis.client() as client:
+                return len(client.pubsub_channels("_message_bus_0:*")) - 1
+        marks = Path(self.url.removeprefix("sqlite://") + "-listeners").glob("*.marks")
+        return sum(int.from_bytes(each.read_bytes(), "big").bit_count() for each in marks)
+
+
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.redis), "sqlite"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "sqlite":
+        return World(f"sqlite:///{tmp_path}/bus.db", None)
+    return World(request.getfixturevalue("redis_url"), request.getfixturevalue("redis_server"))
+
+
 @pytest.fixture
-def servers(redis_url: str) -> Iterator[list[Server]]:
+def servers(world: World) -> Iterator[list[Server]]:
     """One that is under gevent, one that has threads."""
-    env = {"MESSAGEBUS_URL": redis_url, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Server(kind, APP, env=env)) for kind in ("serve", "flask")]
+        yield [stack.enter_context(Server(kind, APP, env=world.env)) for kind in ("serve", "flask")]
 
 
 @pytest.fixture
-def bus(redis_url: str) -> Iterator[Bus]:
-    with contextlib.closing(Bus(url=redis_url, redis_announce="by_channel")) as bus:
+def bus(world: World) -> Iterator[Bus]:
+    with contextlib.closing(world.bus()) as bus:
         yield bus
-
-
-def followed(redis: RedisServer) -> set[str]:
-    with redis.client() as client:
-        names = [name.decode() for name in client.pubsub_channels("_message_bus_0:*")]
-    return {name.partition(":")[2] for name in names} - {"/__epoch"}
 
 
 def test_clients_on_every_transport_get_what_they_follow_and_go_on_by_message_id_or_global_id(
@@ -92,12 +112,12 @@ def test_a_page_goes_on_from_what_there_was_when_it_was_rendered_whoever_publish
 
 
 def test_what_nobody_follows_is_not_heard_and_channels_that_come_and_go_lose_nothing(
-    servers: list[Server], bus: Bus, redis_server: RedisServer
+    servers: list[Server], bus: Bus, world: World
 ) -> None:
     server = servers[0]
     with WebSocket.connect(server.url, {"/a": -1}, epoch="") as client:
         client.status()
-        assert followed(redis_server) == {"/a"}
+        assert world.followed() == 1
         client.positions.update({f"/c/{number}": 0 for number in range(5)})
 
         def publish() -> None:
@@ -121,11 +141,9 @@ def test_what_nobody_follows_is_not_heard_and_channels_that_come_and_go_lose_not
         assert client.gaps == []
 
 
-def test_python_functions_hear_their_channel_from_the_moment_that_they_are_subscribed(
-    bus: Bus, redis_url: str, redis_server: RedisServer
-) -> None:
+def test_python_functions_hear_their_channel_from_the_moment_that_they_are_subscribed(bus: Bus, world: World) -> None:
     heard: list[object] = []
-    with contextlib.closing(Bus(url=redis_url, redis_announce="by_channel")) as listening:
+    with contextlib.closing(world.bus()) as listening:
         for number in range(20):
             listening.subscribe(f"/c/{number}", lambda message: heard.append(message.data))
             bus.publish(f"/c/{number}", number)
@@ -133,7 +151,7 @@ def test_python_functions_hear_their_channel_from_the_moment_that_they_are_subsc
         eventually(lambda: sorted(heard, key=str) == sorted(range(20), key=str))
         for number in range(20):
             listening.unsubscribe(f"/c/{number}")
-        eventually(lambda: followed(redis_server) == set())
+        eventually(lambda: world.followed() == 0)
         everything: list[object] = []
         listening.subscribe(None, lambda message: everything.append(message.data))
         bus.publish("/stranger", "x")
@@ -142,10 +160,12 @@ def test_python_functions_hear_their_channel_from_the_moment_that_they_are_subsc
         eventually(lambda: everything == ["x", "y"])
 
 
-def test_clients_lose_nothing_when_a_program_without_the_option_begins_to_publish(
-    servers: list[Server], bus: Bus, redis_url: str
-) -> None:
+@pytest.mark.redis
+def test_clients_lose_nothing_when_a_program_without_the_option_begins_to_publish(redis_url: str) -> None:
+    env = {"MESSAGEBUS_URL": redis_url, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
     with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(kind, APP, env=env)) for kind in ("serve", "flask")]
+        bus = stack.enter_context(contextlib.closing(Bus(url=redis_url, redis_announce="by_channel")))
         clients = [
             stack.enter_context(kind.connect(server.url, {"/chat": -1}, epoch=""))
             for server in servers
@@ -165,7 +185,6 @@ def test_clients_lose_nothing_when_a_program_without_the_option_begins_to_publis
         for client in clients:
             assert client.data(4, resume=True) == [4, 5, 6, 7]
             assert client.gaps == []
-        env = {"MESSAGEBUS_URL": redis_url, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
         later = stack.enter_context(Server("serve", APP, env=env))
         with WebSocket.connect(later.url, {"/chat": -1}, epoch="") as client:
             client.status()
@@ -173,6 +192,7 @@ def test_clients_lose_nothing_when_a_program_without_the_option_begins_to_publis
             assert client.data(1) == [8]
 
 
+@pytest.mark.redis
 def test_clients_lose_nothing_when_the_feeds_are_cut(mortal_redis: RedisServer) -> None:
     env = {"MESSAGEBUS_URL": mortal_redis.url, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
     with (

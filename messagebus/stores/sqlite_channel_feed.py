@@ -1,0 +1,155 @@
+"""The feed of the SQLite store that hears only what somebody in this process follows.
+
+It is woken for the channels that it marks (``sqlite_marks``), and reads what is new of these alone (``sqlite_wanted``).
+What it reads it reads at one moment: so all that is wanted is there, up to the file's global id, in its order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+from .base import Listener
+from .channel_sequencer import ChannelSequencer, ChannelSource
+from .interest import Interest
+from .sequencer import Sequencer
+from .sqlite_feed import QUIET, SqliteFeed, SqliteSource
+from .sqlite_waking import Alarm
+from .sqlite_wanted import Look, SqliteWanted
+
+LOOKED_AT = 200
+"""Followed channels whose last ids are compared with the file's, every ``QUIET`` seconds."""
+
+
+class SqliteChannelSource(SqliteSource, ChannelSource, Protocol):
+    """What the two ways to hear ask the store."""
+
+
+class _HearAll(Exception):
+    """The listener has come to want everything."""
+
+
+class SqliteChannelFeed(SqliteFeed):
+    def __init__(
+        self, source: SqliteChannelSource, listener: Listener, path: str, interest: Interest, wanted: SqliteWanted
+    ) -> None:
+        super().__init__(source, listener, path)
+        self._interest = interest
+        self._wanted = wanted
+        self._by_channel = ChannelSequencer(source, self._gate)
+        self._names: dict[str, None] = {}
+        """What the alarm is marked for."""
+        self._looked_at = 0
+        self._told = 0
+        """The global id up to which the listener knows that it has everything."""
+        self._announced = 0
+        self._hears_all = False
+        interest.attach(self._interrupt)
+
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            self._interest.attach(lambda: None)
+            self._wanted.close()
+
+    def _follow(self) -> Iterator[None]:
+        if not self._hears_all:
+            try:
+                yield from self._follow_channels()
+            except _HearAll:
+                self._sequencer = Sequencer(self._source, self._gate, again=self._by_channel.give_up())
+                self._hears_all = True
+            else:
+                return  # closed
+        yield from super()._follow()
+
+    def _follow_channels(self) -> Iterator[None]:
+        alarm = self._alarm = Alarm(self._path, by_channel=True)
+        self._names = {}
+        self._wanted.begin_again()
+        try:
+            self._source.named_state()
+            self._announced = self._source.news(0, None).announced
+            is_first = True
+            look_at = 0.0
+            while not self.closed:
+                look = self._turn(alarm, is_first, time.monotonic() >= look_at)
+                is_first = False
+                self._came_up()
+                yield
+                if not look.is_all:
+                    time.sleep(0)  # let other greenlets run
+                    continue
+                if time.monotonic() >= look_at:
+                    look_at = time.monotonic() + QUIET
+                if not self.closed:
+                    alarm.wait(max(look_at - time.monotonic(), 0.0))
+        finally:
+            if self._alarm is alarm:
+                self._alarm = None
+                with contextlib.suppress(OSError):
+                    alarm.close()
+
+    def _turn(self, alarm: Alarm, is_first: bool, checks: bool) -> Look:
+        """Take up what is wanted by now, and hand over what is new."""
+        interest, names = self._interest, self._names
+        changed, calls = interest.take()
+        if interest.everything:
+            raise _HearAll
+        wanted, gone = [], []
+        for name in interest.names() if is_first else changed:
+            why = interest.find(name)
+            if why is not None:
+                wanted.append((name, why))
+            elif name in names:
+                gone.append(name)
+        more = [name for name, _ in wanted if name not in names]
+        alarm.mark(more, gone)  # before the look, see ``sqlite_marks``
+        names.update(dict.fromkeys(more))
+        for name in gone:
+            del names[name]
+        self._by_channel.unfollow([name.encode() for name in gone])
+        asked = [*[name for name, _ in wanted], *gone]
+        if checks:
+            asked += self._next_to_check()
+        look = self._look(asked)
+        while not look.is_all and (wanted or calls):
+            # What is said of these holds for the end of what there is.
+            look = self._look(asked)
+        reached = self._by_channel.reached
+        if wanted or calls or (look.is_all and reached != self._told):
+            self._told = reached
+            self._gate.caught_up(reached, wanted)
+            for call in calls:
+                call()
+        return look
+
+    def _next_to_check(self) -> list[str]:
+        begin = self._looked_at if self._looked_at < len(self._names) else 0
+        self._looked_at = begin + LOOKED_AT
+        return list(islice(self._names, begin, self._looked_at))
+
+    def _look(self, asked: list[str]) -> Look:
+        sequencer = self._by_channel
+        look = self._wanted.look(sequencer.reached, self._names, asked)
+        if look.snapshot.epoch is None and self._source.named_state().epoch is not None:
+            self._wanted.begin_again()
+            look = self._wanted.look(sequencer.reached, self._names, asked)
+        if look.begins:
+            sequencer.resume(look.snapshot)
+        else:
+            sequencer.forgotten(look.forgotten)
+            sequencer.received(look.items)
+            if look.items:
+                self._told = sequencer.reached
+            if look.is_all:
+                sequencer.checked(look.snapshot)
+        if look.announced > self._announced:
+            # Not those that have come since: the next look brings them.
+            self._gate.announced(self._source.announcements(self._announced, look.announced))
+        self._announced = look.announced
+        return look
