@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import urllib.request
+from pathlib import Path
 
 from ..machine import SERVER_CORE
 from ..processes import Process, free_port
@@ -23,16 +24,17 @@ class MessageBus(Contender):
         through_flask: bool = False,
         app: str = "app",
         announce: str = "together",
+        file: Path | None = None,
     ) -> None:
-        """``redis``: the store; ``None``: memory. ``workers``: more than one share the bench's two cores.
-        ``through_flask``: with an app that looks at every request. ``app``: another one of ``bench.servers``.
-        ``announce``: the option ``redis_announce``."""
-        self.name = "messagebus, Redis" if redis else "messagebus, memory"
+        """``redis`` or ``file``, of SQLite's: the store; without them memory. ``workers``: more than one share the
+        bench's two cores. ``through_flask``: with an app that looks at every request. ``app``: another one of
+        ``bench.servers``. ``announce``: the option ``redis_announce``."""
+        self.name = "messagebus, " + ("Redis" if redis else "SQLite" if file else "memory")
         if through_flask:
             self.name += ", through Flask"
         self.port = free_port()
         self._announce = announce
-        self.url = redis.url() if redis else "memory://"
+        self.url = redis.url() if redis else f"sqlite:///{file}" if file else "memory://"
         self.process = Process(
             [
                 *(sys.executable, "-m", "messagebus", "serve", f"bench.servers.{app}:app"),
@@ -46,4 +48,4 @@ class MessageBus(Contender):
         urllib.request.urlopen(f"http://127.0.0.1:{self.port}/message-bus/static/messagebus.js", timeout=20).close()
 
     def publisher(self) -> Publisher:
-        return StorePublisher(self.url, self._announce) if self.url.startswith("redis") else LinesPublisher(self.port)
+        return StorePublisher(self.url, self._announce) if self.url != "memory://" else LinesPublisher(self.port)

@@ -1,8 +1,8 @@
 """Publishes for some seconds, and prints messages per second as JSON.
 
-``python -m bench.servers.publishing WAY REDIS_URL SECONDS``; WAY: ``script`` for the script alone, through redis-py;
-``bus``; ``listening`` for a bus with a subscriber in the process. Each has a process of its own: a bus hears what
-anybody publishes, and would take time from the others.
+``python -m bench.servers.publishing WAY URL SECONDS``, with a store's URL. WAY: ``script`` for Redis's script alone,
+through redis-py; ``bus``; ``listening`` for a bus with a subscriber in the process. Each has a process of its own: a
+bus hears what anybody publishes, and would take time from the others.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from ..contenders import Entry, MessageBus
 from ..context import Context
@@ -13,6 +15,7 @@ from ..publishers import Publisher
 from ..results import Bound, Row, Section
 from ..wires import payload
 
+STORES = ("Redis, together", "Redis, by_channel", "SQLite")
 MESSAGES = 200_000
 CHANNELS = 10_000
 """That a worker has subscribers on. Seven others have as many, of which it should notice nothing."""
@@ -26,14 +29,14 @@ MOST, MOST_BESIDE_OTHERS = 1.0, 1.3
 
 
 def run(context: Context) -> Section:
-    rows = []
-    for announce in ("together", "by_channel"):
-        row = Row(f"messagebus, Redis, {announce}")
+    rows = {store: Row(f"messagebus, {store}") for store in STORES}
+    for store, row in rows.items():
         for _ in range(context.runs):
-            row.add(strangers=_strangers(context, announce), **_eighth(context, announce))
+            with _started(context, store) as server:
+                row.add(strangers=_strangers(context, server))
+            with _started(context, store) as server:
+                row.add(**_eighth(context, server))
             context.say(f"{row.name}: {row.runs}")
-        rows.append(row)
-    by_channel = rows[-1]
     return Section(
         f"Strangers: {MESSAGES:,} messages for others; and {CHANNELS:,} channels of {WORKERS * CHANNELS:,}",
         {
@@ -42,62 +45,79 @@ def run(context: Context) -> Section:
             "beside": "s beside the other seven",
             "times": "times as much",
         },
-        rows,
+        [*rows.values()],
         [
-            Bound(f"% of a core for {RATE:,} strangers' messages/s", by_channel.median("strangers"), most=MOST),
-            Bound("its own eighth beside the others, times alone", by_channel.median("times"), most=MOST_BESIDE_OTHERS),
+            bound
+            for store in STORES[1:]
+            for bound in (
+                Bound(
+                    f"{store}, % of a core for {RATE:,} strangers' messages/s",
+                    rows[store].median("strangers"),
+                    most=MOST,
+                ),
+                Bound(
+                    f"{store}, its own eighth beside the others", rows[store].median("times"), most=MOST_BESIDE_OTHERS
+                ),
+            )
         ],
     )
 
 
-def _strangers(context: Context, announce: str) -> float:
+@contextmanager
+def _started(context: Context, store: str) -> Iterator[MessageBus]:
+    with tempfile.TemporaryDirectory(prefix="messagebus-bench-") as directory:
+        if store == "SQLite":
+            server = MessageBus(file=Path(directory) / "bus.db")
+        else:
+            server = MessageBus(context.redis, announce=store.removeprefix("Redis, "))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _strangers(context: Context, server: MessageBus) -> float:
     """Per cent of a core that one subscriber's worker pays for messages on other channels."""
-    server, count = MessageBus(context.redis, announce=announce), context.some(MESSAGES)
-    try:
-        mine, other = context.channel(), context.channel()
-        with Crowd(server.port, Entry(server, "websocket").wire, [mine]) as crowd, closing(server.publisher()) as out:
-            crowd.open()
-            server.process.settle()
-            cpu = server.process.cpu_seconds()
-            _publish(out, [other] * count)
-            # When its own has come, so have those before it.
-            out.publish([(mine, payload(1))])
-            crowd.read_until(1, 60.0)
-            crowd.check(1)
-            server.process.settle()
-            return 100 * (server.process.cpu_seconds() - cpu) * RATE / count
-    finally:
-        server.stop()
+    count = context.some(MESSAGES)
+    mine, other = context.channel(), context.channel()
+    with Crowd(server.port, Entry(server, "websocket").wire, [mine]) as crowd, closing(server.publisher()) as out:
+        crowd.open()
+        server.process.settle()
+        cpu = server.process.cpu_seconds()
+        _publish(out, [other] * count)
+        # When its own has come, so have those before it.
+        out.publish([(mine, payload(1))])
+        crowd.read_until(1, 60.0)
+        crowd.check(1)
+        server.process.settle()
+        return 100 * (server.process.cpu_seconds() - cpu) * RATE / count
 
 
-def _eighth(context: Context, announce: str) -> dict[str, float]:
+def _eighth(context: Context, server: MessageBus) -> dict[str, float]:
     """Seconds of a core for a message on each of a worker's channels: alone, and among those of seven others."""
-    server, count = MessageBus(context.redis, announce=announce), context.some(CHANNELS)
-    try:
-        channels = [context.channel() for _ in range(count)]
-        others = [context.channel() for _ in range(count)]
-        with Crowd(server.port, Entry(server, "websocket").wire, channels) as crowd, closing(server.publisher()) as out:
-            crowd.open()
+    count = context.some(CHANNELS)
+    channels = [context.channel() for _ in range(count)]
+    others = [context.channel() for _ in range(count)]
+    with Crowd(server.port, Entry(server, "websocket").wire, channels) as crowd, closing(server.publisher()) as out:
+        crowd.open()
 
-            def cost(number: int, every: Sequence[str], burst: int) -> float:
-                server.process.settle()
-                cpu, began = server.process.cpu_seconds(), time.perf_counter()
-                for burst_number, begin in enumerate(range(0, len(every), burst)):
-                    # Alone its own messages come at the same times as beside the others'.
-                    while time.perf_counter() < began + burst_number * PAUSE:
-                        crowd.read()
-                    _publish(out, every[begin : begin + burst], number)
-                crowd.read_until(number * count, 120.0)
-                crowd.check(number)
-                server.process.settle()
-                return server.process.cpu_seconds() - cpu
+        def cost(number: int, every: Sequence[str], burst: int) -> float:
+            server.process.settle()
+            cpu, began = server.process.cpu_seconds(), time.perf_counter()
+            for burst_number, begin in enumerate(range(0, len(every), burst)):
+                # Alone its own messages come at the same times as beside the others'.
+                while time.perf_counter() < began + burst_number * PAUSE:
+                    crowd.read()
+                _publish(out, every[begin : begin + burst], number)
+            crowd.read_until(number * count, 120.0)
+            crowd.check(number)
+            server.process.settle()
+            return server.process.cpu_seconds() - cpu
 
-            alone = cost(1, channels, OWN)
-            every = [name for mine, other in zip(channels, others, strict=True) for name in (mine, *[other] * 7)]
-            beside = cost(2, every, OWN * WORKERS)
-        return {"alone": alone, "beside": beside, "times": beside / alone}
-    finally:
-        server.stop()
+        alone = cost(1, channels, OWN)
+        every = [name for mine, other in zip(channels, others, strict=True) for name in (mine, *[other] * 7)]
+        beside = cost(2, every, OWN * WORKERS)
+    return {"alone": alone, "beside": beside, "times": beside / alone}
 
 
 def _publish(publisher: Publisher, channels: Sequence[str], number: int = 1) -> None:
