@@ -109,6 +109,14 @@ test("a stream whose grant is over is entered for again, and a second refusal is
   assert.deepEqual([events.map(([kind]) => kind), world.followed.size], [["connected", "rejected"], 0]);
 });
 
+test("a refusal of a stream that time mends is left to the bus", async () => {
+  const world = makeBus(entered("w.1")), { events, room } = makeRoom(world);
+  await room.ready;
+  world.followed.get("/rooms/7").onRefused({ code: "unavailable", retry: true });
+  await settle();
+  assert.deepEqual([events.map(([kind]) => kind), world.followed.size, world.calls.length], [["connected"], 2, 1]);
+});
+
 test("leaving ends the streams and tells the server", async () => {
   const world = makeBus(entered("w.1")), { room } = makeRoom(world);
   await room.ready;

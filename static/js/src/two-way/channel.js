@@ -117,7 +117,7 @@ export function enter(bus, name, params = {}, listeners = {}) {
 
   /** The server refuses a stream. A permission that is over is asked for again, by entering once more. */
   function refuse(channel, refusal) {
-    if (isOver) return;
+    if (isOver || (refusal.retry && refusal.code !== "forbidden")) return; // the bus asks again by itself
     if (refusal.code !== "forbidden" || refusals.has(channel)) {
       end();
       tell("rejected", refusal);
