@@ -200,7 +200,8 @@ export interface MessageBus extends Settings {
    * in their order, and each once, also where an answer is lost and it is sent again.
    * Rejects with an Error whose `code` is `"disconnected"` or `"timeout"` (no answer came within `timeout`, by default 10000: it
    * may or may not have been published) or what the server says, such as `"forbidden"`, with its `message`, and with `field` and
-   * `retry_after` (seconds) where it met a limit.
+   * `retry_after` (seconds) where it met a limit. Where something in front of the bus refuses the request, `code` is
+   * `"not_an_answer"`, or `"redirected"` (to a login page, it seems), with `status`, `url` and a `message` that begins what came.
    * `transient`: for those who are connected now, and not kept; it is sent once, `message_id` is null. `key`: of what is transient,
    * a reader that is behind is given the newest with this key: 1 to 64 of `A-Z a-z 0-9 _ . ~ -`.
    */

@@ -111,6 +111,51 @@ test("an answer that does not come ends in a time-out, on either way", async () 
   }
 });
 
+test("what has waited too long for those before it ends in a time-out, too", async () => {
+  const { world, bus } = await onPolls();
+  const [first] = await publishAll(bus, 1), second = bus.publish("/chat", 2, { timeout: 5000 });
+  const ends = [assert.rejects(first, { code: "disconnected" }), assert.rejects(second, { code: "timeout" })];
+  await world.advance(10_600); // no answer comes
+  await Promise.all(ends);
+  assert.equal(world.posted.length, 1);
+});
+
+test("a part of a millisecond, and a time without end, are times as well", async () => {
+  const { world, bus } = await onPolls();
+  for (const timeout of [0.5, Infinity]) {
+    const sent = bus.publish("/chat", 1, { timeout });
+    await settle();
+    world.posted.at(-1).answer({ ok: { message_id: 1 } });
+    assert.deepEqual(await sent, { message_id: 1 });
+  }
+});
+
+test("what is refused in front of the bus is told at once, with its status", async () => {
+  const { world, bus } = await onPolls();
+  for (const [answer, status, more, expected] of [
+    ["<h1>The CSRF token is missing.</h1>", 400, {}, { code: "not_an_answer", status: 400, message: /^400 .*CSRF token/ }],
+    [{ error: "The CSRF token is missing." }, 400, {}, { code: "not_an_answer", status: 400 }],
+    ["<h1>Log in</h1>", 200, { redirected: true, url: "/login" }, { code: "redirected", url: "/login" }],
+  ]) {
+    const before = world.posted.length, [sent] = await publishAll(bus, 1);
+    world.posted.at(-1).answer(answer, status, more);
+    await assert.rejects(sent, expected);
+    await world.advance(2000);
+    assert.equal(world.posted.length, before + 1);
+  }
+});
+
+test("an answer that is none of the bus's is not taken for success", async () => {
+  const { world, bus } = await onPolls();
+  const [sent] = await publishAll(bus, 1);
+  for (const answer of [{ message: "ok" }, [], null, 7]) {
+    world.posted.at(-1).answer(answer);
+    await world.advance(600);
+  }
+  world.posted.at(-1).answer({ ok: { message_id: 1 } });
+  assert.deepEqual([await sent, world.posted.length], [{ message_id: 1 }, 5]);
+});
+
 test("data that is no JSON is an error of its own", async () => {
   for (const settings of [{}, { transports: ["polling"] }]) {
     const { bus } = await connected(settings);

@@ -180,7 +180,11 @@ export class World {
       signal.addEventListener("abort", () => reject(new TypeError("aborted")));
       this.posted.push({
         url, headers, credentials, body: JSON.parse(body),
-        answer: (answer, status = 200) => resolve(new Response(typeof answer === "string" ? answer : JSON.stringify(answer), { status })),
+        answer: (answer, status = 200, more = {}) => {
+          const response = new Response(typeof answer === "string" ? answer : JSON.stringify(answer), { status });
+          for (const name in more) Object.defineProperty(response, name, { value: more[name] });
+          resolve(response);
+        },
         fail: () => reject(new TypeError("network error")),
       });
     });
@@ -191,6 +195,7 @@ export class World {
     return {
       AbortSignal: {
         timeout(ms) {
+          if (!(Number.isInteger(ms) && ms >= 0 && ms < 2 ** 32)) throw new RangeError(`delay out of range: ${ms}`); // as Node does
           const controller = new AbortController();
           world.setTimeout(() => controller.abort(), ms);
           return controller.signal;

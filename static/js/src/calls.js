@@ -2,14 +2,22 @@
 // the first command: most pages send none.
 
 import { credentials } from "./credentials.js";
-import { now } from "./environment.js";
+import { LONGEST, now } from "./environment.js";
 import { endpoint, failure } from "./wire.js";
 
 const TIMEOUT = 10000; // ms for an answer, over all attempts
 const PAUSE = 500; // ms between two attempts
+const PASSING = [404, 408, 425]; // statuses from 400 to 499 that time mends: 404 may be a deployment
 
 /** What a publish is known by, so that it is stored once however often it is sent. (randomUUID is for https alone.) */
 const randomKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
+/** What came in place of an answer of the bus. Where something in front of it refuses, asking again would not help. */
+function problemOf({ status, redirected, url }, text) {
+  const isRefused = redirected || (status >= 400 && status < 500 && !PASSING.includes(status));
+  if (!isRefused) return { code: "disconnected" };
+  return { code: redirected ? "redirected" : "not_an_answer", status, url, message: `${redirected ? url : status} ${text.slice(0, 300)}` };
+}
 
 /** `settings`: the bus. `link()`: the link in use, if there is one. */
 export function makeCalls(settings, link) {
@@ -19,15 +27,24 @@ export function makeCalls(settings, link) {
   /** One attempt by a request. Fails with `disconnected` where no answer came. */
   async function post(verb, value, timeout) {
     const { headers } = await credentials(settings);
-    const { error, ok } = await fetch(endpoint(settings, verb), {
-      method: "POST",
-      body: JSON.stringify(value),
-      headers: { "Content-Type": "application/json", ...headers },
-      credentials: settings.withCredentials ? "include" : "same-origin",
-      signal: AbortSignal.timeout(timeout),
-    }).then((answer) => answer.json()).catch(() => ({ error: { code: "disconnected" } }));
-    if (error) throw failure(error);
-    return ok;
+    const body = JSON.stringify(value);
+    let answer, text, parsed;
+    try {
+      answer = await fetch(endpoint(settings, verb), {
+        method: "POST", body,
+        headers: { "Content-Type": "application/json", ...headers },
+        credentials: settings.withCredentials ? "include" : "same-origin",
+        signal: AbortSignal.timeout(Math.ceil(Math.min(timeout, LONGEST))), // Node takes whole numbers only
+      });
+      text = await answer.text();
+    } catch {
+      throw failure({ code: "disconnected" });
+    }
+    try {
+      parsed = JSON.parse(text);
+    } catch {} // a page
+    if (parsed?.ok) return parsed.ok;
+    throw failure(parsed?.error?.code ? parsed.error : problemOf(answer, text));
   }
 
   const isOpen = () => link()?.send;
@@ -39,7 +56,9 @@ export function makeCalls(settings, link) {
   async function insist(verb, value, until) {
     for (;;)
       try {
-        return await attempt(verb, value, until - now());
+        const left = until - now();
+        if (left <= 0) throw failure({ code: "timeout" }); // those before it took so long
+        return await attempt(verb, value, left);
       } catch (error) {
         if (error.code !== "disconnected" || value.transient || now() + PAUSE > until) throw error;
         await new Promise((resolve) => setTimeout(resolve, PAUSE));
