@@ -4,7 +4,7 @@ import test from "node:test";
 import { install } from "../../static/js/src/two-way/install.js";
 
 const PRIVATE = "/messagebus/private/1";
-const entered = (id, more = {}) => ({ id, private: PRIVATE, streams: { "/rooms/7": 5, [PRIVATE]: 0 }, grants: ["g1"], ...more });
+const entered = (id, more = {}) => ({ id, private: PRIVATE, streams: { "/rooms/7": 5, [PRIVATE]: 0 }, grants: ["g1", "p1"], ...more });
 const failure = (code) => Object.assign(new Error(code), { code });
 const settle = () => new Promise((resolve) => setTimeout(resolve, 5));
 
@@ -45,7 +45,7 @@ test("it enters, follows the streams from where they stand, and hears both strea
   assert.deepEqual([verb, value], ["enter", { channel: "RoomChannel", params: { id: 7 } }]);
   assert.match(key, /^[0-9-]+$/);
   assert.deepEqual([...world.followed].map(([channel, { position }]) => [channel, position]), [["/rooms/7", 5], [PRIVATE, 0]]);
-  assert.deepEqual(await world.bus.grants(), ["g1"]);
+  assert.deepEqual(await world.bus.grants(), ["g1", "p1"]);
   world.followed.get("/rooms/7").take({ text: "hi" });
   world.followed.get(PRIVATE).take({ message: null });
   assert.deepEqual(events, [["connected", { reconnected: false }], ["received", { text: "hi" }], ["received", null]]);
@@ -65,7 +65,7 @@ test("streams that the class changes later are followed and left", async () => {
   world.followed.get(PRIVATE).take({ stop: ["/rooms/7"] });
   world.followed.get(PRIVATE).take({ streams: { "/rooms/8": 0 }, grants: ["g2"] });
   assert.deepEqual([...world.followed.keys()], [PRIVATE, "/rooms/8"]);
-  assert.deepEqual(await world.bus.grants(), ["g2", "g1"]);
+  assert.deepEqual(await world.bus.grants(), ["p1", "g2"]);
 });
 
 test("a rejected one is told once, and calls nothing any more", async () => {
@@ -99,7 +99,7 @@ test("an action that meets a server which has forgotten it enters again, and run
 });
 
 test("a stream whose grant is over is entered for again, and a second refusal is the end", async () => {
-  const world = makeBus(entered("w.1"), {}, entered("w.2", { grants: ["g2"] })), { events, room } = makeRoom(world);
+  const world = makeBus(entered("w.1"), {}, entered("w.2", { grants: ["g2", "p2"] })), { events, room } = makeRoom(world);
   await room.ready;
   world.followed.get("/rooms/7").position = 6;
   world.followed.get("/rooms/7").onRefused({ code: "forbidden" });
@@ -125,12 +125,22 @@ test("leaving ends the streams and tells the server", async () => {
   assert.deepEqual([world.followed.size, world.listeners.length, world.calls.slice(1)], [0, 0, [["leave", { id: "w.1" }]]]);
 });
 
+test("the grants of what has been left are shown no more, and those of all that is followed are", async () => {
+  const numbers = Array.from({ length: 150 }, (_, number) => number);
+  const world = makeBus(...numbers.map((n) => ({ id: `w.${n}`, private: `/p/${n}`, streams: { [`/p/${n}`]: 0 }, grants: [`g${n}`] })));
+  const rooms = numbers.map(() => makeRoom(world).room);
+  for (const room of rooms) await room.ready;
+  assert.equal((await world.bus.grants()).length, 150);
+  for (const room of rooms.slice(1)) room.leave();
+  assert.deepEqual(await world.bus.grants(), ["g0"]);
+});
+
 test("the page's own grants stay, also those that it sets later", async () => {
   const world = makeBus(entered("w.1")), { room } = makeRoom(world);
   await room.ready;
   world.bus.grants = () => ["mine"];
-  world.followed.get(PRIVATE).take({ streams: {}, grants: ["g2"] });
-  assert.deepEqual(await world.bus.grants(), ["mine", "g2", "g1"]);
+  world.followed.get(PRIVATE).take({ streams: { "/rooms/7": 8 }, grants: ["g2"] });
+  assert.deepEqual(await world.bus.grants(), ["mine", "g2", "p1"]);
 });
 
 test("what does not fit is named", () => {

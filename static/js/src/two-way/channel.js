@@ -1,6 +1,7 @@
 // A channel class of the server: enters it, follows the streams that it names, and calls its actions.
 
 import { check, isFunction } from "../check.js";
+import { now } from "../environment.js";
 
 const EVENTS = ["connected", "disconnected", "rejected", "received"];
 const PAUSE = 2000; // ms before the next attempt to enter, where the server cannot be reached
@@ -9,17 +10,18 @@ const RENEWED = 60000; // ms in which a permission is not asked for twice
 const randomKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const isPassing = ({ code }) => ["disconnected", "timeout", "unavailable"].includes(code);
 
-/** What each bus has been granted: tokens that its own settings do not have. */
+/** What each bus shows beside the grants of its own settings: the tokens of each subscription, by stream. */
 const granted = new WeakMap();
 
-/** Has the bus show these tokens, too. The page's own, which may be a function, stay. */
-function grant(bus, tokens) {
+/** Has the bus show these tokens, too, as long as they are there. The page's own grants, which may be a function, stay. */
+function show(bus, tokens) {
   let mine = granted.get(bus);
-  if (!mine) granted.set(bus, (mine = { tokens: [], all: null, pages: null }));
-  mine.tokens = [...new Set([...tokens, ...mine.tokens])].slice(0, 100);
+  if (!mine) granted.set(bus, (mine = { shown: new Set(), all: null, pages: null }));
+  mine.shown.add(tokens);
   if (bus.grants === mine.all) return;
   mine.pages = bus.grants;
-  mine.all = async () => [await (isFunction(mine.pages) ? mine.pages() : mine.pages) || [], mine.tokens].flat(2);
+  const ofStreams = () => new Map([...mine.shown].flatMap((one) => [...one])).values();
+  mine.all = async () => [await (isFunction(mine.pages) ? mine.pages() : mine.pages) || [], ...ofStreams()].flat();
   bus.grants = mine.all;
 }
 
@@ -29,7 +31,8 @@ export function enter(bus, name, params = {}, listeners = {}) {
   check(params && typeof params === "object" && !Array.isArray(params), "params", params);
   for (const event in listeners) check(EVENTS.includes(event) && isFunction(listeners[event]), event, listeners[event]);
   const streams = new Map(); // channel -> the subscription that follows it
-  const refusals = new Set(); // channels that were refused a moment ago, and asked for again
+  const tokens = new Map(); // channel -> what lets the page follow it
+  const refusedAt = new Map(), renewing = new Set(); // channels: of which a permission was over, and which are to be asked for again
   let id, own, entering, timer, isOver = false, isTold = false;
 
   const tell = (event, ...args) => {
@@ -47,10 +50,11 @@ export function enter(bus, name, params = {}, listeners = {}) {
   };
 
   function follow({ streams: positions, grants }) {
-    grant(bus, grants);
+    Object.keys(positions).forEach((channel, index) => grants[index] && tokens.set(channel, grants[index]));
+    show(bus, tokens);
     for (const channel in positions) {
       const known = streams.get(channel);
-      if (known && !refusals.has(channel)) continue;
+      if (known && !renewing.delete(channel)) continue;
       const lastId = known ? known.position : positions[channel];
       known?.();
       const take = channel === own ? hear : (data) => tell("received", data);
@@ -62,6 +66,7 @@ export function enter(bus, name, params = {}, listeners = {}) {
   function unfollow(channel) {
     streams.get(channel)?.();
     streams.delete(channel);
+    for (const all of [tokens, refusedAt, renewing]) all.delete(channel);
   }
 
   function up(isAgain) {
@@ -118,13 +123,13 @@ export function enter(bus, name, params = {}, listeners = {}) {
   /** The server refuses a stream. A permission that is over is asked for again, by entering once more. */
   function refuse(channel, refusal) {
     if (isOver || (refusal.retry && refusal.code !== "forbidden")) return; // the bus asks again by itself
-    if (refusal.code !== "forbidden" || refusals.has(channel)) {
+    if (refusal.code !== "forbidden" || now() < refusedAt.get(channel) + RENEWED) {
       end();
       tell("rejected", refusal);
       return;
     }
-    refusals.add(channel);
-    setTimeout(() => refusals.delete(channel), RENEWED);
+    refusedAt.set(channel, now());
+    renewing.add(channel);
     if (id) bus.call("leave", { id }).catch(() => {});
     id = null;
     again();
@@ -140,6 +145,7 @@ export function enter(bus, name, params = {}, listeners = {}) {
     clearTimeout(timer);
     forget();
     for (const channel of [...streams.keys()]) unfollow(channel);
+    granted.get(bus)?.shown.delete(tokens);
   }
 
   entering = begin();
