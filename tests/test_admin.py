@@ -14,13 +14,14 @@ from messagebus import Bus
 from messagebus.admin.busiest import Busiest
 from messagebus.admin.connected import SHOWN, Connected
 from messagebus.admin.feed import Session, Watcher
-from messagebus.admin.taps import LASTS_SECONDS, MOST_TAPS, TAPPED, Taps
+from messagebus.admin.taps import LASTS_SECONDS, MOST_TAPS, OWN_IDS, TAPPED, Taps
 from messagebus.admin.taps import SHOWN as SHOWN_WRITES
 from messagebus.http import admin_session
 from messagebus.http.admin import admin_of
 from messagebus.hub.subscriber import Identity, Phase, Subscriber
 from messagebus.message import Message, id_key
 from messagebus.transports import STREAMING, WEBSOCKET, Transport
+from messagebus.wire import CLIENT_ID
 
 from .recording_writer import RecordingWriter
 from .test_dispatch import World
@@ -276,9 +277,20 @@ def test_a_connection_that_comes_later_is_shown_and_too_much_is_left_out(world: 
 
 def test_no_admin_page_is_shown_and_no_more_clients_than_there_is_room_for(world: World) -> None:
     taps = Taps(world.hub, lambda kind, value: None)
-    for client in ("admin-1", 7, None, *[f"c{number}" for number in range(2 * MOST_TAPS)]):
+    for client in ("admin:1", 7, None, *[f"c{number}" for number in range(2 * MOST_TAPS)]):
         taps.ask(client)
     assert len(taps._taps) == MOST_TAPS
+
+
+def test_no_client_can_hide_by_its_id(world: World) -> None:
+    told: list[Any] = []
+    taps = Taps(world.hub, lambda kind, value: told.append(value["client_id"]))
+    follow(world, "admin-1", "/a")
+    taps.ask("admin-1")
+    world.hub.dispatch([Message(1, 1, "/a", b"1")])
+    world.turn(1.2)
+    assert told == ["admin-1"]
+    assert not CLIENT_ID.fullmatch(f"{OWN_IDS}1")
 
 
 def test_the_headers_of_an_answer_are_not_shown_for_they_may_set_a_cookie(world: World) -> None:
@@ -324,8 +336,8 @@ def test_a_session_that_ends_ends_its_open_pages_and_no_others() -> None:
         admin = admin_of(node._running_node())
         later = int(time.time()) + 1000
         world = World()
-        writers = [follow(world, f"admin-{number}") for number in range(3)]
-        subscribers = [next(iter(world.hub.membership.of_client(f"admin-{number}"))) for number in range(3)]
+        writers = [follow(world, f"admin:{number}") for number in range(3)]
+        subscribers = [next(iter(world.hub.membership.of_client(f"admin:{number}"))) for number in range(3)]
         sessions = [Session("gone", later), Session("there", later), Session("late", 1)]
         admin._watchers = [
             Watcher(subscriber, "", "", None, session)

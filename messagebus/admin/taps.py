@@ -18,8 +18,9 @@ TAP = "tap"
 """Told to every worker again and again while somebody watches, with the client's id."""
 TAPPED = "tapped"
 """Told by the worker that has sent something."""
-OWN_IDS = "admin-"
-"""What the ids of admin pages begin with. They are not shown what they are shown."""
+OWN_IDS = "admin:"
+"""What the ids of admin pages begin with. They are not shown what they are shown. No client can call itself so, and
+thereby hide from them: its ids have no colon."""
 LASTS_SECONDS = 15.0
 """How long a tap stays after it was asked for last."""
 FLUSH_SECONDS = 1.0

@@ -168,7 +168,7 @@ def _events(node: Node, request: Request) -> Served:
     for name, text in query.items():
         if len(text) > MAX_TEXT:
             raise _bad(name, f"expected {MAX_TEXT} characters at most")
-    if query["tap"] and not CLIENT_ID.fullmatch(query["tap"]):
+    if query["tap"] and not CLIENT_ID.fullmatch(query["tap"].removeprefix(OWN_IDS)):
         raise _bad("tap", "expected a client's id")
     session = _session(node, request)
     identity = Identity(f"{OWN_IDS}{secrets.token_hex(8)}", None, parsing.NO_GROUPS)
