@@ -65,6 +65,7 @@ ROOMS = {
     "hub": [
         "forgotten",
         "history",
+        "lineage",
         "catch_up",
         "subscriber",
         "orders",

@@ -33,7 +33,7 @@ class Cable:
         self.publish = publish
         self.streams = Streams(lambda: hub.epoch)
         self.pings = Pings(node.reactor)
-        self.times = Times(node.reactor, lambda: StoreState(hub.global_id, hub.epoch))
+        self.times = Times(node.reactor, lambda: StoreState(hub.global_id, hub.epoch, hub.windows.lineage))
         self.calls: ChannelCalls
         """For the bus's own clients."""
         self._subscriptions: set[Subscription] = set()

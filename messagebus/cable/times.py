@@ -33,8 +33,8 @@ class Times:
         self.on_deadline()
 
     def on_deadline(self) -> None:
-        global_id, epoch = self._state()
-        if epoch != self._epoch and self._epoch is not None:
+        global_id, epoch, lineage = self._state()
+        if self._epoch not in (None, epoch) and self._epoch not in lineage:
             self._known.clear()  # the ids of another life of the store
         self._epoch = epoch
         if not self._known or self._known[-1][1] != global_id:

@@ -68,7 +68,9 @@ class RequestContext:
         hub, subscribe = self.node.hub, plan.request
         while True:
             tells_epoch = subscribe.lacks_epoch(hub.epoch, unasked=False)
-            batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
+            batch = None
+            if plan.epoch in (None, hub.epoch):
+                batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
             if batch is not None:
                 due = self.node.presence.due(plan.watches) if plan.watches else ()
                 return before_status([*subscribe.notices(), *batch], due)

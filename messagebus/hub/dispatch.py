@@ -24,7 +24,7 @@ from .counters import Counters
 from .membership import Followers, Membership, count
 from .patterns import PatternMessage
 from .permissions import Access, ReportError
-from .subscriber import Subscriber
+from .subscriber import Phase, Subscriber
 from .window import ChannelWindow
 from .windows import Windows
 
@@ -296,6 +296,16 @@ class Dispatcher:
     def positions_of(self, subscriber: Subscriber) -> dict[str, int]:
         """As ``positions``, on the channels that a subscriber is live on."""
         return self.positions(subscriber.channels) if self._withheld else {}
+
+    def tell_epoch(self, subscribers: Iterable[Subscriber]) -> None:
+        """Tell those of the subscribers that know epochs, and have begun, the store's. It ends polls."""
+        batch = join_batch([status_message({}, self._windows.epoch)])
+        encoded: dict[Transport, bytes] = {}
+        for subscriber in list(subscribers):
+            if subscriber.knows_epoch and subscriber.state is Phase.OPEN:
+                transport = subscriber.transport
+                data = encoded.get(transport) or encoded.setdefault(transport, transport.encode(batch, None))
+                subscriber.put(data)
 
     def last_status(self, subscriber: Subscriber) -> bytes:
         """What a poll or stream has to be told when its time is over, as its transport sends it; empty: nothing."""

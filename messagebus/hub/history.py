@@ -43,6 +43,8 @@ class Cursor(NamedTuple):
     """The position is of another epoch of the store, and so invalid."""
     strict: bool = False
     """The client knows the current epoch, so a position beyond the channel's last id is invalid as well."""
+    shared: int | None = None
+    """Stale, unless the position is that of a message with a global id up to this one. See ``lineage``."""
 
 
 class HistoryView(msgspec.Struct, frozen=True, gc=False):
@@ -72,6 +74,9 @@ class HistoryView(msgspec.Struct, frozen=True, gc=False):
     """What is known of messages that were there, and are no longer."""
     kept: bool = False
     """A page that was read a while ago: the channel has gone on since."""
+    since: int = NOTHING
+    """Of a window: it has had every message with a global id above this one, and none has left it. (``after`` says
+    less: where nothing is kept any more, nobody knows what there was.)"""
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -208,7 +213,9 @@ def appended(view: HistoryView | None, messages: Sequence[Message], now: float, 
         # From the channel's first message on nothing is older.
         after, first_id = (min(first.global_id - 1, entered), 0) if floor else (0, 1)
         log = [*messages]
-        return HistoryView(log, len(log), floor, last, last, after, first_id, now + MIN_AGE, floor + 1, now)
+        return HistoryView(
+            log, len(log), floor, last, last, after, first_id, now + MIN_AGE, floor + 1, now, since=entered
+        )
     log = view.log
     log += messages
     # Where nothing came for longer than is certain, all that was there before may have expired meanwhile.
@@ -216,7 +223,20 @@ def appended(view: HistoryView | None, messages: Sequence[Message], now: float, 
     until, forgotten = now + MIN_AGE, view.forgotten
     # What the store had dropped already when it was read may still come with the feed, which is behind it.
     floor = min(view.floor, first.message_id - 1)
-    return HistoryView(log, len(log), floor, last, last, view.after, view.first_id, until, sure_from, now, forgotten)
+    return HistoryView(
+        log,
+        len(log),
+        floor,
+        last,
+        last,
+        view.after,
+        view.first_id,
+        until,
+        sure_from,
+        now,
+        forgotten,
+        since=view.since,
+    )
 
 
 def dispatched(page: HistoryView, global_id: int) -> HistoryView:
@@ -235,10 +255,10 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
         if not page.ends:
             return None
         log = page.log[: page.end]
-        return msgspec.structs.replace(page, log=log, after=min(page.after, entered))
+        return msgspec.structs.replace(page, log=log, after=min(page.after, entered), since=entered)
     if page.through < view.floor or page.last_id < view.floor or page.floor > view.last_id:
         return None
-    floor, log, after = view.floor, view.log[: view.end], min(view.after, page.after)
+    floor, log, after, since = view.floor, view.log[: view.end], min(view.after, page.after), view.since
     forgotten = view.forgotten
     if page.floor < floor:
         log = page.log[: page.index_after(floor)] + log
@@ -249,6 +269,7 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
     if expired > floor:
         drop = bisect_right(log, expired, key=_by_message_id)
         after = log[drop - 1].global_id if drop else after
+        since = max(since, after) if drop else since
         forgotten = forget(forgotten, floor, log[:drop])
         floor, log = expired, log[drop:]
     until, sure_from = page.until, floor + 1
@@ -269,6 +290,7 @@ def merged(view: HistoryView | None, page: HistoryView, entered: int = NOTHING) 
         sure_from,
         view.read_at,
         forgotten,
+        since=since,
     )
 
 
@@ -282,6 +304,7 @@ def trimmed(view: HistoryView, drop: int) -> HistoryView:
         end=len(log),
         floor=last.message_id,
         after=last.global_id,
+        since=max(view.since, last.global_id),
         sure_from=max(view.sure_from, last.message_id + 1),
         forgotten=forget(view.forgotten, view.floor, view.log[:drop]),
     )

@@ -341,7 +341,8 @@ class Hub:
 
     def start(self, state: StoreState) -> None:
         """The store's feed is connected. Called from the feed's thread, before any message."""
-        self.windows.global_id, self.windows.epoch = state
+        self.windows.global_id = state.global_id
+        self.windows.begin_life(state)
         self.reactor.call_soon(self.on_deadline)
         self.ready.set()
 
@@ -363,6 +364,12 @@ class Hub:
         self.windows.hear(windows, global_id, read_from)
         self._let_in()
 
+    def renewed(self, state: StoreState) -> None:
+        """The store has another epoch, which has all that this process has delivered. Clients that know epochs go on
+        and learn its name, before they are given anything that only this one has."""
+        self.windows.begin_life(state)
+        self.dispatcher.tell_epoch(self.membership.all())
+
     def resync(self, state: StoreState) -> None:
         """What the process remembers no longer fits the store: forget it, and let all clients come back with their
         positions."""
@@ -370,7 +377,8 @@ class Hub:
             "the store was reset, or messages are lost: disconnecting %d subscribers",
             len(self.membership),
         )
-        self.windows.global_id, self.windows.epoch = state
+        self.windows.global_id = state.global_id
+        self.windows.begin_life(state)
         self.windows.forget_all()
         self.dispatcher.forget(lambda name: True)
         everybody = [subscriber for subscriber in self.membership.all() if subscriber.reads]

@@ -61,7 +61,12 @@ class Join:
             return
         plan = self._plan
         ahead = plan.global_id > hub.global_id
-        if not ahead and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages):
+        # What was planned for another epoch says nothing of where the client stands in this one.
+        if (
+            not ahead
+            and plan.epoch in (None, hub.epoch)
+            and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages)
+        ):
             if plan.watches or plan.request.params.members:
                 hub.attend(self._subscriber, plan.watches, plan.request.params.members)
             if plan.request.ask is not None:
@@ -111,6 +116,7 @@ def join_when_ready(node: Planner, subscriber: Subscriber, plan: SubscriptionPla
         if catch_up is not None:
             catch_up.notices = plan.request.notices()
             catch_up.say_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
+        subscriber.knows_epoch = subscriber.transport.tells_epoch or plan.request.params.epoch is not None
         hub.pacer.proceed(subscriber)
         if subscriber.state is Phase.OPENING:
             hub.hold_open(subscriber)

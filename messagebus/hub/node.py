@@ -28,6 +28,7 @@ from .callbacks import Callbacks
 from .following import Following
 from .history import Cursor, HistoryView, covers, query_for
 from .hub import Hub
+from .lineage import judged
 from .orders import DISCONNECT, UNSUBSCRIBE
 from .permissions import Access
 from .presence import Presence
@@ -127,6 +128,8 @@ class Node(Listener):
         self._feed_has_spoken = threading.Event()
         self._waited = False
         self._ask_epoch_at = 0.0
+        self._other_epoch = threading.Event()
+        """Set, and replaced, when the hub has come to another epoch."""
         self._feed: Feed | None = None
 
     def start(self) -> None:
@@ -229,7 +232,16 @@ class Node(Listener):
         self.seen_id = state.global_id
         self.following.look()
         self.reactor.call_soon(self.hub.resync, state)
+        self.reactor.call_soon(self._epoch_is_there)
         self.callbacks.resync(reset)
+
+    def renewed(self, state: StoreState) -> None:
+        self.reactor.call_soon(self.hub.renewed, state)
+        self.reactor.call_soon(self._epoch_is_there)
+
+    def _epoch_is_there(self) -> None:
+        event, self._other_epoch = self._other_epoch, threading.Event()
+        event.set()
 
     def caught_up(self, global_id: int, wanted: Sequence[tuple[str, object]]) -> None:
         self.seen_id = global_id
@@ -301,7 +313,28 @@ class Node(Listener):
         watches = request.watches()
         if watches:
             self.presence.wait_for(watches)
-        return self._read(request)._replace(watches=watches)
+        if self.store.shared and not self._knows_epoch_of(request):
+            self._wait_for_epoch(request.params.epoch, is_clients=True)
+        plan = self._read(request)
+        while plan.global_id > self.hub.global_id and self._wait_for_epoch(plan.epoch):
+            plan = self._read(request)
+        return plan._replace(watches=watches)
+
+    def _knows_epoch_of(self, request: SubscribeRequest) -> bool:
+        epoch, hub = request.params.epoch, self.hub
+        return not epoch or hub.epoch in (None, epoch) or epoch in hub.windows.lineage
+
+    def _wait_for_epoch(self, epoch: str | None, *, is_clients: bool = False) -> bool:
+        """Wait until the feed has come to the store's epoch, if it is another one than this process's: what a client
+        has seen elsewhere, and what is read, may be of that one. Returns whether that was so. ``is_clients``: the epoch
+        is a client's, who must have seen the store's for it to matter."""
+        other = self._other_epoch
+        here, there = self.hub.epoch, self.store.state().epoch
+        if there in (None, here) or epoch is None or (there == epoch) is not is_clients:
+            return False
+        if not other.wait(min(PATIENCE, self.options.store_timeout)):
+            raise BackendUnavailable("this process does not know yet what became of the store")
+        return True
 
     def plan_at_once(self, request: SubscribeRequest) -> SubscriptionPlan | None:
         """The plan, if nothing has to be read over the network; otherwise ``None``. Never blocks."""
@@ -339,7 +372,9 @@ class Node(Listener):
             return True
         hub = self.hub
         cursors = request.cursors(hub.epoch, self._rules)
-        return hub.epoch is not None and not self._is_behind(cursors) and all(map(hub.windows.knows, cursors))
+        if hub.epoch is None or self._is_behind(cursors) or not self._knows_epoch_of(request):
+            return False
+        return request.params.epoch in (None, "", hub.epoch) and all(map(hub.windows.knows, cursors))
 
     def _is_behind(self, cursors: Sequence[Cursor]) -> bool:
         return any(cursor.after is not None and cursor.after > self.hub.global_id for cursor in cursors)
@@ -347,7 +382,10 @@ class Node(Listener):
     def _read(self, request: SubscribeRequest) -> SubscriptionPlan:
         if self.hub.epoch is None:
             self._learn_epoch()
-        cursors = request.cursors(self.hub.epoch, self._rules)
+        epoch = self.hub.epoch
+        cursors = request.cursors(epoch, self._rules, self.hub.windows.lineage)
+        if any(cursor.shared is not None for cursor in cursors):
+            cursors = judged(cursors, self._window_of, self._reader.read)
         if self._is_behind(cursors):
             # Another process is ahead of this one, or the store was reset.
             newest = self.store.state().global_id
@@ -367,7 +405,11 @@ class Node(Listener):
                 global_id = max(global_id, cursor.after)
         if more:
             pages |= self._reader.read(more)
-        return SubscriptionPlan(request, cursors, pages, global_id)
+        return SubscriptionPlan(request, cursors, pages, global_id, epoch=epoch)
+
+    def _window_of(self, name: str) -> HistoryView | None:
+        window = self.hub.windows.find(name)
+        return None if window is None else window.state
 
     def _read_pages(self, cursors: Sequence[Cursor]) -> dict[str, HistoryView]:
         """Read what these cursors need, in one round trip for all of them."""

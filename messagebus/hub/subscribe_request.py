@@ -13,6 +13,7 @@ from ..names import is_presence, split_name, subscription_name
 from ..presence.member import Member
 from ..wire import NEW_ONLY, Position
 from .history import Cursor, HistoryView
+from .lineage import NO_LINEAGE, in_lineage
 from .subscriber import Identity
 
 
@@ -83,13 +84,17 @@ class SubscribeRequest(NamedTuple):
     ask: Callable[[SubscribeRequest], Verdict] | None = None
     """Asks again who the client is and what it may have. Blocks. ``None``: what it was allowed holds."""
 
-    def cursors(self, store_epoch: str | None, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
+    def cursors(
+        self, store_epoch: str | None, rules: Sequence[ChannelRule] = (), lineage: Mapping[str, int] = NO_LINEAGE
+    ) -> list[Cursor]:
         """What it asks for, channel by channel, in the present life of the store.
 
+        ``lineage``: see ``StoreState``. A position of one of these epochs may still hold: ``hub.lineage`` finds out.
         ``rules``: those that may say of a channel that it is not stored. Nobody is given what was there before, but who
         comes back with a position is given what it has missed."""
         epoch = self.params.epoch
         stale = bool(epoch and store_epoch and epoch != store_epoch)
+        shared = lineage.get(epoch) if stale and epoch else None
         strict = bool(epoch) and not stale
         least = 0 if epoch else 1  # who knows the epoch may have come before the first message
         cursors = []
@@ -102,7 +107,8 @@ class SubscribeRequest(NamedTuple):
             name = subscription_name(channel, self.site_id)
             if channel.endswith("*") and knows_something:  # its ids are global ids
                 message_id = global_id = max(message_id, global_id or 0)
-            cursors.append(Cursor(channel, name, message_id, global_id, stale and knows_something, strict))
+            want = Cursor(channel, name, message_id, global_id, stale and knows_something, strict)
+            cursors.append(want if shared is None else in_lineage(want, shared))
         return cursors
 
     def watches(self) -> dict[str, int]:
@@ -136,6 +142,8 @@ class SubscriptionPlan(NamedTuple):
     """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
     watches: Mapping[str, int] = {}
     """Rooms that it watches -> versions of them that it knows."""
+    epoch: str | None = None
+    """The epoch of the store that the cursors were made for."""
 
     def without(self, names: Collection[str]) -> SubscriptionPlan:
         """The same without these channels, as the store names them."""

@@ -84,6 +84,7 @@ class Subscriber:
         "close",
         "head",
         "identity",
+        "knows_epoch",
         "messages",
         "registry",
         "sequence",
@@ -128,6 +129,8 @@ class Subscriber:
         self.messages = self.bytes = 0
         """What it was given, and their size on the wire, once it has ended. Until then ``Membership`` has to add those
         of its channels."""
+        self.knows_epoch = False
+        """Whether it has been told the store's epoch, and so has to be told of another one."""
         self.since = 0.0
         """When it was taken in, by the reactor's clock."""
         self.close: Close | None = None

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from ..message import Message, memory_of
 from ..options import Options
+from ..stores import StoreState
 from .history import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
 from .patterns import Pattern
 from .window import ChannelWindow
@@ -49,6 +50,8 @@ class Windows:
         """The last dispatched global id. The dispatcher sets it before it looks for the channel."""
         self.epoch: str | None = None
         """The store's."""
+        self.lineage: Mapping[str, int] = {}
+        """See ``StoreState``; that of the epoch, or of a later one."""
         self.size = 0
         """Bytes of all windows; the dispatcher adds to it."""
         self._pages_size = 0
@@ -56,6 +59,11 @@ class Windows:
         """Maximum bytes of one window."""
 
     # --- from any thread ---
+
+    def begin_life(self, state: StoreState) -> None:
+        """What the store's epoch is now, and what it has of former ones."""
+        self.lineage = state.lineage  # first: who has read the epoch finds what belongs to it
+        self.epoch = state.epoch
 
     def enter(self, name: str) -> ChannelWindow:
         """The channel's window; from now on it remembers what is dispatched. (Where the feed has to be told first, it

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..errors import InvalidOption
@@ -54,6 +54,9 @@ class StoreState(NamedTuple):
     epoch: str | None
     """Random name of this life of the partition; ``None`` before this package has published a message there or started
     a feed. Within one life no id is given twice."""
+    lineage: Mapping[str, int] = {}
+    """The former epochs of which this one has a part, by name: up to which global id they have the same messages. What
+    they had above that is gone, or was never there."""
 
 
 class Backlog(NamedTuple):
@@ -155,6 +158,11 @@ class Listener(ABC):
         """Messages were lost for good, or the partition has another epoch: everything known about it is outdated.
 
         The feed continues after ``state.global_id``. ``state.epoch`` tells whether the epoch has changed."""
+
+    def renewed(self, state: StoreState) -> None:
+        """The store has another epoch, which has all that was delivered: messages were lost at most that never came
+        here. ``state.global_id`` says nothing; what follows will come."""
+        self.resync(state)
 
     @abstractmethod
     def healthy(self, healthy: bool, partition: int = 0) -> None:

@@ -82,13 +82,14 @@ class ChannelSequencer:
             self._go_on(now)
             self._note_alone(snapshot)
             self._started = True
-            self._epoch = snapshot.epoch or self._source.named_state().epoch
+            state = self._source.named_state()
+            self._epoch = snapshot.epoch or state.epoch
             self._reached = snapshot.global_id
-            self._listener.started(StoreState(snapshot.global_id, self._epoch))
+            self._listener.started(state._replace(global_id=snapshot.global_id, epoch=self._epoch))
             return
         self._last = {channel: last[channel] for channel in now if channel in last}
         unknown = [channel for channel, known in self._last.items() if known is None]
-        if self._is_other_life(snapshot.epoch):
+        if self._is_other_life(snapshot.epoch) and not self._is_renamed():
             self._begin_life(snapshot)
         elif snapshot.global_id < self._reached or self._source.contradicts(self._traces()):
             self._renew(snapshot)
@@ -100,7 +101,7 @@ class ChannelSequencer:
     def checked(self, snapshot: Snapshot) -> bool:
         """A snapshot that was taken within the stream. From here on its channels are followed. Returns whether the
         stream had left something out."""
-        if self._is_other_life(snapshot.epoch):
+        if self._is_other_life(snapshot.epoch) and not self._is_renamed():
             self._begin_life(snapshot)
         elif snapshot.global_id < self._reached:
             self._renew(snapshot)
@@ -200,17 +201,17 @@ class ChannelSequencer:
             return
         if message_id == global_id and page.first_id >= message_id and channel not in self._alone:
             return  # the store had forgotten the channel, and so it went on at the global id
-        self._resync_after_loss(StoreState(global_id - 1, self._epoch))
+        self._resync_after_loss(self._source.named_state()._replace(global_id=global_id - 1))
         self._go_on({})
 
     def _lost(self, snapshot: Snapshot) -> None:
-        self._resync_after_loss(StoreState(snapshot.global_id, snapshot.epoch or self._epoch))
+        self._resync_after_loss(self._source.named_state()._replace(global_id=snapshot.global_id))
         self._go_on(snapshot.last_ids)
 
     def _resync_after_loss(self, state: StoreState) -> None:
         # The messages that would have shown that the store went back are lost, too.
-        if self._source.contradicts([*self._listener.newest()]):
-            state = StoreState(state.global_id, self._source.renew_epoch(state.epoch).epoch)
+        if not self._is_other_life(state.epoch) and self._source.contradicts([*self._listener.newest()]):
+            state = self._source.renew_epoch(state.epoch)._replace(global_id=state.global_id)
         self._resync(state)
 
     # --- lives of the store ---
@@ -218,30 +219,39 @@ class ChannelSequencer:
     def _is_other_life(self, epoch: str | None) -> bool:
         return epoch is not None and self._epoch is not None and epoch != self._epoch
 
+    def _is_renamed(self) -> bool:
+        """Whether the store's other epoch has all that was delivered. Then only its name is new."""
+        state = self._source.named_state()
+        if self._epoch is None or self._reached > state.lineage.get(self._epoch, -1):
+            return False
+        self._past.append(self._epoch)
+        self._epoch = state.epoch
+        self._listener.renewed(state)
+        return True
+
     def _begin_life(self, snapshot: Snapshot) -> None:
         """The store has another epoch."""
         if snapshot.epoch in self._past:  # as it was in one that is over
             self._renew(snapshot)
             return
-        self._resync(StoreState(snapshot.global_id, snapshot.epoch))
+        self._resync(self._source.named_state()._replace(global_id=snapshot.global_id, epoch=snapshot.epoch))
         self._go_on(snapshot.last_ids)
 
     def _renew(self, snapshot: Snapshot) -> None:
         """The store has gone back."""
-        epoch = self._source.renew_epoch(snapshot.epoch).epoch
-        self._resync(StoreState(snapshot.global_id, epoch))
+        self._resync(self._source.renew_epoch(snapshot.epoch)._replace(global_id=snapshot.global_id))
         self._go_on(snapshot.last_ids)
 
     def _check_epoch(self) -> None:
         """The stream says that the epoch may have changed."""
         state = self._source.named_state()
-        if not self._is_other_life(state.epoch):
+        if not self._is_other_life(state.epoch) or self._is_renamed():
             return
         if state.epoch in self._past:
             state = self._source.renew_epoch(state.epoch)
         # If ids begin again, all that come are of the new life, however far the store is by now.
         global_id = self._reached if state.global_id >= self._reached else 0
-        self._resync(StoreState(global_id, state.epoch))
+        self._resync(state._replace(global_id=global_id))
         self._go_on({})
 
     def _went_back(self, global_id: int) -> None:
@@ -249,7 +259,7 @@ class ChannelSequencer:
         state = self._source.named_state()
         if not self._is_other_life(state.epoch) or state.epoch in self._past:
             state = self._source.renew_epoch(state.epoch)
-        self._resync(StoreState(global_id - 1, state.epoch))
+        self._resync(state._replace(global_id=global_id - 1))
         self._go_on({})
 
     def _resync(self, state: StoreState) -> None:

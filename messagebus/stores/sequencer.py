@@ -9,7 +9,8 @@ was read. So the last id *seen* on the stream and the last id *delivered* are tw
 A store that returns may have gone back to an older copy of its data, where ids are given a second time. If they have
 not yet passed the last delivered id, that shows. If they have, the messages that were delivered last are compared with
 what the store holds in their places. Either way the store gets another epoch before the listener is told, so nobody's
-old position is taken for one of the new epoch.
+old position is taken for one of the new epoch. A store that finds out by itself that it may have gone back has
+another epoch already, and says how much of the old one it still has: where that is all, only the name is new.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class Sequencer:
     def check_epoch(self) -> None:
         """Called while messages come: checks whether the epoch has changed."""
         state = self._source.named_state()
-        if self._is_other_life(state):
+        if self._has_all(state):
+            self._rename(state)
+        elif self._is_other_life(state):
             self._begin_life(state)
 
     def resume(self) -> None:
@@ -131,11 +134,13 @@ class Sequencer:
             self._go_on_after(state)
             self._started = True
             (self._listener.resync if self._again else self._listener.started)(state)
-        elif self._is_other_life(state):
+        elif self._is_other_life(state) and not self._has_all(state):
             self._begin_life(state)
         elif state.global_id < self._delivered or (self._unsure and self._source.contradicts(self._traces())):
             self._begin_life(self._source.renew_epoch(state.epoch))
         else:
+            if self._is_other_life(state):
+                self._rename(state)
             self._epoch = state.epoch or self._epoch
             if state.global_id > self._delivered:
                 self._recover(state.global_id)
@@ -171,6 +176,16 @@ class Sequencer:
         # A store that cannot be written to may have no epoch, and then there is none to compare.
         return state.epoch is not None and self._epoch is not None and state.epoch != self._epoch
 
+    def _has_all(self, state: StoreState) -> bool:
+        """Whether the store has another epoch, but nothing was lost of what was delivered."""
+        return self._epoch is not None and self._delivered <= state.lineage.get(self._epoch, -1)
+
+    def _rename(self, state: StoreState) -> None:
+        if self._epoch is not None:
+            self._past.append(self._epoch)
+        self._epoch = state.epoch
+        self._listener.renewed(state)
+
     def _begin_life(self, state: StoreState) -> None:
         """The store has another epoch."""
         if state.epoch in self._past:  # as it was in one that is over
@@ -182,7 +197,7 @@ class Sequencer:
         state = self._source.named_state()
         if not self._is_other_life(state) or state.epoch in self._past:
             state = self._source.renew_epoch(state.epoch)
-        self._resync(StoreState(global_id - 1, state.epoch))
+        self._resync(state._replace(global_id=global_id - 1))
 
     def _recover(self, through: int) -> None:
         """Deliver what follows the last delivered id, up to ``through`` at least; or call ``resync``."""
@@ -201,7 +216,7 @@ class Sequencer:
         ):
             state = self._source.renew_epoch(state.epoch)
         # Never before what the stream has shown, even if the store is reset right now: the stream will show that, too.
-        self._resync(StoreState(max(state.global_id, through), state.epoch))
+        self._resync(state._replace(global_id=max(state.global_id, through)))
 
     def _deliver(self, run: Sequence[Entry]) -> None:
         if not run:
@@ -256,6 +271,9 @@ class Gate(Listener):
 
     def resync(self, state: StoreState) -> None:
         self._call(self._listener.resync, state)
+
+    def renewed(self, state: StoreState) -> None:
+        self._call(self._listener.renewed, state)
 
     def healthy(self, healthy: bool, partition: int = 0) -> None:
         self._call(self._listener.healthy, healthy, partition)
