@@ -102,6 +102,9 @@ class LateFeed(Listener):
     def resync(self, state: StoreState) -> None:
         raise AssertionError("nothing is lost here")
 
+    def renewed(self, state: StoreState) -> None:
+        self.node.renewed(state)
+
     def healthy(self, healthy: bool, partition: int = 0) -> None: ...
 
     def do(self, actions: str) -> None:

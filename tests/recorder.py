@@ -11,7 +11,7 @@ from messagebus.stores import Listener, StoreState, Trace
 
 class Recorder(Listener):
     """Everything a feed told, in order: ``("started", state)``, ``("message", message)``, ``("resync", state)``,
-    ``("healthy", bool)``."""
+    ``("renewed", state)``, ``("healthy", bool)``."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, object]] = []
@@ -32,6 +32,9 @@ class Recorder(Listener):
 
     def resync(self, state: StoreState) -> None:
         self._note("resync", state)
+
+    def renewed(self, state: StoreState) -> None:
+        self._note("renewed", state)
 
     def healthy(self, healthy: bool, partition: int = 0) -> None:
         self._note("healthy", healthy)

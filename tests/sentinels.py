@@ -143,6 +143,17 @@ class SentinelGroup:
         eventually(lambda: self.primary() is not before, timeout=30)
         return self.primary()
 
+    def stop_replication(self) -> None:
+        """The replicas keep what they have, and get nothing more of the primary that is there now."""
+        primary = self.primary()
+        for server in self.servers:
+            if server is not primary:
+                with server.client() as client:
+                    client.config_set("masterauth", "wrong")
+        with primary.client() as client:
+            client.client_kill_filter(_type="replica")
+        eventually(lambda: self.linked(primary) == 0)
+
     def cut_off(self, server: RedisServer) -> None:
         """It is silent from now on, and closes nothing."""
         assert server.process

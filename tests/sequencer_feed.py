@@ -23,13 +23,14 @@ class Store:
         self.available = True
         self.epochs = True
         self.epoch = "epoch 1"
+        self.lineage: dict[str, int] = {}
         self.renewed: list[str | None] = []
         """The epochs that somebody wanted to be over."""
 
     def named_state(self) -> StoreState:
         if not self.available:
             raise BackendUnavailable("gone")
-        return StoreState(self.global_id, self.epoch if self.epochs else None)
+        return StoreState(self.global_id, self.epoch if self.epochs else None, self.lineage)
 
     def renew_epoch(self, epoch: str | None) -> StoreState:
         if not self.available:

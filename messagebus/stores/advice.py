@@ -8,7 +8,7 @@ REDIS_COMMANDS = (
     *("evalsha", "script|load", "multi", "exec", "select", "ping", "subscribe", "publish", "scan", "del"),
     *("get", "mget", "set", "exists", "expire", "pttl", "getbit", "setbit", "time"),
     *("zadd", "zcard", "zcount", "zrange", "zrevrange", "zrangebyscore", "zremrangebyscore"),
-    *("zrem", "hset", "hget", "hdel"),
+    *("zrem", "hset", "hget", "hdel", "info"),
 )
 """All that a process runs, the scripts' commands among them."""
 

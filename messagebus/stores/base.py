@@ -19,7 +19,7 @@ from ..errors import InvalidOption
 from ..message import Ids, Message
 from ..options import NO_REPLICAS
 from .interest import Interest
-from .partitions import partition_of
+from .partitions import encode_id, partition_of
 
 IDS_AGE_FACTOR = 4
 LEAST_IDS_AGE = 24 * 3600
@@ -57,6 +57,11 @@ class StoreState(NamedTuple):
     lineage: Mapping[str, int] = {}
     """The former epochs of which this one has a part, by name: up to which global id they have the same messages. What
     they had above that is gone, or was never there."""
+
+    def encoded(self, partition: int, partitions: int) -> StoreState:
+        """That of a partition, with global ids in the place of its own."""
+        lineage = {name: encode_id(shared, partition, partitions) for name, shared in self.lineage.items()}
+        return StoreState(encode_id(self.global_id, partition, partitions), self.epoch, lineage)
 
 
 class Backlog(NamedTuple):

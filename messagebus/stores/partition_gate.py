@@ -32,6 +32,9 @@ class PartitionGate(Gate):
     def resync(self, state: StoreState) -> None:
         super().resync(self._encode(state))
 
+    def renewed(self, state: StoreState) -> None:
+        super().renewed(self._encode(state))
+
     def healthy(self, healthy: bool, partition: int = 0) -> None:
         super().healthy(healthy, self._partition)
 
@@ -47,4 +50,4 @@ class PartitionGate(Gate):
         return own
 
     def _encode(self, state: StoreState) -> StoreState:
-        return StoreState(encode_id(state.global_id, self._partition, self._partitions), state.epoch)
+        return state.encoded(self._partition, self._partitions)

@@ -1,10 +1,12 @@
 -- Numbers messages, keeps them and announces them, as one step. The layout of the keys is shared with other programs.
 --
 -- KEYS: 1 global id, 2 global backlog, 3 epoch, 4 known channels, 5 record of the publication, 6 last id that was
---       announced by channel, 7 whether others are not; then for each channel: its id, its backlog
+--       announced by channel, 7 whether others are not, 8 the replication history that the epoch belongs to; then for
+--       each channel: its id, its backlog
 -- ARGV: 1 max global backlog size, 2 clear every n-th id, 3 pub/sub channel, 4 the epoch of a store that has none yet,
 --       5 the publication's number in its record, 6 how long the record lives (s), 0: the publication has none,
---       7 what the pub/sub channel of a channel begins with, empty: messages are announced on the common one alone;
+--       7 what the pub/sub channel of a channel begins with, empty: messages are announced on the common one alone,
+--       8 the server's replication history, empty: not known;
 --       then for each channel: its name in key names, its name in stored messages, max backlog age (s), age of its id
 --       (s), max backlog size;
 --       then for each message: its channel's number, from 1; envelope
@@ -18,6 +20,9 @@
 -- or deleted, and a channel's expires. Known channels is a Bloom filter with two bits for each channel that ever had an
 -- id, so that a channel that was forgotten can be told from one that is new.
 --
+-- Where the server is in another replication history than the store, messages may be missing, and their ids would be
+-- given again. Nothing is numbered until renew_history.lua has given the store another epoch.
+--
 -- Who hears only some channels hears nothing of a message that was announced on the common channel alone. So whoever
 -- announces by channel notes the last global id, and if it is not the one that was noted last, that somebody does not.
 
@@ -29,26 +34,31 @@ local ID = "%.0f"  -- Lua by itself would write large numbers as 1e+14
 local max_global_size, clear_every, pubsub_channel = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local number, remembered = ARGV[5], ARGV[6] ~= "0"
 local ANNOUNCED, OTHERS, own_prefix = KEYS[6], KEYS[7], ARGV[7]
+local HISTORY, history = KEYS[8], ARGV[8]
 local OTHERS_SECONDS = 3600
 local by_channel = own_prefix ~= ""
-local channels = (#KEYS - 7) / 2
+local channels = (#KEYS - 8) / 2
 -- KEYS and ARGV of a channel begin behind these.
 local function keys_of(channel)
-  return KEYS[2 * channel + 6], KEYS[2 * channel + 7]
+  return KEYS[2 * channel + 7], KEYS[2 * channel + 8]
 end
 local function argument_of(channel)
-  return 3 + 5 * channel
+  return 4 + 5 * channel
 end
 
 -- What is there already.
-local string_keys = { GLOBAL_ID, EPOCH, RECORD, KEYS[8] }
+local string_keys = { GLOBAL_ID, EPOCH, RECORD, HISTORY, KEYS[9] }
 for channel = 2, channels do
-  string_keys[channel + 3] = keys_of(channel)
+  string_keys[channel + 4] = keys_of(channel)
 end
 if by_channel then
-  string_keys[channels + 4] = ANNOUNCED
+  string_keys[channels + 5] = ANNOUNCED
 end
 local values = call("MGET", unpack(string_keys))
+
+if history ~= "" and values[4] ~= history and (values[2] or values[4]) then
+  return redis.error_reply("HISTORY the store belongs to another replication history than its server")
+end
 
 if values[3] and remembered then
   local known = match(values[3], "^%d+")
@@ -79,12 +89,12 @@ local before, kept, bits = {}, {}, {}
 local knows_others = global_before == 0 or nil
 for channel = 1, channels do
   local id_key, backlog_key = keys_of(channel)
-  local last = last_id(values[channel + 3], id_key, backlog_key)
+  local last = last_id(values[channel + 4], id_key, backlog_key)
   if not last then
     break
   end
   kept[channel] = call("ZCARD", backlog_key)
-  if not values[channel + 3] then
+  if not values[channel + 4] then
     local hash = redis.sha1hex(ARGV[argument_of(channel)])
     local first, second = tonumber(hash:sub(1, 8), 16) % KNOWN_BITS, tonumber(hash:sub(9, 16), 16) % KNOWN_BITS
     local is_known = call("GETBIT", KNOWN, first) + call("GETBIT", KNOWN, second) == 2
@@ -154,6 +164,9 @@ if may then
   end
   need("SET", GLOBAL_ID, "")
   need("ZADD", GLOBAL_BACKLOG, 0, "")
+  if history ~= "" then
+    need("SET", HISTORY, "")
+  end
   if remembered then
     need("SET", RECORD, "")
   end
@@ -193,6 +206,9 @@ if not values[2] and call("SET", EPOCH, ARGV[4], "NX") and values[1] then
     call("PUBLISH", own_prefix .. "/__epoch", '-1|-1|/__epoch|{"data":null}')
   end
 end
+if history ~= "" and not values[4] then
+  call("SET", HISTORY, history)
+end
 for _, bit in ipairs(bits) do
   call("SETBIT", KNOWN, bit, 1)
 end
@@ -208,7 +224,7 @@ end
 local longest = 0
 call("SET", GLOBAL_ID, format(ID, global_id))
 if by_channel then
-  local announced = values[channels + 4]
+  local announced = values[channels + 5]
   if announced and values[1] and announced ~= values[1] then
     call("SET", OTHERS, "1", "EX", OTHERS_SECONDS)
   end

@@ -19,8 +19,11 @@ from ..message import Ids
 from ..options import Options
 from .base import REMEMBERED, REPORT_LEASE, Listener, Publication, PublicationId, Store, StoreState
 from .interest import Interest
+from .redis_access import Call
 from .redis_channel_feed import RedisChannelFeed
+from .redis_connection import Exchange
 from .redis_feed import RedisFeed
+from .redis_history import UNKNOWN
 from .redis_reading import RedisReading
 from .redis_scripts import REPORT, REPORTS
 from .redis_setup import RedisSetup
@@ -73,7 +76,7 @@ class RedisStore(RedisReading, RedisSetup, Store):
         messages: Sequence[Publication],
         publication_id: PublicationId | None = None,
         *,
-        call: Callable[[tuple[Any, ...]], Any] | None = None,
+        call: Call | None = None,
     ) -> list[Ids]:
         """``call``: sends the script's command, in place of ``Connections.call``."""
         if not messages:
@@ -92,9 +95,9 @@ class RedisStore(RedisReading, RedisSetup, Store):
         milliseconds = max(int(self._options.store_timeout * 500), 1)
         reached = 0
 
-        def call(command: tuple[Any, ...]) -> Any:
+        def call(command: tuple[Any, ...], exchange: Exchange | None) -> Any:
             nonlocal reached
-            answer, reached = connections.call_durably(command, replicas, milliseconds)
+            answer, reached = connections.call_durably(command, replicas, milliseconds, exchange)
             return answer
 
         return self.publish_many(messages, publication_id, call=call), reached
@@ -125,8 +128,9 @@ class RedisStore(RedisReading, RedisSetup, Store):
             record,
             self.keys.announced,
             self.keys.others,
+            self.keys.history,
         )
-        of_store = (*self._arguments, epoch, sequence, seconds, self.own_prefix if self.by_channel else b"")
+        of_store = (*self._arguments, epoch, sequence, seconds, self.own_prefix if self.by_channel else b"", UNKNOWN)
         return (len(every) + len(keys), *every, *keys, *of_store, *arguments)
 
     def _arguments_of_many(self, messages: Sequence[Publication]) -> tuple[list[bytes], list[Any]]:
@@ -157,8 +161,9 @@ class RedisStore(RedisReading, RedisSetup, Store):
         return ids
 
     def named_state(self) -> StoreState:
-        """Like ``state``, but gives a store without an epoch one. For the feed."""
-        state = self.state()
+        """Like ``state``, but gives a store another epoch where its server may have less than was said of it, and a
+        store without an epoch one. For the feed."""
+        state = self._checked_state()
         if state.epoch is not None:
             return state
         try:
@@ -166,9 +171,21 @@ class RedisStore(RedisReading, RedisSetup, Store):
                 self._client().set(self.keys.epoch, secrets.token_hex(8), nx=True)
         except BackendUnavailable:
             return state  # read-only: the feed works without
-        return self.state()
+        return self._checked_state()
+
+    def _checked_state(self) -> StoreState:
+        try:
+            with self._errors():
+                return self._state_of(self._connected().call(self._state_command, self._history.read))
+        except BackendUnavailable as error:
+            if error.reason != "read-only":
+                raise
+            return self.state()  # a replica: its primary's processes see to it
 
     def renew_epoch(self, epoch: str | None, partition: int = 0) -> StoreState:
+        before = self.named_state()
+        if before.epoch != epoch:
+            return before  # another process, or the server's new history, was the first
         new = secrets.token_hex(8)
         keys = (self.keys.epoch, self.keys.global_id, self.keys.known, self.keys.announced)
         own = self.own_prefix + b"/__epoch"
@@ -182,7 +199,8 @@ class RedisStore(RedisReading, RedisSetup, Store):
             return self.state()  # a replica: its primary's processes see to it
         if now.decode() == new:
             logger.warning("Redis at %s has gone back, and is given another epoch", self.where)
-        return StoreState(int(global_id), now.decode(errors="replace"))
+            return StoreState(int(global_id), new)
+        return self.state()
 
     def listen(self, listener: Listener, interest: Interest | None = None) -> RedisFeed:
         # With a connection of its own for what it asks: however busy the others are, it goes on.
@@ -239,6 +257,8 @@ class RedisStore(RedisReading, RedisSetup, Store):
                 self.keys.known,
                 self.keys.announced,
                 self.keys.others,
+                self.keys.history,
+                self.keys.lineage,
             ),
             self.keys.backlogs,
             self.keys.publication + b"*",

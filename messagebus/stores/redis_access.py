@@ -13,13 +13,16 @@ from redis.exceptions import NoScriptError
 from ..errors import BackendUnavailable, BusClosed, PublishRefused
 from ..options import Options
 from .advice import ANNOUNCEMENTS, OWN_CHANNEL
-from .redis_connection import Connections, connection_arguments, describe, explain
+from .redis_connection import Connections, Exchange, connection_arguments, describe, explain
+from .redis_history import RedisHistory
 from .redis_keys import RedisKeys
-from .redis_scripts import PUBLISH, RENEW_EPOCH, Script
+from .redis_scripts import PUBLISH, RENEW_EPOCH, RENEW_HISTORY, Script
 from .sentinel import Primary
 from .sentinel_url import EXPECTED
 
 SENTINEL_SCHEMES = ("redis+sentinel:", "rediss+sentinel:")
+
+Call = Callable[[tuple[Any, ...], Exchange | None], Any]
 
 _MADE_ANEW = ("gone", "read-only")
 """Reasons for which connections are replaced."""
@@ -30,6 +33,7 @@ class RedisAccess:
 
     publish_script = PUBLISH
     renew_epoch_script = RENEW_EPOCH
+    renew_history_script = RENEW_HISTORY
 
     def __init__(self, options: Options, primary: Primary | None = None, prefix: bytes = b"") -> None:
         """``primary``: of the store whose feed this one is for, which closes it. ``prefix``: what the names of all keys
@@ -42,6 +46,8 @@ class RedisAccess:
         self._pubsub_channel = prefix + common
         self._announcements = common + ANNOUNCEMENTS.encode()
         self.own_prefix = self._pubsub_channel + OWN_CHANNEL.encode()
+        channels = self._pubsub_channel, self.own_prefix + b"/__epoch"
+        self._history = RedisHistory(self.renew_history_script, self.keys, channels)
         self.by_channel: bool = options.redis_announce == "by_channel"
         self._clear()
         self._closed = False
@@ -109,17 +115,16 @@ class RedisAccess:
             return bool(self._client().info("server").get("redis_mode") == "sentinel")
         return False
 
-    def _run(
-        self, script: Script, arguments: Sequence[Any], call: Callable[[tuple[Any, ...]], Any] | None = None
-    ) -> Any:
-        """Run a script with what EVALSHA takes after its name."""
+    def _run(self, script: Script, arguments: Sequence[Any], call: Call | None = None) -> Any:
+        """Run a script with what EVALSHA takes after its name. ``call``: sends it, in place of ``Connections.call``."""
         call = call or self._connected().call
         command = (b"EVALSHA", script.sha, *arguments)
+        exchange = self._history.publish if script is self.publish_script else None
         try:
-            return call(command)
+            return call(command, exchange)
         except NoScriptError:  # a new server, or one that was told to forget
             self._connected().call((b"SCRIPT", b"LOAD", script.text))
-            return call(command)
+            return call(command, exchange)
 
     def break_off(self, primary: tuple[str, int]) -> None:
         """End the connections that lead elsewhere than to the primary; from any thread."""

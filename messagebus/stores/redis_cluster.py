@@ -36,6 +36,7 @@ from .redis_cluster_feed import ClusterFeed
 from .redis_cluster_nodes import ClusterNodes, Moved, translate
 from .redis_cluster_partition import Partition
 from .redis_cluster_url import Place, read_cluster_url
+from .redis_history import in_history, is_refused
 from .redis_reading import SCANS_FOR_A_PAGE
 from .redis_scripts import BACKLOGS, Script
 
@@ -323,13 +324,14 @@ class RedisClusterStore(Store):
         """
         places = [self._nodes.known_place(part.slot) for part, _, _ in jobs]
         calls = [(part.slot, (b"EVALSHA", script.sha, *arguments)) for part, script, arguments in jobs]
-        answers = self._nodes.call_many(calls)
+        publishes = all(script is part.publish_script for part, script, _ in jobs)
+        answers = self._nodes.call_many(calls, in_history if publishes else None)
         trouble: Exception | None = None
         for at, ((part, script, arguments), place, answer) in enumerate(zip(jobs, places, answers, strict=True)):
             if not isinstance(answer, Exception):
                 continue
             try:
-                if not isinstance(answer, NoScriptError):
+                if not isinstance(answer, NoScriptError) and not is_refused(answer):
                     meaning = part.explain(answer)
                     if not isinstance(meaning, Moved) and not (repeatable and self._is_replaced(part, place, meaning)):
                         raise meaning from answer
@@ -357,7 +359,7 @@ class RedisClusterStore(Store):
         return Ids(ids.message_id, encode_id(ids.global_id, number, self.partitions))
 
     def _encode_state(self, state: StoreState, number: int) -> StoreState:
-        return StoreState(encode_id(state.global_id, number, self.partitions), state.epoch)
+        return state.encoded(number, self.partitions)
 
     def _encode_all(self, messages: list[Message], number: int) -> list[Message]:
         for message in messages:

@@ -20,7 +20,7 @@ from .. import forks
 from ..errors import BackendUnavailable, BusClosed, InvalidOption, PublishRefused
 from .hash_tags import COMMON, SLOTS, slot_of
 from .redis_cluster_url import EXPECTED, ClusterUrl, Place
-from .redis_connection import Connections, WrongServer, explain
+from .redis_connection import Connections, Prepare, WrongServer, explain
 from .redis_scripts import CLUSTER_LAYOUT
 
 ASK_SECONDS = 1.0
@@ -121,9 +121,10 @@ class ClusterNodes:
         with self._one_asks():
             self._check_layout(self._topology())
 
-    def call_many(self, calls: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
+    def call_many(self, calls: Sequence[tuple[int, tuple[Any, ...]]], prepare: Prepare | None = None) -> list[Any]:
         """Send commands, each to the node that has its slot, and then read all answers: the nodes work side by side.
         Returns the answers in the order of the commands; an exception of redis-py takes the place of one that failed.
+        ``prepare``: makes each command what it is to be on its connection.
 
         Raises like :meth:`connections`, before anything is sent."""
         by_node: dict[Connections, list[int]] = {}
@@ -135,7 +136,7 @@ class ClusterNodes:
                 answers[number] = error
         reading = []
         for connections, numbers in by_node.items():
-            reading.append((numbers, connections.begin([calls[number][1] for number in numbers])))
+            reading.append((numbers, connections.begin([calls[number][1] for number in numbers], prepare)))
         for numbers, read in reading:
             for number, answer in zip(numbers, read(), strict=True):
                 answers[number] = answer

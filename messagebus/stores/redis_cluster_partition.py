@@ -18,9 +18,10 @@ from .hash_tags import hash_tags, slot_of
 from .redis import RedisStore
 from .redis_cluster_nodes import ClusterNodes, Moved, translate
 from .redis_connection import Connections
-from .redis_scripts import PUBLISH, RENEW_EPOCH, RIGHTS, Script
+from .redis_scripts import PUBLISH, RENEW_EPOCH, RENEW_HISTORY, RIGHTS, Script
 
 _SHARDED_PUBLISH, _SHARDED_RENEW_EPOCH = PUBLISH.sharded(), RENEW_EPOCH.sharded()
+_SHARDED_RENEW_HISTORY = RENEW_HISTORY.sharded()
 T = TypeVar("T")
 _ELSEWHERE = ("gone", "read-only", "busy")
 """Reasons for which it is asked again which node has the slot."""
@@ -31,6 +32,7 @@ class Partition(RedisStore):
 
     publish_script = _SHARDED_PUBLISH
     renew_epoch_script = _SHARDED_RENEW_EPOCH
+    renew_history_script = _SHARDED_RENEW_HISTORY
 
     def __init__(self, options: Options, nodes: ClusterNodes, number: int) -> None:
         """``nodes``: closed by whoever made them."""
@@ -112,5 +114,6 @@ class Partition(RedisStore):
             keys = [
                 *(self.keys.global_id, self.keys.epoch, self.keys.global_backlog, self.keys.known),
                 *(self.keys.announced, self.keys.others, self.keys.workers, self.keys.reports),
+                *(self.keys.history, self.keys.lineage),
             ]
         self.call((b"DEL", *keys))

@@ -17,6 +17,8 @@ class RedisKeys:
         self.global_id = prefix + b"__mb_global_id_n"
         self.global_backlog = prefix + b"__mb_global_backlog_n"
         self.epoch = prefix + b"__mb_epoch"
+        self.history = prefix + b"__mb_history"
+        self.lineage = prefix + b"__mb_lineage"
         self.known = prefix + b"__mb_known_channels"
         self.workers = prefix + b"__mb_workers"
         self.reports = prefix + b"__mb_reports"

@@ -11,6 +11,7 @@ from ..message import Message
 from .base import MAX_MESSAGES, BacklogPage, BacklogQuery, ChannelPage, StoreState, Trace
 from .channel_sequencer import Snapshot
 from .redis_access import RedisAccess
+from .redis_history import read_lineage
 from .redis_scripts import BACKLOGS
 from .sequencer import Entry, Unreadable, decode_entry
 
@@ -113,8 +114,18 @@ class RedisReading(RedisAccess):
 
     def state(self, partition: int = 0) -> StoreState:
         with self._errors():
-            global_id, epoch = self._client().mget([self.keys.global_id, self.keys.epoch])
-        return StoreState(int(global_id or 0), epoch.decode(errors="replace") if epoch else None)
+            return self._state_of(self._connected().call(self._state_command))
+
+    @property
+    def _state_command(self) -> tuple[bytes, ...]:
+        keys = self.keys
+        return b"MGET", keys.epoch, keys.history, keys.lineage, keys.global_id
+
+    @staticmethod
+    def _state_of(values: Sequence[bytes | None]) -> StoreState:
+        name, _, lineage, global_id = values
+        epoch = name.decode(errors="replace") if name else None
+        return StoreState(int(global_id or 0), epoch, read_lineage(lineage, epoch))
 
     def snapshot_keys(self, channels: Sequence[bytes]) -> list[bytes]:
         """What a snapshot is read from. For the feed that hears by channel, as the next two."""

@@ -27,6 +27,7 @@ class Script(NamedTuple):
 PUBLISH = Script.load("publish.lua")
 BACKLOGS = Script.load("backlogs.lua")
 RENEW_EPOCH = Script.load("renew_epoch.lua")
+RENEW_HISTORY = Script.load("renew_history.lua")
 RIGHTS = Script.load("rights.lua")
 REPORT = Script.load("report.lua")
 REPORTS = Script.load("reports.lua")

@@ -16,7 +16,7 @@ local arguments = {
   expire = { key, "1" }, getbit = { key, "0" }, setbit = { key, "0", "1" }, zadd = { key, "1", "" },
   zcount = { key, "0", "0" }, zrange = { key, "0", "0" }, zrevrange = { key, "0", "0" },
   zrangebyscore = { key, "0", "0" }, zremrangebyscore = { key, "0", "0" }, zrem = { key, "" }, hset = { key, "", "" }, hget = { key, "" },
-  hdel = { key, "" }, wait = { "0", "0" }, spublish = { channel, "" }, ssubscribe = { channel, own },
+  hdel = { key, "" }, info = { "replication" }, wait = { "0", "0" }, spublish = { channel, "" }, ssubscribe = { channel, own },
   sunsubscribe = { own }, cluster = { "slots" }, command = {},
 }
 for number = 4, #ARGV do

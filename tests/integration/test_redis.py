@@ -117,6 +117,7 @@ def test_the_keys_hold_to_the_byte_what_other_programs_expect(redis_url: str, op
                 b"__mb_global_id_n",
                 b"__mb_global_backlog_n",
                 b"__mb_epoch",
+                b"__mb_history",
                 b"__mb_known_channels",
                 b"__mb_backlog_id_n_/x",
                 b"__mb_backlog_n_/x",
@@ -137,6 +138,7 @@ def test_the_keys_hold_to_the_byte_what_other_programs_expect(redis_url: str, op
         assert ages == {
             b"__mb_global_id_n": -1,
             b"__mb_epoch": -1,
+            b"__mb_history": -1,
             b"__mb_global_backlog_n": 100,
             b"__mb_known_channels": -1,
             b"__mb_backlog_id_n_/x": 86_400,
