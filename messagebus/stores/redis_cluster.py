@@ -71,44 +71,47 @@ class RedisClusterStore(Store):
         self._closed = False
 
     def publish_many(self, messages: Sequence[Publication], publication_id: PublicationId | None = None) -> list[Ids]:
-        parts = {self.partition_of(message.name) for message in messages}
-        if len(parts) == 1:
-            (number,) = parts
-            is_known = publication_id is not None
-            ids = self._on(number, lambda part: part.publish_many(messages, publication_id), repeatable=is_known)
-            return [self._encode(each, number) for each in ids]
-        groups = [
-            [(at, message) for at, message in enumerate(messages) if self.partition_of(message.name) == number]
-            for number in sorted(parts)
-        ]
+        if len(messages) == 1:
+            return self._publish(self.partition_of(messages[0].name), messages, publication_id)
+        groups = self._by_partition([message.name for message in messages])
+        if len(groups) == 1:
+            return self._publish(next(iter(groups)), messages, publication_id)
         jobs: list[Job] = []
-        for number, group in zip(sorted(parts), groups, strict=True):
+        for number, places in groups.items():
             part = self._parts[number]
-            arguments = part.publish_arguments([message for _, message in group], publication_id)
-            jobs.append((part, part.publish_script, arguments))
+            some = [messages[at] for at in places]
+            jobs.append((part, part.publish_script, part.publish_arguments(some, publication_id)))
         answers = self._run_many(jobs, repeatable=publication_id is not None)
         found: list[Ids] = [Ids(0, 0)] * len(messages)
-        for (part, _, _), group, answer in zip(jobs, groups, answers, strict=True):
-            ids = part.ids_of([message for _, message in group], answer)
-            for (at, _), each in zip(group, ids, strict=True):
+        for (part, _, _), places, answer in zip(jobs, groups.values(), answers, strict=True):
+            ids = part.ids_of([messages[at] for at in places], answer)
+            for at, each in zip(places, ids, strict=True):
                 found[at] = self._encode(each, part.number)
         return found
+
+    def _publish(self, number: int, messages: Sequence[Publication], publication_id: PublicationId | None) -> list[Ids]:
+        """Publish messages of one partition."""
+        part, is_known = self._parts[number], publication_id is not None
+        place = self._nodes.known_place(part.slot)
+        try:
+            ids = part.publish_many(messages, publication_id)
+        except BackendUnavailable as error:  # as few layers as possible where there is none
+            if not isinstance(error, Moved) and not (is_known and self._is_replaced(part, place, error)):
+                raise
+            ids = self._on(number, lambda part: part.publish_many(messages, publication_id), repeatable=is_known)
+        return [self._encode(each, number) for each in ids]
 
     def publish_durably(
         self, messages: Sequence[Publication], publication_id: PublicationId, replicas: int
     ) -> tuple[list[Ids], int]:
         found: list[Ids] = [Ids(0, 0)] * len(messages)
         least = replicas
-        for number in sorted({self.partition_of(message.name) for message in messages}):
-            group = [(at, each) for at, each in enumerate(messages) if self.partition_of(each.name) == number]
-            ids, reached = self._on(
-                number,
-                lambda part, some=[each for _, each in group]: part.publish_durably(  # type: ignore[misc]
-                    some, publication_id, replicas
-                ),
-            )
+        for number, places in self._by_partition([message.name for message in messages]).items():
+            some = [messages[at] for at in places]
+            call = partial(_publish_durably, messages=some, publication_id=publication_id, replicas=replicas)
+            ids, reached = self._on(number, call)
             least = min(least, reached)
-            for (at, _), each in zip(group, ids, strict=True):
+            for at, each in zip(places, ids, strict=True):
                 found[at] = self._encode(each, number)
         return found, least
 
@@ -369,3 +372,9 @@ class RedisClusterStore(Store):
 
 def _run(part: Partition, script: Script, arguments: tuple[Any, ...]) -> Any:
     return part.run(script, arguments)
+
+
+def _publish_durably(
+    part: Partition, messages: Sequence[Publication], publication_id: PublicationId, replicas: int
+) -> tuple[list[Ids], int]:
+    return part.publish_durably(messages, publication_id, replicas)

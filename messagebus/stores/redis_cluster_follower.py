@@ -25,6 +25,9 @@ from .sequencer import Entry, Sequencer, Unreadable, decode_entry
 
 LONGEST_PAUSE = 1.0
 """Seconds, as ``feed_thread`` has it; shorter, as the other nodes know within a moment who was promoted."""
+IDLE_LOOKS = 12
+"""Of the looks at a partition of which nothing is followed, one in so many is taken: with a thousand partitions they
+would take a per cent of a core."""
 
 
 class Kind(Enum):
@@ -84,6 +87,7 @@ class Follower:
         self._items: list[Item] = []
         self._entries: list[Entry] = []
         self._looked_at = 0
+        self._looks = 0
         self._left_out = False
         self._is_live = False
         if interest is None:
@@ -184,6 +188,9 @@ class Follower:
             elif not self._ordered.check_alive():
                 raise BackendUnavailable(f"Redis at {self.source.where} does not deliver what is published")
             self._is_live = False
+            return
+        self._looks += 1
+        if not self._followed and self._looks % IDLE_LOOKS:
             return
         begin = self._looked_at if self._looked_at < len(self._followed) else 0
         self._looked_at = begin + LOOKED_AT
