@@ -16,7 +16,7 @@ from messagebus.http.authorization import Handshake
 from messagebus.http.requested_channels import ChannelRefused
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
 from messagebus.hub.subscriber import Identity
-from messagebus.integrations.flask.bypass import in_context
+from messagebus.integrations.flask.bypass import Matched, in_context
 from messagebus.wire import Position
 
 CHANNELS = {"/mine": Position(0), "/yours": Position(0)}
@@ -73,6 +73,40 @@ def test_a_later_hook_finds_what_functions_before_the_request_have_made(world: W
     assert set(params.positions) == {"/mine"}
     assert {channel: why.code for channel, why in params.refused.items()} == {"/yours": "forbidden"}
     assert world.events == ["before", "hook me", "hook me", "after", "closed", "torn down"]
+
+
+def test_a_later_hook_finds_the_request_as_the_app_has_matched_it(world: World) -> None:
+    found = []
+
+    @world.bus.authorize("/*")
+    def look(request: Request, channel: str) -> bool:
+        found.append((flask.request.endpoint, flask.request.view_args, flask.url_for("messagebus.serve", path="x")))
+        return True
+
+    with world.app.test_request_context("/message-bus/c/ws", headers={"X-User": "me"}):
+        rule, arguments = flask.request.url_rule, flask.request.view_args
+        assert rule is not None
+        assert arguments is not None
+        known = partial(in_context, world.app, matched=Matched(rule, arguments))
+        for context in (partial(in_context, world.app), known):
+            flask.g.user = "me"
+            handshake = Handshake.of(flask.request, context, ())
+            with handshake.context(handshake.environ) as request:
+                assert look(request, "/mine")
+    assert found == [("messagebus.serve", {"path": "c/ws"}, "/message-bus/x")] * 2
+
+
+def test_a_method_that_the_app_has_overridden_is_called_around_a_later_hook(world: World) -> None:
+    class Own(flask.Flask):
+        def preprocess_request(self) -> Any:
+            flask.g.user = flask.request.headers["X-User"]
+            return super().preprocess_request()
+
+    app = Own(__name__)
+    app.register_blueprint(world.bus.blueprint)
+    world.app = app
+    assert set(world.authorize(True).params.positions) == {"/mine"}
+    assert world.events == ["hook me", "hook me"]
 
 
 def redirect() -> Any:

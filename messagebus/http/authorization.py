@@ -158,7 +158,10 @@ class Handshake(NamedTuple):
     def environ(self) -> Environ:
         """A new one each time."""
         environ: Environ = marshal.loads(self.text)
-        return environ | {"wsgi.input": BytesIO(), "wsgi.errors": sys.stderr, "wsgi.version": (1, 0)}
+        environ["wsgi.input"] = BytesIO()
+        environ["wsgi.errors"] = sys.stderr
+        environ["wsgi.version"] = (1, 0)
+        return environ
 
     def authorize(self, node: Node, subscribe: SubscribeRequest) -> SubscribeRequest:
         """Like the function of that name; the grants of the handshake count as well."""

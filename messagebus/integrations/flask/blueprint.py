@@ -25,7 +25,7 @@ from ...options import Environ
 from ...stores import StoreState
 from ...wire import ROOT
 from . import neighbours
-from .bypass import BypassMiddleware, RecordPosition, can_be_bypassed, in_context
+from .bypass import BypassMiddleware, Matched, RecordPosition, can_be_bypassed, in_context
 
 CLIENT_KNOWS, GRACE = 25.0, 15.0
 """The heartbeat interval that the JavaScript client assumes by default, and the margin that it adds, in seconds."""
@@ -65,7 +65,8 @@ def make_blueprint(bus: Servable) -> Blueprint:
             node = bus._running_node()
         except BusClosed:
             return to_flask(refuse(request, bus.options, unavailable("the server is shutting down, come back")))
-        return to_flask(serve_cable(node, request, partial(in_context, this_app())))
+        matched = Matched(request.url_rule, request.view_args or {}) if request.url_rule is not None else None
+        return to_flask(serve_cable(node, request, partial(in_context, this_app(), matched=matched)))
 
     # Werkzeug's routing keeps requests that ask for an upgrade apart: they match no other rule.
     blueprint.add_url_rule(f"{ROOT}<path:path>", "serve_websocket", serve, websocket=True)

@@ -11,16 +11,20 @@ have one more. What an app may notice all the same is listed in docs/design.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import flask.app
 from flask import Flask, Request, Response, g, request, signals
+from flask.ctx import RequestContext
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.exceptions import Forbidden
+from werkzeug.routing import Rule
 from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Request as PlainRequest
 
@@ -58,7 +62,8 @@ _METHODS = (
     "process_response",
 )
 """Of ``Flask``, that every request passes through; an app may have its own in their place."""
-_ORIGINALS = [(name, getattr(Flask, name)) for name in _METHODS]
+_methods = attrgetter(*_METHODS)
+_ORIGINALS = _methods(Flask)
 _IS_LOOKED_THROUGH = ".".join(version("flask").split(".")[:2]) in LOOKED_THROUGH
 
 
@@ -126,7 +131,7 @@ class BypassMiddleware:
 def can_be_bypassed(app: Flask) -> bool:
     """Whether requests come to an app's views through nothing but Flask's own code, whatever host they are for."""
     inner = app.wsgi_app
-    if not _IS_LOOKED_THROUGH or any(not _is_flasks(method) for _, method in _ORIGINALS):
+    if not _IS_LOOKED_THROUGH or not all(map(_is_flasks, _ORIGINALS)):
         return False
     code = getattr(getattr(inner, "__func__", None), "__code__", None)
     untouched = isinstance(inner, BypassMiddleware) or (code is not None and code.co_filename == flask.app.__file__)
@@ -134,20 +139,23 @@ def can_be_bypassed(app: Flask) -> bool:
 
 
 def _is_plain(app: Flask) -> bool:
-    """Whether an app has no functions of its own around its requests."""
+    """Whether an app has no functions of its own around its requests. Asked for each request and each action of a
+    channel class."""
     before = [function for functions in app.before_request_funcs.values() for function in functions]
+    config = app.config
     return (
-        all(type(function) is RecordPosition for function in before)
+        _IS_LOOKED_THROUGH
+        and not [function for function in before if type(function) is not RecordPosition]
         and not any(app.after_request_funcs.values())
         and not any(app.teardown_request_funcs.values())
         and not any(app.url_value_preprocessors.values())
-        and not any(signal.has_receivers_for(app) for signal in _SIGNALS)
-        and not any(app.config.get(limit) != DEFAULTS.get(limit) for limit in _LIMITS)
+        and not [signal for signal in _SIGNALS if signal.receivers and signal.has_receivers_for(app)]
+        and not [limit for limit in _LIMITS if config.get(limit) != DEFAULTS.get(limit)]
         and app.request_class is Request
         and app.response_class is Response
         and type(app.session_interface) is SecureCookieSessionInterface
-        and not any(method in app.__dict__ for method in _METHODS[1:])
-        and all(getattr(Flask, name) is method for name, method in _ORIGINALS)
+        and app.__dict__.keys().isdisjoint(_METHODS[1:])
+        and _methods(type(app)) == _ORIGINALS
     )
 
 
@@ -157,19 +165,61 @@ def _is_flasks(function: Callable[..., Any]) -> bool:
     return code is not None and Path(code.co_filename).parent in (FLASK, FLASK / "sansio")
 
 
-@contextmanager
-def in_context(app: Flask, environ: Environ) -> Iterator[Request]:
+class Matched(NamedTuple):
+    """What the app's URLs have made of a request."""
+
+    rule: Rule
+    arguments: dict[str, Any]
+
+
+def in_context(app: Flask, environ: Environ, matched: Matched | None = None) -> AbstractContextManager[Request]:
     """A request that is over, as hooks found it: the app's functions before and after each request are called around
     them, and those that tear down, so that ``g`` has what it had and what was taken is given back.
+
+    ``matched``: of the request, where it is known; it is not matched again, except among the app's functions.
 
     Raises:
         werkzeug.exceptions.HTTPException: A function before the request has answered it, with a redirect to a login for
             instance; and whatever such a function raises.
     """
-    with app.request_context(environ):
-        if _is_plain(app):  # there are none, and each action of a channel class comes by here
-            yield request
-            return
+    if not _is_plain(app):
+        return _amid_functions(app, app.request_context(environ))
+    return _Alone(app.request_context(environ) if matched is None else _MatchedContext(app, environ, matched))
+
+
+class _MatchedContext(RequestContext):
+    """A request's, without the search through the app's URLs."""
+
+    def __init__(self, app: Flask, environ: Environ, matched: Matched) -> None:
+        super().__init__(app, environ)
+        self._matched = matched
+
+    def match_request(self) -> None:
+        self.request.url_rule, self.request.view_args = self._matched.rule, {**self._matched.arguments}
+
+
+class _Alone:
+    """The context where nothing is around requests. A class, which costs less than a generator: each action of a
+    channel class comes by here."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> Request:
+        self._context.push()
+        return self._context.request
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._context.pop(error)
+
+
+@contextmanager
+def _amid_functions(app: Flask, context: RequestContext) -> Iterator[Request]:
+    with context:
         answered = app.ensure_sync(app.preprocess_request)()
         response = app.make_response("" if answered is None else answered)
         try:
