@@ -51,8 +51,9 @@ class Clients(Lifecycle):
         Flask request, in its context), the channel and the data that the client has sent, any JSON value; it returns
         the data to publish. It refuses with ``flask.abort(403, "the reason")``, which reaches the client, or by
         returning ``None``. Another exception is logged, passed to ``on_error``, and tells the client nothing but its
-        type. The function may block: it is called in the request's thread, and for what comes over a WebSocket in a
-        thread of a pool, with the request that has opened it.
+        type. One that has a parameter ``transient`` is told by it whether the message is not to be kept: ``def
+        take(request, channel, data, *, transient)``. The function may block: it is called in the request's thread, and
+        for what comes over a WebSocket in a thread of a pool, with the request that has opened it.
 
         Where several patterns match, all functions are called in the order in which they were added, each with the data
         that the one before has returned; one that refuses is the last. They are also called for channels that
@@ -131,8 +132,9 @@ class Clients(Lifecycle):
         """Let ``keep`` decide which messages of the channels that begin with ``prefix`` clients get.
 
         ``keep`` is called once for each message, in the loop that serves all connections: it must not block. If it
-        returns false, or raises, the message reaches no client; Python subscribers get it all the same. Register
-        filters before serving: each message's verdict is cached."""
+        returns false, or raises, the message reaches no client; Python subscribers get it all the same. It sees in
+        ``message.transient`` whether the message is not kept; such a one has no ids of its own. Register filters before
+        serving: each message's verdict is cached."""
         self._access.add_filter(prefix, keep)
 
     def disconnect(

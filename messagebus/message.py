@@ -82,6 +82,11 @@ class Message(msgspec.Struct, gc=False):  # the windows hold many, and nothing i
         return self.channel if self.site_id is None else f"{self.channel}{SITE_SEPARATOR}{self.site_id}"
 
     @property
+    def transient(self) -> bool:
+        """Whether it is not kept, see ``PublishOptions``. Filters alone see such messages."""
+        return False
+
+    @property
     def data(self) -> Any:
         """``data`` as a Python value; decoded once, so do not change what you get."""
         if self._data is msgspec.UNSET:

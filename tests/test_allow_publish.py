@@ -19,11 +19,11 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def publish(bus: Bus, channel: str, data: Any = 1) -> Any:
+def publish(bus: Bus, channel: str, data: Any = 1, **options: Any) -> Any:
     app = flask.Flask(__name__)
     with app.test_request_context("/"):
         caller = Caller(bus._running_node(), Identity("me"), None, request=flask.request)
-        return read_command(caller, {"publish": {"channel": channel, "data": data}}).perform()
+        return read_command(caller, {"publish": {"channel": channel, "data": data, **options}}).perform()
 
 
 @pytest.fixture
@@ -53,6 +53,28 @@ def test_a_message_says_which_client_has_sent_it(bus: Bus) -> None:
     publish(bus, "/open")
     bus.publish("/open", 2)
     assert [message.sender for message in bus.backlog("/open")] == ["me", None]
+
+
+def test_a_hook_that_asks_is_told_whether_a_message_is_kept(bus: Bus) -> None:
+    told: list[Any] = []
+
+    @bus.allow_publish("/chat")
+    def keyword(request: Any, channel: str, data: Any, *, transient: bool) -> Any:
+        told.append(transient)
+        return data
+
+    @bus.allow_publish("/chat")
+    def positional(request: Any, channel: str, data: Any, transient: bool = False) -> Any:
+        told.append(transient)
+        return data
+
+    bus.allow_publish("/chat")(lambda request, channel, data: data)
+    bus.allow_publish("/chat")(max)  # has no signature; refuses what it cannot compare
+    with pytest.raises(CommandError, match="TypeError"):
+        publish(bus, "/chat", transient=True)
+    with pytest.raises(CommandError, match="TypeError"):
+        publish(bus, "/chat")
+    assert told == [True, True, False, False]
 
 
 def test_after_a_refusal_no_further_hook_is_asked(bus: Bus) -> None:

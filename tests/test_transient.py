@@ -230,6 +230,30 @@ def test_so_many_keys_wait_and_of_more_the_newest(world: World) -> None:
     assert heard(reader) == [*range(10, MAX_KEYS + 10)]
 
 
+def test_where_the_backlog_was_deleted_it_has_the_ids_of_the_last_message_that_there_was(world: World) -> None:
+    world.publish("/n")
+    world.publish("/n")
+    reader = world.follow("/n")
+    for _ in range(2):
+        world.hub.windows.forget("/n")
+        tell(world, "/n", "typing")
+    assert heard(reader) == ["typing", "typing"]
+    [ids] = {(m["global_id"], m["message_id"]) for batch in batches(reader) for m in batch if m.get("transient")}
+    assert ids == (2, 2)
+    world.publish("/n")
+    tell(world, "/n", "again")
+    assert [m["message_id"] for batch in batches(reader) for m in batch][-2:] == [3, 3]
+
+
+def test_a_filter_sees_that_a_message_is_not_kept(world: World) -> None:
+    world.access.add_filter("/", lambda message: not message.transient)
+    reader = world.follow("/n")
+    tell(world, "/n", "typing")
+    world.publish("/n", 1)
+    assert heard(reader) == []
+    assert [m["message_id"] for batch in batches(reader) for m in batch] == [1]
+
+
 def test_of_channels_that_it_has_left_nothing_comes_and_one_that_has_gone_is_forgotten(world: World) -> None:
     world.publish("/n")
     subscriber, reader = behind(world, "/n", "/m")

@@ -44,6 +44,7 @@ class Publish(Command):
         self._caller = caller
         self._channel = channel
         self._data = value["data"]
+        self._transient = transient
         own_key = None if key is None else _own(caller.identity, key)
         options = {"transient": True, "key": own_key} if transient else {"idempotency_key": own_key}
         own = {"site_id": caller.site_id, "sender": caller.identity.client_id}
@@ -65,7 +66,7 @@ class Publish(Command):
         try:
             with caller.hook_request() as request:
                 for hook in self._hooks:
-                    data = hook(request, channel, data)
+                    data = hook(request, channel, data, self._transient)
                     if data is None:
                         raise CommandError("forbidden", f"{channel}: the server does not take this message")
         except (CommandError, HTTPException, BackendUnavailable):

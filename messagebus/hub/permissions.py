@@ -3,9 +3,10 @@ No HTTP."""
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
@@ -19,8 +20,18 @@ if TYPE_CHECKING:
 
 Hook = Callable[["Request", str], bool]
 """Request and channel -> whether it may subscribe."""
-PublishHook = Callable[["Request", str, Any], Any]
+
+
+class TransientPublishHook(Protocol):
+    """A :data:`PublishHook` that wants to know whether the message is transient."""
+
+    def __call__(self, request: Request, channel: str, data: Any, /, *, transient: bool) -> Any: ...
+
+
+PublishHook = Callable[["Request", str, Any], Any] | TransientPublishHook
 """Request, channel and data of what a client publishes -> the data to publish; ``None``: it is refused."""
+AskPublish = Callable[["Request", str, Any, bool], Any]
+"""The same, and whether the message is transient."""
 Filter = Callable[[Message], bool]
 """Message -> whether clients get it."""
 ReportError = Callable[[Exception, str], object]
@@ -35,7 +46,7 @@ class Access:
         self.off = False
         """Whether the bus is switched off for clients."""
         self._hooks: list[tuple[str, Hook]] = []
-        self._publish_hooks: list[tuple[str, PublishHook]] = []
+        self._publish_hooks: list[tuple[str, AskPublish]] = []
         self._filters: list[tuple[str, Filter]] = []
         self.presence = PresenceRules()
 
@@ -64,13 +75,13 @@ class Access:
     # --- clients' publishes ---
 
     def add_publish_hook(self, pattern: str, hook: PublishHook) -> None:
-        self._publish_hooks.append((pattern, hook))
+        self._publish_hooks.append((pattern, _asking(hook)))
 
     @property
     def asks_publishers(self) -> bool:
         return bool(self._publish_hooks)
 
-    def publish_hooks(self, channel: str) -> list[PublishHook]:
+    def publish_hooks(self, channel: str) -> list[AskPublish]:
         """Those whose pattern matches, in the order in which they were added."""
         return [hook for pattern, hook in self._publish_hooks if matches(pattern, channel)]
 
@@ -108,6 +119,18 @@ class Access:
         except Exception as error:
             report(error, f"the filter of {prefix}, message {message.message_id} on {message.channel}")
             return False
+
+
+def _asking(hook: PublishHook) -> AskPublish:
+    """A hook that is told whether a message is transient, if one of its parameters has this name."""
+    given: Callable[..., Any] = hook
+    try:
+        is_told = "transient" in inspect.signature(given).parameters
+    except (TypeError, ValueError):  # some that are written in C have none
+        is_told = False
+    if is_told:
+        return lambda request, channel, data, transient: given(request, channel, data, transient=transient)
+    return lambda request, channel, data, transient: given(request, channel, data)
 
 
 def make_grant(secret: str | None, channel: str, ttl: float, client_id: str | None, site_id: str | None) -> str:

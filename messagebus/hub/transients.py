@@ -35,6 +35,26 @@ Answer = Callable[[Subscriber, str, Sequence[Message], bytes], object]
 class TransientMessage(Message, gc=False):
     """Has the ids of the last message before it, or -1 where that is not known."""
 
+    @classmethod
+    def of(cls, message: Message) -> TransientMessage:
+        """One whose place is not known yet."""
+        return cls(
+            -1,
+            -1,
+            message.channel,
+            message.raw,
+            message.site_id,
+            message.user_ids,
+            message.group_ids,
+            message.client_ids,
+            exclude_client_ids=message.exclude_client_ids,
+            sender=message.sender,
+        )
+
+    @property
+    def transient(self) -> bool:
+        return True
+
     @property
     def json(self) -> bytes:
         return b'%b,"transient":true}' % super().json[:-1]
@@ -70,7 +90,7 @@ class Transients:
         """A process tells a transient message."""
         try:
             telling = Telling.read(told)
-            message = decode_message(-1, -1, telling.name, telling.envelope.encode())
+            message = TransientMessage.of(decode_message(-1, -1, telling.name, telling.envelope.encode()))
         except (msgspec.ValidationError, ValueError) as error:
             logger.warning("a transient message cannot be read, perhaps a newer version's: %s", error)
             return
@@ -84,7 +104,7 @@ class Transients:
     def _deliver(self, name: str, followers: Followers, message: Message, key: str | None) -> None:
         placed = self._placed(message)
         if placed.message_id < 0 and Pattern.of(name) is None:
-            return  # its backlog was deleted a moment ago: nobody could be given a position
+            return  # where the channel stands is not known here yet: nobody could be given a position
         for transport, readers in self._readers(name, followers, message):
             data = transport.encode(join_batch([placed]), None)
             for reader in readers:
@@ -114,14 +134,8 @@ class Transients:
     def _placed(self, message: Message) -> Message:
         """The message with the position that everybody who is live on its channel has been given."""
         window = self._windows.find(message.name)
-        state = None if window is None else window.state
-        return TransientMessage(
-            self._windows.global_id,
-            -1 if state is None else state.last_id,
-            message.channel,
-            message.raw,
-            message.site_id,
-        )
+        last_id = -1 if window is None else window.last_id
+        return TransientMessage(self._windows.global_id, last_id, message.channel, message.raw, message.site_id)
 
     def _give(self, reader: Subscriber, name: str, placed: Message, data: bytes) -> None:
         self._counters.delivered += 1

@@ -18,7 +18,7 @@ from .history import NOTHING, HistoryView, appended, merged, trimmed
 class ChannelWindow:
     """The window of a channel that somebody follows, or asked for a moment ago. Changed in the reactor's loop only."""
 
-    __slots__ = ("created", "entered", "heard", "name", "old", "size", "state", "touched")
+    __slots__ = ("created", "entered", "heard", "name", "old", "passed", "size", "state", "touched")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -36,6 +36,13 @@ class ChannelWindow:
         """Of a pattern: messages up to this id were there when it was last aged."""
         self.touched = now
         """When somebody last asked for the channel."""
+        self.passed = -1
+        """The newest message before the store forgot the channel's; -1: it did not, or that is not known."""
+
+    @property
+    def last_id(self) -> int:
+        """The channel's newest message that was dispatched, kept or not; -1: not known."""
+        return self.passed if self.state is None else self.state.last_id
 
     def append(self, messages: Sequence[Message], now: float, max_messages: int, max_bytes: int) -> int:
         """Add dispatched messages, within the bounds of :meth:`trim`. Returns by how many bytes it has grown."""

@@ -235,8 +235,9 @@ class Windows:
             window = self._by_name.get(name)
             if window is not None:
                 # In its place, and not entered later: the feed goes on to bring the channel.
-                self._by_name[name] = ChannelWindow(name, self._clock())
-                self._by_name[name].entered = self.global_id
+                instead = self._by_name[name] = ChannelWindow(name, self._clock())
+                instead.entered = self.global_id
+                instead.passed = window.last_id
         for floor in self._floors.get(name, ()):
             self._drop(name, floor)
         if window is not None:

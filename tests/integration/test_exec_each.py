@@ -136,7 +136,7 @@ def test_each_viewer_has_a_program_of_its_own_and_nobody_sees_anothers(
 def test_a_program_ends_when_its_viewer_has_left_and_not_when_it_comes_back_in_time(
     server: Server, shell: Shell, viewers: list[Viewer], running: list[Each]
 ) -> None:
-    running.append(Each(shell, "--input", "/out/in", "--leave-wait", "3", "--", "sh", "-c", ECHO))
+    running.append(Each(shell, "--input", "/out/in", "--leave-wait", "6", "--", "sh", "-c", ECHO))
     first = Viewer(server, "anna")
     process = first.process
     first.client.stop()
@@ -188,7 +188,7 @@ def test_beyond_the_bound_a_viewer_waits_for_its_turn_and_that_is_said(
 def test_a_reload_of_the_server_leaves_programs_alone(
     server: Server, shell: Shell, viewers: list[Viewer], running: list[Each]
 ) -> None:
-    running.append(Each(shell, "--input", "/out/in", "--leave-wait", "2", "--", "sh", "-c", ECHO))
+    running.append(Each(shell, "--input", "/out/in", "--leave-wait", "10", "--", "sh", "-c", ECHO))
     viewers += [Viewer(server, name) for name in ("anna", "bert", "carl")]
     processes = [viewer.process for viewer in viewers]
     before = {*server.worker_pids()}
