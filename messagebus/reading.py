@@ -109,7 +109,8 @@ class Reading(Lifecycle):
     def seen(self) -> StoreState | None:
         """How far this process has received the store's messages: the position that a page rendered now continues from.
 
-        Asks the store where the process does not hear of all messages: SQLite, and ``redis_announce="by_channel"``.
+        Asks the store where the process does not hear of all messages: in SQLite, PostgreSQL, a cluster, and with
+        ``redis_announce="by_channel"``.
         ``None`` if the store's feed is not connected; the first call waits for it, for a second
         at most."""
         from .stores import StoreState

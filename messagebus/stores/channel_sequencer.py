@@ -122,6 +122,10 @@ class ChannelSequencer:
             self._last.pop(channel, None)
             self._alone.discard(channel)
 
+    def last_id(self, channel: bytes) -> int | None:
+        """The last message id of a channel, as far as it is followed and known."""
+        return self._last.get(channel)
+
     def forgotten(self, channels: Iterable[bytes]) -> None:
         """The store has forgotten these channels: they go on at another message id."""
         self._last.update((channel, 0) for channel in channels if channel in self._last)

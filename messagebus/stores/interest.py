@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from .partitions import partition_of
 
@@ -87,3 +88,63 @@ class _Part:
 
     def __call__(self) -> list[str]:
         return [name for name in self._names() if partition_of(name, self._partitions) == self._number]
+
+
+class HearAll(Exception):
+    """The listener has come to want everything."""
+
+
+class Changes(NamedTuple):
+    """What is to be done about what is wanted."""
+
+    wanted: Sequence[tuple[str, object]] = ()
+    """Names that the listener is to be told of, each with what it is wanted for."""
+    more: Sequence[str] = ()
+    """Those of them that were not followed before."""
+    less: Sequence[str] = ()
+    """Names that are followed no more."""
+    calls: Sequence[Callable[[], object]] = ()
+    """What is to be called when all that was published before has been handed over."""
+
+
+class Followed:
+    """The names that a feed follows. For one thread, the feed's."""
+
+    def __init__(self, interest: Interest) -> None:
+        self._interest = interest
+        self.names: dict[str, None] = {}
+
+    def begin(self) -> Changes:
+        """Follow all that is wanted, and nothing else.
+
+        Raises:
+            HearAll: It is everything.
+        """
+        self.names = {}
+        _, calls = self._interest.take()  # the names are among all
+        return self._follow(self._interest.names(), calls)
+
+    def take(self) -> Changes:
+        """Follow what has come to be wanted since, and leave what is not.
+
+        Raises:
+            HearAll: It is everything.
+        """
+        return self._follow(*self._interest.take())
+
+    def _follow(self, changed: Iterable[str], calls: Sequence[Callable[[], object]]) -> Changes:
+        if self._interest.everything:
+            raise HearAll
+        names = self.names
+        wanted, more, less = [], [], []
+        for name in changed:
+            why = self._interest.find(name)
+            if why is not None:
+                wanted.append((name, why))
+                if name not in names:
+                    names[name] = None
+                    more.append(name)
+            elif name in names:
+                del names[name]
+                less.append(name)
+        return Changes(wanted, more, less, calls)

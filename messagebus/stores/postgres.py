@@ -17,7 +17,7 @@ import math
 import secrets
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,11 @@ from .base import (
     StoreState,
     Trace,
 )
+from .channel_sequencer import Snapshot
 from .interest import Interest
+from .postgres_channel_feed import PostgresChannelFeed
 from .postgres_connection import NO_TABLES, PgConnection, Pool, connect, connection_arguments, describe, explain
-from .postgres_feed import ANNOUNCEMENTS, PostgresFeed
+from .postgres_feed import ANNOUNCEMENTS, PostgresFeed, bucket_of
 from .sequencer import EPOCH_CHANGED, Entry, Unreadable
 
 logger = logging.getLogger("messagebus.stores")
@@ -56,8 +58,8 @@ Row = Any
 _TABLES = Path(__file__).with_name("postgres.sql").read_text()
 
 _PUBLISH = """
-    SELECT * FROM messagebus_publish_2(
-        %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s, %s, %s, %s, %s, %s::text, %s::bigint)"""
+    SELECT * FROM messagebus_publish_3(
+        %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::integer[], %s, %s, %s, %s, %s, %s::text, %s::bigint)"""
 _STATE = "SELECT global_id, epoch FROM messagebus_state"
 # The window counts the bytes of an ask's messages from the first on: a page ends with the one that passes the bound.
 _BACKLOGS = """
@@ -75,6 +77,10 @@ _BACKLOGS = """
     ) AS message ON message.size - octet_length(message.envelope) < %s
     ORDER BY query.number, message.message_id"""
 _LAST_IDS = "SELECT name, last_id FROM messagebus_channels WHERE name = ANY(%s)"
+# One statement: at one moment.
+_SNAPSHOT = """
+    SELECT global_id, epoch, channel.name, channel.last_id FROM messagebus_state
+    LEFT JOIN messagebus_channels AS channel ON channel.name = ANY(%s)"""
 _MESSAGES = """
     SELECT message.global_id, message_id, name, envelope
     FROM messagebus_state, messagebus_messages AS message JOIN messagebus_channels USING (name)
@@ -144,6 +150,7 @@ class PostgresStore(Store):
     """
 
     shared = True
+    by_channel = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -221,6 +228,7 @@ class PostgresStore(Store):
             [(envelope if self._codec is None else b64encode(envelope)).decode() for envelope in envelopes],
             list(sizes),
             list(ages),
+            [bucket_of(name) for name in names],
             self._options.max_global_backlog_size,
             self._options.clear_every,
             IDS_AGE_FACTOR,
@@ -314,6 +322,20 @@ class PostgresStore(Store):
         found = _entries(self._read(_IN_PLACE, global_ids, names, message_ids), self._codec)
         return not {Trace.of(entry) if isinstance(entry, Message) else None for entry in found} <= {*traces}
 
+    def snapshot(self, names: Sequence[str]) -> Snapshot:
+        """How far the store and some of its channels are. For the feed."""
+        rows = self._read(_SNAPSHOT, list(names))
+        if not rows:
+            return Snapshot(0, None, {name.encode(): None for name in names})
+        found: dict[str, int] = {row[2]: row[3] for row in rows}
+        global_id, epoch = rows[0][:2]
+        return Snapshot(global_id, epoch, {name.encode(): found.get(name) for name in names})
+
+    def pages(self, after: Mapping[bytes, int]) -> Mapping[bytes, BacklogPage]:
+        """The backlogs of channels after a message id. For the feed."""
+        queries = [BacklogQuery(channel.decode(), message_id) for channel, message_id in after.items()]
+        return dict(zip(after, self.backlogs(queries, 1 << 53), strict=True))
+
     def notify_channel(self) -> str:
         """The name that messages are announced under. For the feed.
 
@@ -330,13 +352,15 @@ class PostgresStore(Store):
         raise BackendUnavailable(f"PostgreSQL at {self.where} has no bus yet")
 
     def listen(self, listener: Listener, interest: Interest | None = None) -> PostgresFeed:
-        feed = PostgresFeed(
-            self,
-            listener,
-            connect=lambda: connect(self._arguments, self._options.store_timeout),
-            where=self.where,
-            codec=self._codec,
-        )
+        settings: Any = {
+            "connect": lambda: connect(self._arguments, self._options.store_timeout),
+            "where": self.where,
+            "codec": self._codec,
+        }
+        if interest is None:
+            feed = PostgresFeed(self, listener, **settings)
+        else:
+            feed = PostgresChannelFeed(self, listener, interest, self._options.store_timeout, **settings)
         with self._lock:
             if self._closed:
                 raise BusClosed("the store was closed")

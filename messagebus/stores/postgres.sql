@@ -7,6 +7,24 @@
 -- Several processes may come first at the same time, and IF NOT EXISTS alone does not keep them apart.
 SELECT pg_advisory_xact_lock(hashtextextended('messagebus', 0));
 
+DO $body$
+DECLARE
+  place text := current_schema();
+BEGIN
+  IF current_setting('server_version_num')::integer < 110000 THEN
+    RAISE EXCEPTION 'this is version % of PostgreSQL; the bus needs 11 or newer', current_setting('server_version');
+  ELSIF current_setting('server_encoding') <> 'UTF8' THEN
+    RAISE EXCEPTION 'the encoding of database % is %; the bus needs UTF8', current_database(),
+      current_setting('server_encoding');
+  ELSIF to_regclass('messagebus_state') IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('messagebus_state') AND attname = 'global_first'
+  ) THEN
+    RAISE EXCEPTION 'messagebus_state in schema % is the table of another program; expected the bus''s, or none', place
+      USING HINT = 'another schema: ?options=-csearch_path%3D<schema> in the URL';
+  END IF;
+END
+$body$;
+
 -- One row. Its lock is what makes all publishes follow each other until they are committed: ids without holes, in the
 -- order in which the messages become visible. A sequence would lose the numbers of transactions that fail.
 CREATE TABLE IF NOT EXISTS messagebus_state (
@@ -102,12 +120,13 @@ $body$;
 -- Numbers messages, keeps and announces them: all or none. new_epoch is for a store that has none; ages in seconds.
 -- record_name and record_sequence (NULL: none) are the publication's, which is remembered: sent again, it is given the
 -- same ids, and nothing else happens.
--- Announces a message as "global id|message id|name|envelope" or, where that is too long for NOTIFY, as its global id.
+-- buckets: for each message the one of its name, a hash: messages are announced on one NOTIFY channel for each bucket.
+-- Announces a message as "global id|message id|name|envelope" or, where that is too long for NOTIFY, without the last.
 --
 -- A session keeps the plans that it made when the tables were empty and nothing was faster than to read all of them:
 -- that is what enable_seqscan is for. It makes what cannot do without look so dear that JIT would be tried, in vain.
-CREATE OR REPLACE FUNCTION messagebus_publish_2(
-  names text[], envelopes text[], sizes bigint[], ages bigint[],
+CREATE OR REPLACE FUNCTION messagebus_publish_3(
+  names text[], envelopes text[], sizes bigint[], ages bigint[], buckets integer[],
   max_global_size bigint, clear_every bigint, ids_age_factor bigint, least_ids_age bigint, new_epoch text,
   record_name text, record_sequence bigint
 ) RETURNS TABLE (given_message_id bigint, given_global_id bigint) LANGUAGE plpgsql
@@ -122,7 +141,7 @@ DECLARE
   newest bigint; -- the global id that the last of these messages gets
   message record;
   known record;
-  stored text;
+  ids text;
 BEGIN
   LOOP
     -- The row's lock may have to be waited for: the time is asked behind it, and once for all that depends on it.
@@ -196,11 +215,11 @@ BEGIN
   FROM unnest(names, envelopes) WITH ORDINALITY AS each (name, envelope, nth) JOIN messagebus_channels USING (name);
 
   FOR message IN SELECT * FROM messagebus_messages WHERE global_id > newest - count ORDER BY global_id LOOP
-    stored := message.global_id || '|' || message.message_id || '|' || replace(message.name, '|', '$$123$$') || '|'
-      || message.envelope;
+    ids := message.global_id || '|' || message.message_id || '|' || replace(message.name, '|', '$$123$$');
     -- 8000 bytes is the least that NOTIFY refuses.
-    PERFORM pg_notify(notify_channel,
-      CASE WHEN octet_length(stored) < 8000 THEN stored ELSE message.global_id::text END);
+    PERFORM pg_notify(notify_channel || '_' || buckets[message.global_id - newest + count],
+      CASE WHEN octet_length(ids) + 1 + octet_length(message.envelope) < 8000
+        THEN ids || '|' || message.envelope ELSE ids END);
     given_message_id := message.message_id;
     given_global_id := message.global_id;
     RETURN NEXT;

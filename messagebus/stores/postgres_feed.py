@@ -1,6 +1,6 @@
 """The feed of the PostgreSQL store: one thread that listens to NOTIFY on its own connection.
 
-A notification is a stored message or, where that is too long for one, its global id: then it is read from the table.
+A notification is a stored message or, where that is too long for one, its ids and name: then it is read from the table.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import psycopg
@@ -23,8 +24,24 @@ from .sequencer import Entry, Source, decode_entry
 
 ANNOUNCEMENTS = "_announcements"
 """What the name of the NOTIFY channel of announcements ends with, behind the one of messages."""
+BUCKETS = 256
+"""Of names, by their hash: messages have a NOTIFY channel for each. For every channel that somebody listens on,
+PostgreSQL goes through all that a connection listens on, one after the other: so there cannot be one for each name."""
 QUIET = 5.0
 """Idle seconds after which the feed pings the server."""
+
+
+def bucket_of(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % BUCKETS
+
+
+def is_pointer(payload: str) -> bool:
+    """Whether it is a message's ids and name alone."""
+    return payload.count("|") == 2
+
+
+def listen(connection: PgConnection, channels: Iterable[str]) -> None:
+    connection.execute("; ".join(f'LISTEN "{channel}"' for channel in channels))
 
 
 class PostgresSource(Source, Protocol):
@@ -79,8 +96,8 @@ class PostgresFeed(FeedThread):
         with self._lock:
             self._connection = connection
         try:
-            connection.execute(f'LISTEN "{channel}"')
-            connection.execute(f'LISTEN "{channel}{ANNOUNCEMENTS}"')
+            announcements = channel + ANNOUNCEMENTS
+            listen(connection, [channel, announcements, *[f"{channel}_{bucket}" for bucket in range(BUCKETS)]])
             self._sequencer.resume()
             self._came_up()
             yield
@@ -97,8 +114,8 @@ class PostgresFeed(FeedThread):
                     self._sequencer.check_epoch()
                     checked = now
                 yield
-                self._hand_over([each.payload for each in notifications if each.channel == channel])
-                announced = [each.payload for each in notifications if each.channel != channel]
+                self._hand_over([each.payload for each in notifications if each.channel != announcements])
+                announced = [each.payload for each in notifications if each.channel == announcements]
                 if announced:
                     self._gate.announced(announced)
                 # Under gevent, a socket that always has something to read would keep all other greenlets from running.
@@ -111,14 +128,15 @@ class PostgresFeed(FeedThread):
                     self._connection = None
 
     def _hand_over(self, payloads: Sequence[str]) -> None:
-        pointers = [int(payload) for payload in payloads if payload.isdecimal()]
-        read = self._source.read(pointers) if pointers else {}
+        pointers = {payload: int(payload.partition("|")[0]) for payload in payloads if is_pointer(payload)}
+        read = self._source.read([*pointers.values()]) if pointers else {}
         entries: list[Entry] = []
         for payload in payloads:
-            entry = read.get(int(payload)) if payload.isdecimal() else decode_entry(payload.encode(), self._codec)
+            pointer = pointers.get(payload)
+            entry = decode_entry(payload.encode(), self._codec) if pointer is None else read.get(pointer)
             if entry is not None:
                 entries.append(entry)
-            elif payload.isdecimal():
+            elif pointer is not None:
                 # Gone from the channel already. What the others are to be told is the same as after an outage.
                 self._sequencer.received(entries)
                 entries = []

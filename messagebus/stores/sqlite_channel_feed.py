@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .base import Listener
 from .channel_sequencer import ChannelSequencer, ChannelSource
-from .interest import Interest
+from .interest import Followed, HearAll, Interest
 from .sequencer import Sequencer
 from .sqlite_feed import QUIET, SqliteFeed, SqliteSource
 from .sqlite_waking import Alarm
@@ -28,10 +28,6 @@ class SqliteChannelSource(SqliteSource, ChannelSource, Protocol):
     """What the two ways to hear ask the store."""
 
 
-class _HearAll(Exception):
-    """The listener has come to want everything."""
-
-
 class SqliteChannelFeed(SqliteFeed):
     def __init__(
         self, source: SqliteChannelSource, listener: Listener, path: str, interest: Interest, wanted: SqliteWanted
@@ -40,8 +36,7 @@ class SqliteChannelFeed(SqliteFeed):
         self._interest = interest
         self._wanted = wanted
         self._by_channel = ChannelSequencer(source, self._gate)
-        self._names: dict[str, None] = {}
-        """What the alarm is marked for."""
+        self._followed = Followed(interest)
         self._looked_at = 0
         self._told = 0
         """The global id up to which the listener knows that it has everything."""
@@ -60,7 +55,7 @@ class SqliteChannelFeed(SqliteFeed):
         if not self._hears_all:
             try:
                 yield from self._follow_channels()
-            except _HearAll:
+            except HearAll:
                 self._sequencer = Sequencer(self._source, self._gate, again=self._by_channel.give_up())
                 self._hears_all = True
             else:
@@ -69,7 +64,6 @@ class SqliteChannelFeed(SqliteFeed):
 
     def _follow_channels(self) -> Iterator[None]:
         alarm = self._alarm = Alarm(self._path, by_channel=True)
-        self._names = {}
         self._wanted.begin_again()
         try:
             self._source.named_state()
@@ -96,49 +90,36 @@ class SqliteChannelFeed(SqliteFeed):
 
     def _turn(self, alarm: Alarm, is_first: bool, checks: bool) -> Look:
         """Take up what is wanted by now, and hand over what is new."""
-        interest, names = self._interest, self._names
-        changed, calls = interest.take()
-        if interest.everything:
-            raise _HearAll
-        wanted, gone = [], []
-        for name in interest.names() if is_first else changed:
-            why = interest.find(name)
-            if why is not None:
-                wanted.append((name, why))
-            elif name in names:
-                gone.append(name)
-        more = [name for name, _ in wanted if name not in names]
-        alarm.mark(more, gone)  # before the look, see ``sqlite_marks``
-        names.update(dict.fromkeys(more))
-        for name in gone:
-            del names[name]
-        self._by_channel.unfollow([name.encode() for name in gone])
-        asked = [*[name for name, _ in wanted], *gone]
+        followed = self._followed
+        changes = followed.begin() if is_first else followed.take()
+        alarm.mark(changes.more, changes.less)  # before the look, see ``sqlite_marks``
+        self._by_channel.unfollow([name.encode() for name in changes.less])
+        asked = [*[name for name, _ in changes.wanted], *changes.less]
         if checks:
             asked += self._next_to_check()
         look = self._look(asked)
-        while not look.is_all and (wanted or calls):
+        while not look.is_all and (changes.wanted or changes.calls):
             # What is said of these holds for the end of what there is.
             look = self._look(asked)
         reached = self._by_channel.reached
-        if wanted or calls or (look.is_all and reached != self._told):
+        if changes.wanted or changes.calls or (look.is_all and reached != self._told):
             self._told = reached
-            self._gate.caught_up(reached, wanted)
-            for call in calls:
+            self._gate.caught_up(reached, changes.wanted)
+            for call in changes.calls:
                 call()
         return look
 
     def _next_to_check(self) -> list[str]:
-        begin = self._looked_at if self._looked_at < len(self._names) else 0
+        begin = self._looked_at if self._looked_at < len(self._followed.names) else 0
         self._looked_at = begin + LOOKED_AT
-        return list(islice(self._names, begin, self._looked_at))
+        return list(islice(self._followed.names, begin, self._looked_at))
 
     def _look(self, asked: list[str]) -> Look:
         sequencer = self._by_channel
-        look = self._wanted.look(sequencer.reached, self._names, asked)
+        look = self._wanted.look(sequencer.reached, self._followed.names, asked)
         if look.snapshot.epoch is None and self._source.named_state().epoch is not None:
             self._wanted.begin_again()
-            look = self._wanted.look(sequencer.reached, self._names, asked)
+            look = self._wanted.look(sequencer.reached, self._followed.names, asked)
         if look.begins:
             sequencer.resume(look.snapshot)
         else:

@@ -128,7 +128,10 @@ class RedisClusterStore(StoreUnderTest):
 
 class PostgresStore(StoreUnderTest):
     on_network = True
-    FEEDS = "FROM pg_stat_activity WHERE application_name = 'messagebus' AND query SIMILAR TO '(LISTEN|SELECT 1$)%'"
+    FEEDS = (
+        "FROM pg_stat_activity WHERE application_name = 'messagebus' "
+        "AND query SIMILAR TO '(LISTEN|UNLISTEN|NOTIFY|SELECT 1$)%'"
+    )
 
     def __init__(self, server: PostgresServer) -> None:
         super().__init__()

@@ -14,15 +14,24 @@ from tests.interested import Interested
 from tests.redis_server import RedisServer
 from tests.store_helpers import publish
 
-from .stores import RedisStore, SqliteStore, StoreUnderTest
+from .stores import PostgresStore, RedisStore, SqliteStore, StoreUnderTest
 
 
-@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.redis), "sqlite"])
+@pytest.fixture(
+    params=[
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+        "sqlite",
+    ]
+)
 def by_channel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     """The stores that leave out what is not wanted."""
     harness: StoreUnderTest
     if request.param == "sqlite":
         harness = SqliteStore(tmp_path / "bus.db")
+    elif request.param == "postgres":
+        request.getfixturevalue("postgres_url")
+        harness = PostgresStore(request.getfixturevalue("postgres_server"))
     else:
         request.getfixturevalue("redis_url")
         harness = RedisStore(request.getfixturevalue("redis_server"))
