@@ -89,11 +89,14 @@ class Partition(RedisStore):
     def refused_commands(self) -> list[str]:
         with self._errors():
             channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/")
-            refused = self._run(RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_cluster_commands()))
+            refused = self._run(
+                RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_cluster_commands(), *self.waits)
+            )
         return [command.decode() for command in refused]
 
     def rights(self) -> str:
-        return redis_cluster_rights(self._announcements.decode(errors="replace"))
+        rights = redis_cluster_rights(self._announcements.decode(errors="replace"))
+        return " ".join([rights, *[f"+{each}" for each in self.waits]])
 
     def call(self, command: tuple[Any, ...]) -> Any:
         """Run a command on the node that has the partition."""

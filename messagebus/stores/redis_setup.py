@@ -47,14 +47,32 @@ class RedisSetup(RedisAccess):
             findings.append(
                 f"maxmemory-policy is {policy}, which deletes backlogs: CONFIG SET maxmemory-policy noeviction"
             )
+        findings += self._missing_replicas()
         for finding in findings:
             if finding not in self._findings:
                 logger.error("Redis at %s: %s", self.where, finding)
         self._findings = findings
 
+    def _missing_replicas(self) -> list[str]:
+        wanted = self._options.durable
+        if not wanted:
+            return []
+        try:
+            replicas = self._client().info("replication")["connected_slaves"]
+        except (redis.RedisError, OSError, KeyError):
+            return []  # it may not ask that, and need not
+        if replicas >= wanted:
+            return []
+        return [f"durable is {wanted}, and {replicas} replicas are connected: publishes raise NotDurable meanwhile"]
+
     def rights(self) -> str:
         """The rules of an ``ACL SETUSER`` that suffice."""
-        return redis_rights(self.pubsub_channel, self.by_channel)
+        return " ".join([redis_rights(self.pubsub_channel, self.by_channel), *[f"+{each}" for each in self.waits]])
+
+    @property
+    def waits(self) -> tuple[str, ...]:
+        """The command that is needed as well where every publish waits for replicas."""
+        return ("wait",) if self._options.durable else ()
 
     @property
     def pubsub_channel(self) -> str:
@@ -69,7 +87,9 @@ class RedisSetup(RedisAccess):
         """
         with self._errors():
             channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/" if self.by_channel else b"")
-            refused = self._run(RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_commands(self.by_channel)))
+            refused = self._run(
+                RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_commands(self.by_channel), *self.waits)
+            )
         return [command.decode() for command in refused]
 
     def facts(self) -> dict[str, Any]:

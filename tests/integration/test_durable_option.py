@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 
 from messagebus import Bus
 from messagebus.errors import BackendUnavailable, InvalidOption, NotDurable
+from messagebus.stores.advice import redis_rights
+from tests.eventually import eventually
 from tests.fixtures_servers import ServeApp
 from tests.sentinels import SentinelGroup
 from tests.serve_helpers import alone
@@ -131,6 +134,26 @@ def test_a_server_with_a_store_without_replicas_does_not_start(tmp_path: Any) ->
     assert "only a store in Redis can wait" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "bus.db").exists()
+
+
+@pytest.mark.redis
+def test_what_no_publish_could_succeed_with_is_said_at_the_start(
+    group: SentinelGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = group.servers[0].url
+    with group.servers[0].client() as client:
+        rules = redis_rights("_message_bus_0").split()
+        client.execute_command("ACL", "SETUSER", "waiter", "reset", "on", ">pw", *rules, "+info")
+    with closing(Bus(url=url.replace("://", "://waiter:pw@"), durable=2)) as bus:
+        bus.start()
+        eventually(lambda: "durable is 2, and 1 replicas are connected" in caplog.text)
+        assert "may not run wait; it needs: ACL SETUSER <user> ~__mb_*" in caplog.text
+        assert re.search(r"ACL SETUSER .* \+wait$", caplog.text, re.MULTILINE)
+    caplog.clear()
+    with closing(Bus(url=url, durable=1)) as bus:
+        bus.start()
+        assert bus.publish("/a", 1) == 1
+    assert caplog.text == ""
 
 
 # --- over HTTP, and from pages ---
