@@ -49,17 +49,17 @@ def may_have_been_lost(error: PublishError, value: dict[str, Any]) -> bool:
 
 
 async def publish_by_request(endpoint: Endpoint, waiter: Waiter, value: dict[str, Any], deadline: float) -> Any:
-    """Publish, again and again where no answer comes. Returns the server's answer.
+    """Publish, again and again where no answer comes or the store is away. Returns the server's answer.
 
     Raises:
-        PublishError: No answer came by the deadline, or it is a refusal.
+        PublishError: Nothing else came by the deadline, or it is a refusal.
     """
     while True:
         try:
             return await _post(endpoint, waiter, value, deadline)
         except PublishError as error:
             again_at = waiter.clock() + PAUSE
-            if error.code != "disconnected" or "transient" in value or again_at > deadline:
+            if error.code not in ("disconnected", "unavailable") or "transient" in value or again_at > deadline:
                 raise
             while waiter.clock() < again_at:
                 await waiter.wait(again_at)

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from ..channel_rules import find_rule
 from ..errors import BackendUnavailable
 from ..hub.addresses import source_of
+from ..hub.node import Node
 from ..hub.subscriber import Identity
 from ..names import check_channel
 from ..option_kinds import matches
@@ -46,7 +47,14 @@ class Publish(Command):
         self._data = value["data"]
         self._transient = transient
         own_key = None if key is None else _own(caller.identity, key)
-        options = {"transient": True, "key": own_key} if transient else {"idempotency_key": own_key}
+        options: dict[str, Any]
+        if transient:
+            options = {"transient": True, "key": own_key}
+        else:
+            # Requests of one client reach any worker. If each kept what the store does not take, the order would be
+            # lost: the client keeps it, and sends it again under its key. A connection has one worker, and its order.
+            waits = own_key is None or caller.subscriber is not None
+            options = {"idempotency_key": own_key, "queue_in_memory": waits}
         own = {"site_id": caller.site_id, "sender": caller.identity.client_id}
         self._options = cast(PublishOptions, {**options, **own})
 
@@ -54,9 +62,9 @@ class Publish(Command):
         return None if self._hooks or self._caller.node.store.shared else self.perform()
 
     def perform(self) -> dict[str, Any]:
-        self._take_from_rate()  # before the hooks, which may cost more than the message
-        data = self._asked() if self._hooks else self._data
         caller = self._caller
+        take_from_rate(caller.node, caller.identity.client_id, caller.address)  # before the hooks, which may cost more than the message
+        data = self._asked() if self._hooks else self._data
         ids = caller.node.publish(self._channel, data, **self._options)
         return {"message_id": ids and ids.message_id}
 
@@ -76,19 +84,25 @@ class Publish(Command):
             raise CommandError("internal", f"{channel}: {type(error).__name__}") from None
         return data
 
-    def _take_from_rate(self) -> None:
-        caller, options = self._caller, self._caller.node.options
-        self._take("max_publishes_per_client", options.max_publishes_per_client, f"id {caller.identity.client_id}")
-        # A client may take another id for each message. Where a proxy may be behind the address, it is everybody's.
-        if is_clients(options, caller.address):
-            source = source_of(caller.address)
-            self._take("max_publishes_per_address", options.max_publishes_per_address, f"clients of {source}")
 
-    def _take(self, name: str, limit: int, publisher: str) -> None:
-        wait = self._caller.node.publish_limits.take(publisher, 1, limit)
-        if wait:
-            reason = f"{name} allows {limit} messages a second; try again in {wait} s"
-            raise CommandError("too_many_publishes", reason, name, field=name, retry_after=wait)
+def take_from_rate(node: Node, client_id: str, address: str) -> None:
+    """Count a message of a client against what it and its address may publish.
+
+    Raises:
+        CommandError: It is too much.
+    """
+    options = node.options
+    _take(node, "max_publishes_per_client", options.max_publishes_per_client, f"id {client_id}")
+    # A client may take another id for each message. Where a proxy may be behind the address, it is everybody's.
+    if is_clients(options, address):
+        _take(node, "max_publishes_per_address", options.max_publishes_per_address, f"clients of {source_of(address)}")
+
+
+def _take(node: Node, name: str, limit: int, publisher: str) -> None:
+    wait = node.publish_limits.take(publisher, 1, limit)
+    if wait:
+        reason = f"{name} allows {limit} messages a second; try again in {wait} s"
+        raise CommandError("too_many_publishes", reason, name, field=name, retry_after=wait)
 
 
 def _own(identity: Identity, key: str) -> str:

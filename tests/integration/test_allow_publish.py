@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from messagebus import Client
+
 from ..client_base import request
+from ..fixtures_servers import ServeApp
+from ..redis_server import RedisServer
 from ..servers import Server
 
 Send = Callable[[dict[str, Any]], dict[str, Any]]
@@ -90,6 +95,29 @@ def test_a_refusal_reaches_the_client_and_nothing_is_stored(
     error = send(server, {}, {"channel": channel, "data": {"text": "hi"}})["error"]
     assert (error["code"], error["message"]) == (code, message)
     assert kept(server, channel) == []
+
+
+@pytest.mark.redis
+def test_a_request_is_not_kept_for_a_store_that_is_away_and_the_client_sends_it_again(
+    serve_app: ServeApp, mortal_redis: RedisServer
+) -> None:
+    server = serve_app("serve", "tests.apps.publishing_pages:app", env={"MESSAGEBUS_URL": mortal_redis.url})
+    cookie = sign_in(server, "Ann")
+    value = {"channel": "/chat/7", "data": {"text": "hi"}, "key": "one"}
+    mortal_redis.kill()
+    # By the next request it may reach another worker, and the order would be lost.
+    assert by_post(server, cookie, value)["error"]["code"] == "unavailable"
+    # On a connection all reach the same one. And without a key the client cannot know what became of it.
+    assert by_websocket(server, cookie, {**value, "key": "two"}) == {"ok": {"message_id": None}}
+    assert by_post(server, cookie, {"channel": "/chat/7", "data": {"text": "no key"}}) == {"ok": {"message_id": None}}
+    client = Client(server.url, transports=("polling",), headers=cookie)
+    with ThreadPoolExecutor(1) as executor:
+        sent = executor.submit(client.publish, "/chat/7", {"text": "insists"}, timeout=30.0)
+        mortal_redis.start()
+        assert sent.result(30.0) is not None
+    assert by_post(server, cookie, value)["ok"]["message_id"]
+    said = [message["text"] for message in kept(server, "/chat/7")]
+    assert (sorted(said), said[-1]) == (["hi", "hi", "insists", "no key"], "hi")
 
 
 def test_a_mistake_in_a_hook_tells_the_client_nothing_but_its_type(server: Server, send: Any) -> None:

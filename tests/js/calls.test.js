@@ -82,6 +82,23 @@ test("a publish whose answer is lost is sent again with its key, and the next on
   await second;
 });
 
+test("a publish that comes while the store is away is sent again, until there is no time left", async () => {
+  const { world, bus } = await onPolls();
+  const away = { error: { code: "unavailable", message: "no store", retry_after: 2 } };
+  const [first] = await publishAll(bus, 1);
+  world.posted[0].answer(away, 503);
+  await world.advance(1000);
+  world.posted[1].answer({ ok: { message_id: 5 } });
+  assert.deepEqual(await first, { message_id: 5 });
+  assert.equal(new Set(world.posted.map(({ body }) => body.key)).size, 1);
+  const late = assert.rejects(bus.publish("/chat", 2, { timeout: 600 }), { code: "unavailable" });
+  await settle();
+  world.posted[2].answer(away, 503);
+  await world.advance(500);
+  world.posted[3].answer(away, 503);
+  await late;
+});
+
 test("what was under way on a WebSocket that breaks goes on by other means, in its order", async () => {
   const { world, bus } = await connected();
   const [first, second] = await publishAll(bus, 1, 2);

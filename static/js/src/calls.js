@@ -60,7 +60,9 @@ export function makeCalls(settings, link) {
         if (left <= 0) throw failure({ code: "timeout" }); // those before it took so long
         return await attempt(verb, value, left);
       } catch (error) {
-        if (error.code !== "disconnected" || value.transient || now() + PAUSE > until) throw error;
+        // `unavailable`: the store is away, and a server keeps no publish that came by a request.
+        const again = error.code === "disconnected" || (error.code === "unavailable" && verb === "publish");
+        if (!again || value.transient || now() + PAUSE > until) throw error;
         await new Promise((resolve) => setTimeout(resolve, PAUSE));
       }
   }
