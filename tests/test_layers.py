@@ -101,6 +101,7 @@ ROOMS = {
         "presence_hooks",
         "presence_stream",
         "presence_asking",
+        "presence_watchers",
         "presence",
         "talks",
         "node",

@@ -131,6 +131,28 @@ def test_who_comes_back_within_the_grace_was_never_away() -> None:
     assert told(own) == {'"ann"': False}
 
 
+def test_while_nobody_can_come_back_nobody_goes_and_the_grace_begins_when_they_can() -> None:
+    own, clock = make_own()
+    own.enter("r", ANN, "x")
+    own.polled("r", Member("bob"), "y", 2.0)
+    own.enter("r", Member("eve"), "z")
+    told(own)
+    own.leave("r", A)
+    own.hold()
+    clock.now += 60
+    own.leave("r", id_key("eve"))
+    assert own.sweep() is None
+    assert told(own) == {}
+    own.release_all()
+    clock.now += 4.9
+    own.sweep()
+    assert told(own) == {}
+    own.enter("r", ANN, "x")
+    clock.now += 0.2
+    own.sweep()
+    assert told(own) == {'"bob"': False, '"eve"': False}
+
+
 def test_another_info_is_news_of_the_same_member() -> None:
     own, _ = make_own()
     own.enter("r", ANN, "x")
@@ -417,6 +439,32 @@ def test_the_members_of_a_worker_that_ends_are_kept_for_the_grace_and_of_a_silen
     assert view.over(clock.now - 25) == ["ends"]
     assert view.hear(Told("lives", stamp=3, gone="silent")).changed == ["r"]
     assert sorted(view.rooms["r"].by_key()) == [id_key("ends"), id_key("lives")]
+
+
+def test_what_is_known_of_a_silent_worker_is_passed_on_to_who_has_not_heard_it() -> None:
+    clock = Clock()
+    old, new = View(clock, lambda room: False), View(clock, lambda room: False)
+    for view in (old, new):
+        view.rooms["r"] = Room()
+        view.rooms["s"] = Room()
+    old.rooms["r"].complete = old.rooms["s"].complete = True
+    old.hear(Told("dead", 7, 1, [Group(room, [Entry("ann", None, 1, 1)]) for room in "rs"]))
+    clock.now += 9
+    assert old.known_of("nobody", ["r"], lambda room: False) is None
+    known = old.known_of("dead", ["r"], lambda room: room == "s")
+    assert known is not None
+    assert sorted(group.name for group in known.rooms) == ["r", "s"]
+    assert sorted(new.hear_of(known).changed) == ["r", "s"]
+    assert list(new.rooms["r"].by_key()) == [A]
+    # Its silence goes on, and it ends in both at the same time.
+    clock.now += 17
+    assert old.over(clock.now - 25) == new.over(clock.now - 25) == ["dead"]
+    # Who has heard it itself knows better, and so does the worker that was not dead.
+    assert old.hear_of(known).changes == []
+    new.hear(Told("dead", 8, 2, [Group("r", [], ["ann"])]))
+    assert new.doubtful() == []
+    assert not new.rooms["r"].by_key()
+    assert new.hear_of(known).changes == []
 
 
 def test_rooms_that_hooks_are_for_are_there_without_being_asked_for() -> None:

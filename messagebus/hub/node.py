@@ -251,6 +251,7 @@ class Node(Listener):
     def healthy(self, healthy: bool, partition: int = 0) -> None:
         self.is_healthy = healthy
         self._reader.set_away(not healthy)
+        self.presence.store_answers(healthy)
         self._feed_has_spoken.set()
         if healthy and self._owes_epoch:
             self.renew_epoch()

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..loop.reactor import Reactor
 from ..message import Message
 from ..presence.member import Key, Member
 from ..presence.room import Room
-from ..presence.rules import PresenceRules
+from ..presence.rules import PresenceRules, is_among
 from ..presence.stamps import Stamps
 from ..presence.telling import read
+from ..presence.view import Heard
 from ..stores import Store
-from .attendance import Attendance, changes, whole
+from .attendance import Attendance
 from .membership import Membership
 from .presence_asking import WAIT_SECONDS, Asking
 from .presence_hooks import HookRunner
-from .presence_stream import PRESENCE, Stream, Timer
+from .presence_stream import HEARSAY, PRESENCE, Stream, Timer
+from .presence_watchers import Deliver, Watchers
 from .workers import Workers
 
 BEAT_SECONDS = 5.0
@@ -31,10 +33,6 @@ SILENT_SECONDS = 25.0
 """After so much silence a worker's members are gone: it was killed, or cannot reach the store."""
 TICK_SECONDS = 1.0
 """How often it is looked after both."""
-FLUSH_SECONDS = 0.1
-"""Between two messages to the watchers of a room."""
-FLUSH_LARGE_SECONDS = 1.0
-"""The same where they are told the count alone."""
 LINGER_SECONDS = 60.0
 """How long a room stays known that nobody watches any more."""
 MAX_IDLE_ROOMS = 10_000
@@ -44,12 +42,6 @@ RELEASE = "presence-leave"
 """Told with a room and the id of somebody whom the program has let go."""
 
 T = TypeVar("T")
-
-
-class Deliver(Protocol):
-    """Puts a message out to all who follow a name."""
-
-    def __call__(self, name: str, message: Message, /) -> object: ...
 
 
 class Presence:
@@ -73,20 +65,18 @@ class Presence:
         self._worker = workers.id
         self._reactor = reactor
         self._followers = membership.followers
-        self._deliver = deliver
+        self._watchers = Watchers(self._view, self._followers, deliver, reactor)
         self._hooks = HookRunner(rules, reactor, report)
         self._stamps = Stamps()
         self._stream = Stream(workers.id, self._own, self._stamps, store, reactor)
         self._asking = Asking(self._view, rules, workers, reactor, self._complete, self._has_wanted)
         self._burying: dict[str, float] = {}
-        self._dirty: dict[str, None] = {}
-        self._is_flushing = False
         self._stopped = False
         self._heard_self_at = reactor.clock()
         self._beat_at = self._sweep_at = 0.0
-        self._flush_timer = Timer(self._flush)
         self._tick_timer = Timer(self._tick)
         workers.on(PRESENCE, self._hear)
+        workers.on(HEARSAY, self._hear_of)
         workers.on(RELEASE, self._release)
         workers.on_question(PRESENCE, self._answer)
         attendance.wake = self._wake
@@ -104,6 +94,19 @@ class Presence:
         self._stream.end((self._in_loop(self._own.awaited) or []) if self._stream.number else [])
 
     # --- from any thread ---
+
+    def store_answers(self, answers: bool) -> None:
+        """The store is away: nobody can come back, so that nobody goes. Or it answers again, and whoever would have
+        gone in the meantime has the grace from now on."""
+
+        def look() -> None:
+            if answers:
+                self._own.release_all()
+                self._stream.wake()
+            else:
+                self._own.hold()
+
+        self._reactor.call_soon(look)
 
     def knows(self, names: Iterable[str]) -> bool:
         """Whether it is known who is in these rooms."""
@@ -186,9 +189,21 @@ class Presence:
         self._wake()
 
     def _answer(self, question: Any) -> int | None:
+        about = question.get("about")
+        if about is not None:
+            return self._answer_about(about, question)
         number = self._stream.answer(question)
         self._begin()
         return number
+
+    def _answer_about(self, worker: str, question: Any) -> int | None:
+        """Tell what is known of another worker. Returns the number that this ends with; ``None``: nothing is."""
+        wanted = question["wanted"]
+        known = self._view.known_of(worker, question["rooms"], lambda name: is_among(wanted, name))
+        if self._worker not in question["of"] or known is None:
+            return None
+        self._stream.pass_on(known)
+        return self._stream.number
 
     # --- hearing ---
 
@@ -207,13 +222,21 @@ class Presence:
             self._heard_self_at = now
         if told.bye:
             self._view.ends(told.worker, now + (told.seconds or self._own.grace))
-        heard = self._view.hear(told)
+        self._take(self._view.hear(told))
+
+    def _hear_of(self, value: Any) -> None:
+        told = read(value)
+        if told is not None and told.worker != self._worker:
+            self._stamps.heard(told.stamp)
+            self._take(self._view.hear_of(told))
+
+    def _take(self, heard: Heard) -> None:
         for name, change in heard.changes:
             if heard.author == self._worker and self._view.rooms[name].complete:
                 self._hooks.add(name, change.member, change.joined)
         for name in heard.changed:
             self._view.rooms[name].measure(self._attendance.most_told)
-        self._note(heard.changed)
+        self._watchers.note(heard.changed)
         self._asking.settle()
         self._begin()
 
@@ -244,54 +267,17 @@ class Presence:
         room.version = max(room.version, self._stamps.last)
         room.measure(self._attendance.most_told)
         room.is_told()
-        if self._followers(name) is not None:
-            self._deliver(name, whole(name, room))
+        self._watchers.tell_all(name, room)
 
     def _has_wanted(self) -> None:
         """All is known of the rooms that hooks are for."""
-        self._view.has_wanted = True
+        # It is asked for again after an outage of the store: whom hooks have heard of then, they have heard of.
+        is_first, self._view.has_wanted = not self._view.has_wanted, True
         for name, room in self._view.rooms.items():
             if self._rules.is_hooked(name):
-                for member in room.first_of(self._worker):
+                for member in room.first_of(self._worker) if is_first else ():
                     self._hooks.add(name, member, True)
                 self._complete(name)
-
-    # --- watchers ---
-
-    def _note(self, names: Iterable[str]) -> None:
-        self._dirty |= dict.fromkeys(names)
-        if self._dirty and not self._is_flushing:
-            self._is_flushing = True
-            self._reactor.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Tell watchers what has changed, each room's once in a while."""
-        self._is_flushing = False
-        now = self._reactor.clock()
-        later: dict[str, None] = {}
-        for name in self._dirty:
-            room = self._view.rooms.get(name)
-            if room is None or not room.complete or not room.has_news:
-                continue
-            if now < room.told_at + (FLUSH_LARGE_SECONDS if room.is_large else FLUSH_SECONDS):
-                later[name] = None
-                continue
-            room.told_at = now
-            self._tell_watchers(name, room)
-        self._dirty = later
-        if later:
-            self._reactor.set_deadline(self._flush_timer, FLUSH_SECONDS)
-
-    def _tell_watchers(self, name: str, room: Room) -> None:
-        if self._followers(name) is None:
-            room.is_told()
-        elif room.has_switched or room.is_large:
-            room.is_told()
-            self._deliver(name, whole(name, room))
-        else:
-            told = room.take_news()
-            if told.joined or told.left:
-                self._deliver(name, changes(name, room, told))
 
     # --- by the clock ---
 

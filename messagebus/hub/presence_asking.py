@@ -29,7 +29,7 @@ NAMES_AT_ONCE = 2000
 
 Question = dict[str, Any]
 """``rooms``: names. ``wanted``: patterns of channels, whose rooms are asked for as well. ``of``: the workers that are
-asked; ``None``: all."""
+asked; ``None``: all. ``about``: another worker, of which they tell what they know."""
 
 
 class _Awaited(NamedTuple):
@@ -165,6 +165,8 @@ class Asking:
                 if begin:
                     asked["wanted"] = []
                 answers = self._workers.ask(PRESENCE, asked, ASK_SECONDS)
+                if question["of"] is None:
+                    answers += self._ask_about_silent(asked, answers)
         except (BackendUnavailable, BusClosed):
             answers = None
         except Exception:
@@ -172,6 +174,20 @@ class Asking:
             logger.exception("the other workers cannot be asked who is there")
         finally:
             self._reactor.call_soon(self._asked, question, answers)
+
+    def _ask_about_silent(self, question: Question, answers: list[Answer]) -> list[Answer]:
+        """Have one of those who have answered tell of each worker that has not."""
+        found: list[Answer] = []
+        for silent in self._workers.silent():
+            for one in answers:
+                if one.worker == self._workers.id or not isinstance(one.value, int):
+                    continue
+                asked = {**question, "of": [one.worker], "about": silent}
+                told = [each for each in self._workers.ask(PRESENCE, asked, ASK_SECONDS) if each.value is not None]
+                if told:
+                    found += told
+                    break
+        return found
 
     def _asked(self, question: Question, answers: list[Answer] | None) -> None:
         self.is_away = answers is None

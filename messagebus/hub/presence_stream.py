@@ -24,6 +24,8 @@ logger = logging.getLogger("messagebus.hub")
 
 PRESENCE = "presence"
 """What workers tell and ask each other."""
+HEARSAY = "presence-hearsay"
+"""The same of another worker, which gives no answer itself."""
 AGAIN_SECONDS = 1.0
 """Until what could not be told is told again."""
 
@@ -105,6 +107,14 @@ class Stream:
             self.beat()  # so that it is heard how far the stream is
         return self.number
 
+    def pass_on(self, known: Told) -> None:
+        """Tell what is known of another worker, and end that with a step of this one's own stream: who has heard the
+        step has heard it all."""
+        stamp = self._stamps.next()
+        for packed in pack(known.rooms):
+            self._outbox.append(Told(known.worker, known.number, stamp, packed, seconds=known.seconds))
+        self._push([Group("", [])], stamp)
+
     def beat(self) -> None:
         """Tell the others that this worker lives, and how far its stream is."""
         self._put(Told(self._worker, self.number, self._stamps.next()))
@@ -157,7 +167,8 @@ class Stream:
         done = 0
         try:
             for telling in tellings:
-                tell(self._store, PRESENCE, telling.to_json())
+                kind = PRESENCE if telling.worker == self._worker else HEARSAY
+                tell(self._store, kind, telling.to_json())
                 done += 1
         except (BackendUnavailable, BusClosed):
             pass

@@ -153,8 +153,10 @@ class Workers:
 
     # --- ask ---
 
-    def ask(self, kind: str, value: Any = None, timeout: float = ANSWER_SECONDS) -> list[Answer]:
-        """What every worker answers, this one first. Blocks; not for the loop.
+    def ask(
+        self, kind: str, value: Any = None, timeout: float = ANSWER_SECONDS, *, of: str | None = None
+    ) -> list[Answer]:
+        """What every worker answers, this one first; or the worker ``of`` alone. Blocks; not for the loop.
 
         Waits for all that have reported, for ``timeout`` seconds at most, and not for those that have left a question
         unanswered within the last ``SILENT_SECONDS``.
@@ -162,9 +164,10 @@ class Workers:
         Raises:
             BackendUnavailable: The store cannot be reached.
         """
-        own = _Question({self.id})
-        self._reactor.call_soon(self._answer, kind, value, lambda found: own.answered(Answer(self.id, found)))
-        others = self._others()
+        own = _Question({self.id} if of in (None, self.id) else set())
+        if own.waits_for:
+            self._reactor.call_soon(self._answer, kind, value, lambda found: own.answered(Answer(self.id, found)))
+        others = set() if of == self.id else self._others() if of is None else self._others() & {of}
         if not others:
             own.complete.wait(timeout)
             return own.answers
@@ -175,13 +178,21 @@ class Workers:
         name = secrets.token_hex(8)
         self._questions[name] = question
         try:
-            self._announce({"ask": kind, "value": value, "question": name, "from": self.id})
+            self._announce({"ask": kind, "value": value, "question": name, "from": self.id, "to": of})
             if not question.complete.wait(timeout):
                 self._silent = self._silent | dict.fromkeys(question.waits_for, now + SILENT_SECONDS)
         finally:
             del self._questions[name]
         own.complete.wait(timeout)
         return [*own.answers, *question.answers]
+
+    def silent(self) -> list[str]:
+        """The workers that have a report and have left a question unanswered lately: they may have died. Blocks.
+
+        Raises:
+            BackendUnavailable: The store cannot be reached.
+        """
+        return [worker for worker in self._others() if worker in self._silent]
 
     def reports(self) -> dict[str, Facts]:
         """What each living worker has last reported, some seconds ago at most, by its name.
@@ -216,6 +227,8 @@ class Workers:
             for call in self._told.get(str(told["tell"]), ()):
                 self._reactor.call_soon(call, value)
         elif "ask" in told:
+            if told.get("to") not in (None, self.id):
+                return
             reply = partial(self._reply, str(told.get("question")))
             self._reactor.call_soon(self._answer, str(told["ask"]), value, reply)
         elif "answer" in told:

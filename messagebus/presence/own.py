@@ -55,6 +55,7 @@ class OwnMembers:
         self._rooms: dict[str, dict[Key, _Own]] = {}
         self._due: list[tuple[float, str, Key]] = []
         self._count = 0
+        self._is_held = False
         self.changed: dict[tuple[str, Key], None] = {}
         """Of whom the others have to be told. Whether they are there is asked when that is done, so that one who comes
         and goes in between is one entry."""
@@ -174,7 +175,10 @@ class OwnMembers:
                 self._queue(name, key, own)
 
     def sweep(self) -> float | None:
-        """Let those go whose time is over. Returns the seconds until the next one's is; ``None``: nobody's ever is."""
+        """Let those go whose time is over. Returns the seconds until the next one's is; ``None``: nobody's will be,
+        as things are."""
+        if self._is_held:
+            return None
         now = self._clock()
         while self._due and self._due[0][0] <= now:
             _, name, key = heapq.heappop(self._due)
@@ -189,6 +193,22 @@ class OwnMembers:
             else:
                 self._queue(name, key, own)
         return self._due[0][0] - now if self._due else None
+
+    def hold(self) -> None:
+        """Let nobody go by the clock, until :meth:`release_all`."""
+        self._is_held = True
+
+    def release_all(self) -> None:
+        """Let them go again. Whose time has come or is near has the grace from now on."""
+        self._is_held = False
+        least = self._clock() + self.grace
+        while self._due and self._due[0][0] < least:
+            _, name, key = heapq.heappop(self._due)
+            own = self._rooms.get(name, {}).get(key)
+            if own is not None:
+                own.is_queued = False
+                own.until = max(own.until, least)
+                self._queue(name, key, own)
 
     def _queue(self, name: str, key: Key, own: _Own) -> None:
         """Once for each: who stays longer than expected is queued again when that shows."""

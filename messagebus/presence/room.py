@@ -90,6 +90,14 @@ class Room:
         """The keys of those whom a worker holds."""
         return [key for key, held in self._held.items() if _holds(held, worker)]
 
+    def entries_of(self, worker: str) -> list[Entry]:
+        """Those whom a worker holds, as it would tell of them."""
+        return [
+            Entry(held.member.id, held.member.info, held.stamps()[worker], held.at)
+            for held in self._held.values()
+            if _holds(held, worker)
+        ]
+
     def first_of(self, worker: str) -> Iterator[Member]:
         """Those of a worker's members whom no other held before it."""
         for held in self._held.values():

@@ -63,7 +63,8 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     bye: bool = False
     """The worker ends in order."""
     seconds: float = 0.0
-    """For which its members are kept then; 0: for the grace."""
+    """For which its members are kept then; 0: for the grace. Where another worker passes it on: since when nothing was
+    heard of it."""
     gone: str = ""
     """Another worker, of which nothing was heard for too long."""
 

@@ -7,12 +7,12 @@ was not heard shows by its number, and is asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..message import id_key
 from .room import Change, Room
-from .telling import Entry, Group, Told
+from .telling import Entry, Group, Told, pieces
 
 
 class Heard(NamedTuple):
@@ -29,7 +29,7 @@ class Heard(NamedTuple):
 class _Peer:
     """A worker that has told something."""
 
-    __slots__ = ("doubtful", "ends_at", "heard_at", "number", "pieces")
+    __slots__ = ("doubtful", "ends_at", "heard_at", "is_hearsay", "number", "pieces")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -38,6 +38,8 @@ class _Peer:
         """When the grace of its members is over, if it has ended in order."""
         self.doubtful = False
         """Whether it has told something that was not heard."""
+        self.is_hearsay = False
+        """Whether others have told what is known of it."""
         self.pieces: dict[str, list[Entry]] = {}
         """Of rooms that it has begun to tell whole."""
 
@@ -73,6 +75,7 @@ class View:
         if peer is None:
             peer = self._peers[told.worker] = _Peer(0)
         peer.heard_at = self._clock()
+        peer.is_hearsay = False
         if told.number <= peer.number:
             return Heard(told.worker, [], [])  # sent again, because its answer was lost
         expected = peer.number + 1 if told.rooms else peer.number
@@ -114,6 +117,38 @@ class View:
         found = [room.join(worker, entry) for entry in group.joined]
         found += [room.leave(worker, id_key(each)) for each in group.left]
         return [change for change in found if change is not None]
+
+    # --- workers that give no answer ---
+
+    def known_of(self, worker: str, names: Iterable[str], wanted: Callable[[str], bool]) -> Told | None:
+        """What is known here of a worker: whom it holds in these rooms, and in those that ``wanted`` names. ``None``:
+        nothing.
+
+        One that was killed answers nobody, but its members are there until its silence is over. Who begins to ask in
+        the meantime has to hear of them from the others."""
+        peer = self._peers.get(worker)
+        if peer is None or not peer.number:
+            return None
+        asked = {*names}
+        groups = [
+            group
+            for name, room in self.rooms.items()
+            if room.complete and (name in asked or wanted(name)) and (entries := room.entries_of(worker))
+            for group in pieces(name, entries)
+        ]
+        return Told(worker, peer.number, rooms=groups, seconds=self._clock() - peer.heard_at)
+
+    def hear_of(self, told: Told) -> Heard:
+        """Take in what a worker passes on of another one; nothing, where that one was heard here as far."""
+        peer = self._peers.get(told.worker)
+        if peer is None:
+            peer = self._peers[told.worker] = _Peer(0)
+        elif not (peer.is_hearsay or peer.doubtful) or told.number < peer.number:
+            return Heard(told.worker, [], [])
+        if not peer.is_hearsay:
+            peer.is_hearsay, peer.heard_at = True, self._clock() - told.seconds
+        peer.number = told.number
+        return self._take(told, peer)
 
     # --- workers that end ---
 

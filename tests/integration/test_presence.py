@@ -241,6 +241,36 @@ def test_the_members_of_a_killed_process_go_after_its_silence_and_those_of_one_t
 
 
 @pytest.mark.redis
+def test_a_worker_that_begins_hears_of_the_members_of_a_killed_one_from_the_others(
+    redis_url: str, start: StartServers
+) -> None:
+    stays, killed = start(url=redis_url, HOOKS="1", SILENT_SECONDS="8", MESSAGEBUS_PRESENCE_GRACE="5")
+    with contextlib.ExitStack() as stack:
+
+        def enter(server: Server, name: str) -> None:
+            client = WebSocket.connect(server.url, {ROOM: -1}, headers={"X-User": name}, epoch="")
+            stack.enter_context(client).next_batch()
+
+        enter(killed, "ghost")
+        enter(killed, "kim")
+        eventually(lambda: members(stays) == members(killed) == ["ghost", "kim"])
+        (worker,) = killed.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: killed.worker_pids() not in ([worker], [killed.pid]))
+        enter(killed, "kim")
+        assert members(killed) == members(stays) == ["ghost", "kim"]
+        log = stack.enter_context(EventSource.connect(stays.url, {"/log": 0}))
+        log.messages(3, resume=True)
+        eventually(lambda: members(killed) == members(stays) == ["kim"])
+        tell(stays, "/publish", channel="/log", data=["that is all"])
+        while log.received[-1]["data"] != "that is all":
+            log.messages(1, resume=True)
+        events = [message["data"] for message in log.received[:-1]]
+        assert sorted(event[::2] for event in events[:2]) == [["joined", "ghost"], ["joined", "kim"]]
+        assert events[2:] == [["left", ROOM, "ghost"]]
+
+
+@pytest.mark.redis
 def test_an_outage_of_the_store_is_nobodys_leaving_and_what_happened_meanwhile_is_told_afterwards(
     mortal_redis: RedisServer, start: StartServers
 ) -> None:
