@@ -63,7 +63,8 @@ class Publish(Command):
 
     def perform(self) -> dict[str, Any]:
         caller = self._caller
-        take_from_rate(caller.node, caller.identity.client_id, caller.address)  # before the hooks, which may cost more than the message
+        # Before the hooks, which may cost more than the message.
+        take_from_rate(caller.node, caller.identity.client_id, caller.address)
         data = self._asked() if self._hooks else self._data
         ids = caller.node.publish(self._channel, data, **self._options)
         return {"message_id": ids and ids.message_id}

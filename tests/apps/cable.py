@@ -10,21 +10,13 @@ from flask import Flask, Response, jsonify, render_template, request
 from messagebus import Channel, Member, MessageBus
 from messagebus.cable import own_client
 
-from .common import routes
+from .common import note, routes
 
 app = Flask(__name__)
 app.secret_key = "of the tests"
 app.register_blueprint(MessageBus.blueprint)
 app.register_blueprint(routes)
 own_client.GRANT_SECONDS = float(os.environ.get("GRANT_SECONDS", own_client.GRANT_SECONDS))
-
-
-def note(text: str) -> None:
-    """Write a line into the file that the environment names, where there is one; each is written whole."""
-    path = os.environ.get("NOTES")
-    if path is not None:
-        with open(path, "a") as file:
-            file.write(text + "\n")
 
 
 @MessageBus.connect
