@@ -211,7 +211,8 @@ class Bus(Clients, Reading):
 
         ``channel``: ``None`` for all channels. ``last_id``: the id to continue after; -1: new messages only; ``-k``:
         the last k-1 and new ones. ``site_id``: the site to subscribe to; ``"*"`` for every site, and messages without
-        one. For all channels, and for every site, ``last_id`` is a global id.
+        one. For all channels, and for every site, ``last_id`` is a global id; on a store with partitions that is one of
+        its partition alone, and ``last_id`` is 0 or negative, and counts in each of them.
 
         What a Flask app subscribes while it is imported is called where the app is served. A ``flask`` command
         (``shell``, ``db``, one of the app's), gunicorn's master and the parent of a reloader call it only after
@@ -219,6 +220,7 @@ class Bus(Clients, Reading):
 
         Raises:
             InvalidChannel, InvalidSite: It is not the name of one.
+            ValueError: ``last_id`` is a global id, and the store has several partitions.
             BackendUnavailable: The store is unreachable, so the position to begin from is unknown.
         """
         if channel is not None:
@@ -227,14 +229,16 @@ class Bus(Clients, Reading):
             return lambda function: self.subscribe(channel, function, last_id, site_id)
         if self._node is None and is_only_importing():
             callbacks, store = self._rest()
-            callbacks.add(self._subscription(store, channel, callback, last_id, site_id))
+            for subscription in self._subscriptions(store, channel, callback, last_id, site_id):
+                callbacks.add(subscription)
         else:
             self._subscribe(channel, callback, last_id, site_id)
         return callback
 
     def _subscribe(self, channel: str | None, callback: Callback, last_id: int, site_id: str | None) -> None:
         node = self._running_node()
-        node.callbacks.add(self._subscription(node.store, channel, callback, last_id, site_id))
+        for subscription in self._subscriptions(node.store, channel, callback, last_id, site_id):
+            node.callbacks.add(subscription)
         node.start_callbacks()
 
     def blocking_subscribe(
@@ -245,9 +249,11 @@ class Bus(Clients, Reading):
         from .hub.callbacks import Worker
 
         node = self._running_node()
-        subscription = self._subscription(node.store, channel, callback, last_id, site_id)
-        worker = subscription.worker = Worker(node.callbacks, node.store, node.report, subscription)
-        node.callbacks.add(subscription)
+        subscriptions = self._subscriptions(node.store, channel, callback, last_id, site_id)
+        worker = Worker(node.callbacks, node.store, node.report, subscriptions)
+        for subscription in subscriptions:
+            subscription.worker = worker
+            node.callbacks.add(subscription)
         worker.run()
 
     @overload
@@ -302,9 +308,9 @@ class Bus(Clients, Reading):
             check_channel(channel)
         return self._callbacks is not None and self._callbacks.remove(Scope(channel, site_id), callback)
 
-    def _subscription(
+    def _subscriptions(
         self, store: Store, channel: str | None, callback: Callback, last_id: int, site_id: str | None
-    ) -> Subscription:
+    ) -> list[Subscription]:
         from .hub.callbacks import Scope, Subscription
 
         if channel is not None:
@@ -314,11 +320,21 @@ class Bus(Clients, Reading):
         if not isinstance(last_id, int):
             raise TypeError(f"last_id: expected an integer, not {last_id!r}")
         scope = Scope(channel, site_id)
-        if last_id < 0:
-            name = scope.name
-            newest = store.state().global_id if name is None else store.last_ids([name])[0]
-            last_id = max(newest - (-last_id - 1), 0)
-        return Subscription(scope, callback, last_id)
+        name, number = scope.name, store.partitions
+        if name is not None:
+            if last_id < 0:
+                last_id = max(store.last_ids([name])[0] - (-last_id - 1), 0)
+            return [Subscription(scope, callback, last_id, store.partition_of(name))]
+        if last_id > 0 and number > 1:
+            raise ValueError(
+                f"last_id: expected 0 or a negative number, not {last_id}: the store has {number} partitions, and a "
+                "global id is a position in one of them"
+            )
+        if last_id >= 0:
+            return [Subscription(scope, callback, last_id, each) for each in range(number)]
+        newest = [store.state(each).global_id for each in range(number)]
+        back = (-last_id - 1) * number  # ids of a partition are so far from each other
+        return [Subscription(scope, callback, position - back, each) for each, position in enumerate(newest)]
 
 
 MessageBus = Bus()

@@ -10,9 +10,9 @@ from .message import Message
 from .names import check_channel, store_name
 
 if TYPE_CHECKING:
+    from .hub.seen import Seen
     from .statistics.bus import ChannelStats
     from .statistics.why import Finding
-    from .stores import StoreState
 
 SEEN_SECONDS = 0.25
 """Seconds that a page waits at most for the position that it is rendered at."""
@@ -41,12 +41,16 @@ class Reading(Lifecycle):
 
     def global_backlog(self, last_id: int = 0, site_id: str | None = None) -> list[Message]:
         """The messages of all channels of a site after global id ``last_id`` that the store still keeps, by global id.
+        On a store with partitions 0 asks for those of all partitions, one after the other; another ``last_id`` for
+        those of its own.
 
         Without ``site_id``: messages without a site; with ``"*"``: those of every site, and those without one."""
         from .hub.callbacks import Scope
 
         scope = Scope(None, site_id)
-        return [message for message in self._publisher_now().store.global_backlog(last_id) if scope.holds(message)]
+        store = self._publisher_now().store
+        begins = [last_id] if last_id > 0 else range(store.partitions)
+        return [message for begin in begins for message in store.global_backlog(begin) if scope.holds(message)]
 
     def stats(self) -> dict[str, Any]:
         """The numbers of the whole bus, summed over all processes that listen, and of each: docs/statistics.md explains
@@ -97,8 +101,15 @@ class Reading(Lifecycle):
         return why(self._running_node(), channel, message_id, user_id, client_id, site_id)
 
     def newest_global_id(self) -> int:
-        """The newest global id, over all channels and sites; 0 in an empty store."""
-        return self._publisher_now().store.state().global_id
+        """The newest global id, over all channels and sites; 0 in an empty store.
+
+        Raises:
+            ValueError: The store has several partitions, whose global ids say nothing of each other.
+        """
+        store = self._publisher_now().store
+        if store.partitions > 1:
+            raise ValueError(f"the store has {store.partitions} partitions, each of which has its own global ids")
+        return store.state().global_id
 
     def last_message(self, channel: str, site_id: str | None = None) -> Message | None:
         """The newest message of a channel, if the store still keeps it."""
@@ -106,23 +117,21 @@ class Reading(Lifecycle):
         messages = self.backlog(channel, last_id - 1, site_id) if last_id else []
         return messages[-1] if messages else None
 
-    def seen(self) -> StoreState | None:
+    def seen(self) -> Seen | None:
         """How far this process has received the store's messages: the position that a page rendered now continues from.
 
-        Asks the store where the process does not hear of all messages: in SQLite, PostgreSQL, a cluster, and with
-        ``redis_announce="by_channel"``.
-        ``None`` if the store's feed is not connected; the first call waits for it, for a second
-        at most."""
-        from .stores import StoreState
+        Asks the store where the process does not hear of all messages: in SQLite, PostgreSQL, a cluster (each partition
+        that can be reached), and with ``redis_announce="by_channel"``. ``None`` if the store's feed is not connected;
+        the first call waits for it, for a second at most."""
+        from .hub.seen import Seen
 
         if self._closed:
             return None
         node = self._running_node()
         if not node.has_started():
             return None
-        if node.is_healthy:
-            node.following.catch_up(SEEN_SECONDS)
-        return StoreState(node.seen_id, node.hub.epoch)
+        node.following.catch_up({*range(node.store.partitions)} - node.away, SEEN_SECONDS)
+        return Seen(node.seen, node.hub.epochs)
 
     # --- deleting ---
 

@@ -17,7 +17,6 @@ from typing import Any, overload
 
 from . import MessageBus
 from .bus import Bus
-from .hub.callbacks import EVERY_SITE
 from .message import Message
 
 try:
@@ -46,19 +45,21 @@ def temporary_store(bus: Bus = MessageBus) -> Iterator[Bus]:
 
 
 class Published(Sequence[Message]):
-    """The messages published since the ``with`` block began, by global id; after the block, those published within
-    it."""
+    """The messages published since the ``with`` block began, by global id (of a store with partitions: one after the
+    other); after the block, those published within it."""
 
     def __init__(self, bus: Bus, channel: str | None) -> None:
         self._bus = bus
         self._channel = channel
-        self._after = bus.newest_global_id()
+        store = bus._publisher_now().store
+        self._after = [store.state(partition).global_id for partition in range(store.partitions)]
         self._messages: list[Message] | None = None
 
     def _now(self) -> list[Message]:
         if self._messages is not None:
             return self._messages
-        messages = self._bus.global_backlog(self._after, EVERY_SITE)
+        store = self._bus._publisher_now().store
+        messages = [message for after in self._after for message in store.global_backlog(after)]
         return [message for message in messages if self._channel in (None, message.channel)]
 
     def _freeze(self) -> None:

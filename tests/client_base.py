@@ -58,7 +58,7 @@ class Client(ABC):
         client_id: str | None = None,
         headers: Mapping[str, str] | None = None,
         epoch: str | None = None,
-        last_event_id: int | None = None,
+        last_event_id: int | str | None = None,
         receive_buffer: int | None = None,
         timeout: float = 30.0,
         takes_refusals: bool = False,

@@ -229,8 +229,9 @@ class EventSource(_Streamed):
             return batch  # a heartbeat, the end, a subscription's end, who is there, or what is not kept
         assert len(ids) == 1
         assert ids[0].startswith(b"id: ")
-        self.last_event_id = int(ids[0][len(b"id: ") :])
-        assert self.last_event_id >= max((message["global_id"] for message in batch), default=0)
+        self.last_event_id = ids[0][len(b"id: ") :].decode()
+        reached = [*map(int, self.last_event_id.split("."))]  # of each partition
+        assert max(reached) >= max((message["global_id"] for message in batch), default=0)
         return batch
 
 

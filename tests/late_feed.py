@@ -19,6 +19,7 @@ from messagebus.options import Options
 from messagebus.publishing.publisher import Publisher
 from messagebus.stores import Listener, StoreState
 from messagebus.transports import Transport
+from messagebus.transports.event_ids import EventId
 
 from .planning import StubPlanner, request_for
 
@@ -30,7 +31,7 @@ class Plain(Transport):
 
     name = "plain"
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return batch
 
 
@@ -126,7 +127,7 @@ class LateFeed(Listener):
 
     def dispatch(self, count: int) -> None:
         messages, self._late = self._late[:count], self._late[count:]
-        self.node.seen_id = messages[-1].global_id
+        self.node.seen[0] = messages[-1].global_id
         self.node.hub.dispatch(messages)
 
     def subscribe(self, want: Cursor, between: str) -> RecordingClient:

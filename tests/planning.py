@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from messagebus.channel_rules import ChannelRule
+from messagebus.hub.epochs import Epochs
 from messagebus.hub.history import Cursor
 from messagebus.hub.hub import Hub
-from messagebus.hub.lineage import NO_LINEAGE
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from messagebus.hub.subscriber import Identity
 
@@ -15,9 +15,7 @@ from messagebus.hub.subscriber import Identity
 class _CursorRequest(SubscribeRequest):
     wants: list[Cursor]
 
-    def cursors(
-        self, store_epoch: str | None, rules: Sequence[ChannelRule] = (), lineage: Mapping[str, int] = NO_LINEAGE
-    ) -> list[Cursor]:
+    def cursors(self, epochs: Epochs, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
         return self.wants
 
 

@@ -288,7 +288,7 @@ def test_messages_have_stream_epoch_and_offset(extended: CableClient, bus: Bus) 
     assert told["identifier"] == identifier
     assert told["message"] == {"n": 1}
     assert (told["stream_id"], told["offset"]) == ("/news", 2)
-    assert told["epoch"] == bus._running_node().hub.epoch
+    assert told["epoch"] == bus._running_node().hub.epochs[0]
 
 
 def test_a_client_resumes_from_its_position(extended: CableClient, url: str, bus: Bus) -> None:
@@ -309,7 +309,7 @@ def test_a_client_resumes_from_its_position(extended: CableClient, url: str, bus
 def test_a_client_resumes_from_a_moment(url: str, bus: Bus) -> None:
     cable = bus._running_node().guests["cable"]
     before = time.time()
-    eventually(lambda: cable.times.at(time.time() + 1) is not None)  # type: ignore[attr-defined]
+    eventually(lambda: cable.times.at(time.time() + 1, 0) is not None)  # type: ignore[attr-defined]
     bus.publish("/news", 1)
     with CableClient(url, EXTENDED) as client:
         identifier = subscribe(client, {"since": before + 0.5, "streams": {}})

@@ -78,7 +78,7 @@ class World:
         self.hub.windows.enter(CHANNEL)
         page = view_of_page(BacklogPage(messages, 0, len(messages), len(messages), 1), self.reactor.clock())
         cursor = Cursor(CHANNEL, CHANNEL, 0)
-        plan = SubscriptionPlan(request_for(cursor, epoch="epoch"), [cursor], {CHANNEL: page}, 0)
+        plan = SubscriptionPlan(request_for(cursor, epoch="epoch"), [cursor], {CHANNEL: page}, [])
         join_when_ready(StubPlanner(self.hub, lambda: plan), subscriber, plan)
 
 
@@ -260,7 +260,7 @@ def test_subscribers_are_served_in_the_order_in_which_they_came(world: World, mo
 
 def test_the_json_of_a_message_is_made_once_for_all_subscribers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = messages(1, 20)
-    world.hub.windows.global_id = 20
+    world.hub.windows.reached[0] = 20
     made = count_calls(monkeypatch, messagebus.message, "_encode_channel")
     writers = [world.connect(n, transport, backlog) for transport in STREAMS for n in range(SUBSCRIBERS)]
     assert len(made) == 20  # for those who catch up

@@ -277,8 +277,8 @@ def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None
         subscriber.writer = RecordingClient()
         called: list[Subscriber] = []
         assert hub.add(subscriber)
-        hub.when_reached(2, subscriber, lambda waiting: waiting.end(RESYNC))
-        hub.when_reached(1, subscriber, called.append)
+        hub.when_reached([2], subscriber, lambda waiting: waiting.end(RESYNC))
+        hub.when_reached([1], subscriber, called.append)
         subscriber.on_deadline()
         assert called == []
 
@@ -290,7 +290,7 @@ def test_who_is_ahead_of_this_process_is_never_told_without_the_store() -> None:
         feed.node.store.shared = True
         assert feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=1)))
         assert not feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=2)))
-        feed.node.hub.epoch = None
+        feed.node.hub.epochs[0] = None
         assert not feed.node.plan_at_once(request_for(Cursor(NAME, NAME, after=1)))
 
 

@@ -63,6 +63,8 @@ ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "pausable_writer", "blocking_writer"],
     "presence": ["member", "stamps", "telling", "own", "room", "rules", "view"],
     "hub": [
+        "epochs",
+        "seen",
         "forgotten",
         "history",
         "lineage",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from messagebus.errors import BackendUnavailable
+from messagebus.hub.epochs import Epochs
 from messagebus.hub.history import Cursor, HistoryView, appended, merged, trimmed, view_of_page
 from messagebus.hub.lineage import NO_LINEAGE, is_shared, judged
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
@@ -36,7 +37,9 @@ def page(*messages: Message, after: int = 0, last_id: int = 0, first_id: int = 0
 
 def cursor(position: int | str, epoch: str, channel: str = NAME) -> Cursor:
     params = SubscribeParams({channel: parse_position(channel, position)}, epoch)
-    [want] = SubscribeRequest(Identity("c"), None, params).cursors("present", (), EPOCHS)
+    epochs = Epochs()
+    epochs.begin_life(0, StoreState(0, "present", EPOCHS))
+    [want] = SubscribeRequest(Identity("c"), None, params).cursors(epochs)
     return want
 
 

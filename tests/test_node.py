@@ -130,7 +130,7 @@ def test_what_is_known_is_served_while_the_store_is_away(node: Node) -> None:
     node.store.shared = True
     node.hub.windows.enter("/a")
     node.hub.dispatch([Message(1, 1, "/a", b"1"), Message(2, 2, "/a", b"1")])
-    node.seen_id = 2
+    node.seen[0] = 2
     node.healthy(False)
 
     def refuse(*_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from messagebus.errors import InvalidPosition
+from messagebus.hub.epochs import Epochs
 from messagebus.hub.history import Cursor
 from messagebus.hub.subscribe_request import SubscribeParams, SubscribeRequest
 from messagebus.hub.subscriber import Identity
@@ -18,7 +19,9 @@ def cursors(
     store_epoch: str | None = None,
 ) -> list[Cursor]:
     params = SubscribeParams({name: parse_position(name, value) for name, value in positions.items()}, client_epoch)
-    return SubscribeRequest(Identity("c"), site_id, params).cursors(store_epoch)
+    epochs = Epochs()
+    epochs[0] = store_epoch
+    return SubscribeRequest(Identity("c"), site_id, params).cursors(epochs)
 
 
 @pytest.mark.parametrize(

@@ -165,11 +165,11 @@ class Late:
         identity, takes_refusals = Identity("c", id_key(5)), request.get("takes_refusals", True)
         params = SubscribeParams(dict.fromkeys(channels, Position(-1)), takes_refusals=takes_refusals)
         asked = SubscribeRequest(identity, None, params, began=request.get("began", 100.0))
-        cursors = asked.cursors("epoch")
+        cursors = asked.cursors(world.hub.epochs)
         for cursor in cursors:
             world.hub.windows.enter(cursor.name)
         empty = view_of_page(BacklogPage([], 0, 0, 0, 1), world.now)
-        self.plan = SubscriptionPlan(asked, cursors, {cursor.name: empty for cursor in cursors}, 0)
+        self.plan = SubscriptionPlan(asked, cursors, {cursor.name: empty for cursor in cursors}, [])
         self.subscriber = Subscriber(world.hub, STREAMING_WSGI, identity, b"", None, "", None, takes_refusals)
         self.writer = self.subscriber.writer = Finished()
 

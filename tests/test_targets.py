@@ -39,7 +39,7 @@ class World:
         self.hub.windows.enter(channel)
         page = view_of_page(BacklogPage(backlog, 0, len(backlog), len(backlog), 1), self.reactor.clock())
         cursor = Cursor(channel, channel, 0)
-        plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: page}, 0)
+        plan = SubscriptionPlan(request_for(cursor), [cursor], {channel: page}, [])
         join_when_ready(StubPlanner(self.hub, lambda: plan), subscriber, plan)
         return writer
 

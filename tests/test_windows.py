@@ -48,7 +48,7 @@ class Remembered:
         published = message(self.last_id, size)
         self.kept = [*self.kept, published][-keep:]
         self.until = self.clock.now + age
-        self.windows.global_id = self.last_id
+        self.windows.reached[0] = self.last_id
         window = self.windows.find(NAME)
         if window is not None:
             self.windows.size += window.append(
@@ -200,11 +200,11 @@ def test_a_window_that_was_begun_after_a_page_was_read_does_not_take_it_in() -> 
 def test_a_window_claims_no_message_that_was_dispatched_while_it_was_begun() -> None:
     """The loop's thread may dispatch at any point of a request's."""
     windows = Windows(Options(), Clock())
-    windows.global_id = 6
+    windows.reached[0] = 6
 
     class Table(dict[str, ChannelWindow]):
         def __setitem__(self, name: str, window: ChannelWindow) -> None:
-            windows.global_id = 7  # a message on the channel, which finds no window
+            windows.reached[0] = 7  # a message on the channel, which finds no window
             assert windows.find(name) is None
             super().__setitem__(name, window)
 
@@ -265,7 +265,7 @@ def test_a_channel_that_the_feed_does_not_bring_yet_remembers_nothing_until_it_d
     remembered = Remembered()
     windows = remembered.windows
     changed: list[str] = []
-    windows.changed = changed.append
+    windows.hear_only(changed.append)
     window = windows.enter(NAME)
     assert changed == [NAME]
     assert windows.enter(NAME) is window
@@ -277,7 +277,7 @@ def test_a_channel_that_the_feed_does_not_bring_yet_remembers_nothing_until_it_d
     page = BacklogPage([message(1)], 0, 1, 1, 1, 100.0)
     assert windows.absorb(NAME, view_of_page(page, remembered.clock.now)) is None
     remembered.clock.now += 1
-    windows.global_id = 7
+    windows.reached[0] = 7
     windows.hear([window], 7, remembered.clock.now)
     assert heard.is_set()
     assert windows.find(NAME) is window
@@ -289,7 +289,7 @@ def test_whoever_waits_for_a_channel_that_is_forgotten_meanwhile_begins_anew() -
     remembered = Remembered()
     windows = remembered.windows
     changed: list[str] = []
-    windows.changed = changed.append
+    windows.hear_only(changed.append)
     window = windows.enter(NAME)
     heard = window.heard
     windows.forget_all()
@@ -308,7 +308,7 @@ def test_a_channel_that_nobody_asks_for_any_more_is_let_go_whether_it_was_heard_
     remembered = Remembered()
     windows = remembered.windows
     changed: list[str] = []
-    windows.changed = changed.append
+    windows.hear_only(changed.append)
     windows.hear([windows.enter("/heard")], 1, remembered.clock.now)
     windows.enter("/unheard")
     remembered.clock.now += 100
@@ -321,7 +321,7 @@ def test_a_channel_whose_backlog_is_deleted_goes_on_to_be_heard() -> None:
     remembered = Remembered()
     windows = remembered.windows
     changed: list[str] = []
-    windows.changed = changed.append
+    windows.hear_only(changed.append)
     window = windows.enter(NAME)
     windows.hear([window], 0, remembered.clock.now)
     remembered.publish(age=10)

@@ -9,7 +9,6 @@ import time
 
 from ..http.channel_commands import ChannelCalls
 from ..hub.node import Node
-from ..stores import StoreState
 from .classes import ChannelClasses
 from .encoding import Streams
 from .pings import Pings
@@ -31,9 +30,9 @@ class Cable:
         self.node = node
         self.classes = classes
         self.publish = publish
-        self.streams = Streams(lambda: hub.epoch)
+        self.streams = Streams(lambda name: hub.windows.epoch_for((name,)))
         self.pings = Pings(node.reactor)
-        self.times = Times(node.reactor, lambda: StoreState(hub.global_id, hub.epoch, hub.windows.lineage))
+        self.times = Times(node.reactor, hub.windows.reached, hub.epochs)
         self.calls: ChannelCalls
         """For the bus's own clients."""
         self._subscriptions: set[Subscription] = set()
@@ -76,15 +75,22 @@ class Cable:
         for subscription in [*self._subscriptions]:
             subscription.leave()
 
-    def _at(self, moment: object) -> int | None:
-        return self.times.at(float(moment)) if isinstance(moment, (int, float)) else None
+    def _at(self, asked: object) -> int | None:
+        """``asked``: a moment, with a partition where that is not the first."""
+        moment, partition = asked if isinstance(asked, list) and len(asked) == 2 else (asked, 0)
+        if isinstance(moment, (int, float)) and partition in range(self.node.store.partitions):
+            return self.times.at(float(moment), partition)
+        return None
 
-    def global_id_at(self, moment: float) -> int | None:
-        """The last global id at a moment (seconds since 1970), or a little earlier; ``None``: no process knows. From
-        any thread but the loop's; blocks where another process has to be asked."""
-        found = self.times.at(moment)
+    def global_id_at(self, moment: float, name: str) -> int | None:
+        """The last global id in the partition of a channel, by its stored name, at a moment (seconds since 1970), or a
+        little earlier; ``None``: no process knows. From any thread but the loop's; blocks where another process has to
+        be asked."""
+        partition = self.node.store.partition_of(name)
+        found = self.times.at(moment, partition)
         if found is None:
-            answers = [answer.value for answer in self.node.workers.ask(SINCE, moment)]
+            asked = [moment, partition] if partition else moment
+            answers = [answer.value for answer in self.node.workers.ask(SINCE, asked)]
             found = min([value for value in answers if isinstance(value, int)], default=None)
         return found
 

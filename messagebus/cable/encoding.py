@@ -10,7 +10,9 @@ from weakref import WeakValueDictionary
 
 from ..errors import DISCONNECTED, RESYNC, SHUTDOWN, TOO_BIG, TOO_MANY_COMMANDS, Close
 from ..message import GAP_CHANNEL, encode_json
+from ..names import store_name
 from ..transports import WEBSOCKET, Transport
+from ..transports.event_ids import EventId
 from ..transports.plain import OWN, Part, split
 from ..transports.websocket import text_frame
 
@@ -18,8 +20,8 @@ JSON = "actioncable-v1-json"
 EXTENDED = "actioncable-v1-ext-json"
 SUBPROTOCOLS = (JSON, EXTENDED)
 
-Epoch = Callable[[], "str | None"]
-"""The store's epoch, as far as the process knows."""
+Epoch = Callable[[str], "str | None"]
+"""What a client is told of the epoch of a channel, by its stored name, as far as the process knows."""
 
 _REMEMBERED = 65_536
 """Bytes of the largest batch that is remembered."""
@@ -39,7 +41,7 @@ class CableConnection(Transport):
     def fields(self, size: int) -> bytes:
         return b""
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return b""
 
     def end(self, close: Close, last: bytes = b"") -> bytes:
@@ -77,7 +79,7 @@ class Stream(Transport):
     def fields(self, size: int) -> bytes:
         return b""
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         head = self._head
         return b"".join(
             [text_frame(b"%b%b}" % (head, part.data)) for part, _ in _split(batch) if not part.channel.startswith(OWN)]
@@ -90,22 +92,27 @@ class ExtendedStream(Transport):
     name = "cable-subscription"
     is_part = True
 
-    def __init__(self, identifier: str, epoch: Epoch) -> None:
+    def __init__(self, identifier: str, site_id: str | None, epoch: Epoch) -> None:
         name = encode_json(identifier)
         self._head = b'{"identifier":%b,"message":' % name
         self._gap = text_frame(b'{"type":"reject_history","identifier":%b}' % name)
+        self._site_id = site_id
         self._epoch = epoch
 
     def fields(self, size: int) -> bytes:
         return b""
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         frames = []
-        epoch = encode_json(self._epoch() or "")
+        epochs: dict[str, bytes] = {}
         for part, _ in _split(batch):
             if part.channel == GAP_CHANNEL:
                 frames.append(self._gap)
             elif not part.channel.startswith(OWN):
+                epoch = epochs.get(part.channel)
+                if epoch is None:
+                    name = store_name(part.channel, self._site_id)
+                    epoch = epochs[part.channel] = encode_json(self._epoch(name) or "")
                 position = encode_json(part.channel), epoch, part.message_id
                 frames.append(
                     text_frame(
@@ -116,15 +123,16 @@ class ExtendedStream(Transport):
 
 
 class Streams:
-    """The transports of a process: one for each identifier, as long as somebody has it. In the loop only."""
+    """The transports of a process: one for each identifier and site, as long as somebody has it. In the loop only."""
 
     def __init__(self, epoch: Epoch) -> None:
         self._epoch = epoch
-        self._known: WeakValueDictionary[tuple[str, bool], Transport] = WeakValueDictionary()
+        self._known: WeakValueDictionary[tuple[str, bool, str | None], Transport] = WeakValueDictionary()
 
-    def of(self, identifier: str, extended: bool) -> Transport:
-        found = self._known.get((identifier, extended))
+    def of(self, identifier: str, extended: bool, site_id: str | None) -> Transport:
+        key = identifier, extended, site_id if extended else None
+        found = self._known.get(key)
         if found is None:
-            found = ExtendedStream(identifier, self._epoch) if extended else Stream(identifier)
-            self._known[identifier, extended] = found
+            found = ExtendedStream(identifier, site_id, self._epoch) if extended else Stream(identifier)
+            self._known[key] = found
         return found

@@ -201,17 +201,22 @@ class CableSession(FramedSubscriber):
         by_epoch: dict[str | None, dict[str, Position]] = {}
         is_whole = True
         for channel, position in positions.items():
-            epoch, message_id = history.positions.get(channel, (self.node.hub.epoch, None))
+            name = subscription_name(channel, self.site_id)
+            # None: that which is in force.
+            epoch, message_id = history.positions.get(channel, (None, None))
             if message_id is not None:
                 position = Position(message_id)
             elif history.since is not None and position == Position():
-                global_id = self._cable.global_id_at(history.since)
+                global_id = self._cable.global_id_at(history.since, name)
                 position = Position(global_id=global_id)
                 is_whole = is_whole and global_id is not None
             by_epoch.setdefault(epoch, {})[channel] = position
         return Plans([self._plan(asked, epoch) for epoch, asked in by_epoch.items()], is_whole)
 
     def _plan(self, asked: dict[str, Position], epoch: str | None) -> SubscriptionPlan:
+        if epoch is None:
+            names = [subscription_name(channel, self.site_id) for channel in asked]
+            epoch = self.node.hub.windows.epoch_for(names)
         request = SubscribeRequest(self.identity, self.site_id, SubscribeParams(asked, epoch))
         if self.node.access.presence:
             with self._handshake.context(self._handshake.environ) as shown:
@@ -234,7 +239,7 @@ class CableSession(FramedSubscriber):
             return
         stream = self._streams.get(subscription)
         if stream is None:
-            transport = self._cable.streams.of(subscription.identifier, self._extended)
+            transport = self._cable.streams.of(subscription.identifier, self._extended, self.site_id)
             stream = StreamSubscriber(self.node.hub, transport, self, self._stream_ended)
             self._streams[subscription] = stream
             if not self.node.hub.add(stream):

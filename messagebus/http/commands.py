@@ -51,8 +51,16 @@ class Subscribe(Command):
         self._caller = caller
         self._subscriber = caller.subscriber
         # A connected client knows the epoch, so a position beyond the last id is invalid.
-        epoch = caller.node.hub.epoch
-        params = SubscribeParams(positions, epoch, None, tuple(grants), caller.takes_refusals, refusals.found)
+        epoch = caller.node.hub.windows.epoch_for([subscription_name(channel, caller.site_id) for channel in positions])
+        params = SubscribeParams(
+            positions,
+            epoch,
+            None,
+            tuple(grants),
+            caller.takes_refusals,
+            refusals.found,
+            outdated=caller.subscriber.outdated,
+        )
         request = SubscribeRequest(caller.identity, caller.site_id, params, began=caller.node.reactor.clock())
         self._handshake = caller.handshake if asks_anybody(caller.node) else None
         self._request = request if self._handshake is not None else refuse_presence(caller.node, request)
@@ -72,6 +80,8 @@ class Subscribe(Command):
 
         def joined() -> None:
             answer({"refused": refused} if refused else {})
+            if hub.windows.partitions > 1 and subscriber.catch_up is not None:
+                subscriber.catch_up.say_epoch = subscriber.transport.tells_epoch  # it may lack that of a partition
             hub.pacer.proceed(subscriber)
             done()
 

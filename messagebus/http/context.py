@@ -67,9 +67,10 @@ class RequestContext:
         """The answer of a poll that is not held."""
         hub, subscribe = self.node.hub, plan.request
         while True:
-            tells_epoch = subscribe.lacks_epoch(hub.epoch, unasked=False)
+            epoch = hub.windows.epoch_for([cursor.name for cursor in plan.cursors])
+            tells_epoch = subscribe.lacks_epoch(epoch, unasked=False)
             batch = None
-            if plan.epoch in (None, hub.epoch):
+            if plan.epoch in (None, epoch):
                 batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
             if batch is not None:
                 due = self.node.presence.due(plan.watches) if plan.watches else ()

@@ -15,7 +15,8 @@ def live(node: Node) -> dict[str, object]:
 
 
 def ready(node: Node) -> dict[str, object]:
-    """Whether to send clients here: it is not about to end, its feed brings new messages, and the store answers.
+    """Whether to send clients here: it is not about to end, its feed brings new messages, and the store answers. Of a
+    store with partitions one that works suffices: what the others lack, clients would lack elsewhere as well.
 
     May block for ``store_timeout``.
 
@@ -24,12 +25,14 @@ def ready(node: Node) -> dict[str, object]:
     """
     if node.hub.is_ending:
         raise unavailable("this process is about to end")
-    if not node.is_healthy:
+    away = sorted(node.away)
+    if len(away) == node.store.partitions:
         raise unavailable("the store's feed is down")
-    if not node.hub.ready.is_set():
+    works = [number for number, started in enumerate(node.hub.started) if started.is_set() and number not in away]
+    if not works:
         raise unavailable("the store's feed has not started yet")
-    node.store.state()
-    return {"ready": True}
+    node.store.state(works[0])
+    return {"ready": True, "partitions_away": away} if away else {"ready": True}
 
 
 RESOURCES: Mapping[str, Callable[[Node], dict[str, object]]] = {"health/live": live, "health/ready": ready}

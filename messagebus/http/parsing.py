@@ -17,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from ..errors import InvalidSite, InvalidTargets
+from ..hub.epochs import MAX_TEXT
 from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity
 from ..message import check_id, id_key
@@ -142,12 +143,12 @@ def _resumed(request: Request, params: SubscribeParams) -> SubscribeParams:
     last_event_id = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not last_event_id:
         return params
-    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 18):
+    seen = last_event_id.split(".")
+    if not (last_event_id.isascii() and all(each.isdigit() and len(each) <= 18 for each in seen)):
         raise HTTPRefusal(
-            HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected a global id", "Last-Event-ID"
+            HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected the id of an event", "Last-Event-ID"
         )
-    seen = int(last_event_id)
-    return params._replace(positions={name: at.resumed_at(seen) for name, at in params.positions.items()})
+    return params._replace(resumed_at=tuple(map(int, seen)))
 
 
 def check_origin(request: Request, allowed: Sequence[str | re.Pattern[str]]) -> None:
@@ -234,7 +235,7 @@ def _read_params(pairs: Mapping[str, object], options: Options, takes_refusals: 
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
             raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_sequence", "__seq: expected a whole number", "__seq")
         sequence = int(text)
-    if epoch is not None and not (isinstance(epoch, str) and len(epoch) <= 128):
+    if epoch is not None and not (isinstance(epoch, str) and len(epoch) <= MAX_TEXT):
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch"
         )

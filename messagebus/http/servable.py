@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from ..hub.node import Node
 from ..hub.permissions import Access
+from ..hub.seen import Seen
 from ..options import Options
-from ..stores import StoreState
 
 
 class Servable(Protocol):
@@ -23,7 +23,7 @@ class Servable(Protocol):
     def configure_app(self, config: Mapping[str, Any], dumps: Callable[[Any], str] | None = None) -> None:
         """Take the settings of an app."""
 
-    def seen(self) -> StoreState | None:
+    def seen(self) -> Seen | None:
         """How far this process has received the store's messages."""
 
     def _running_node(self) -> Node:

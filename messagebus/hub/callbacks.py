@@ -55,16 +55,19 @@ class Scope(NamedTuple):
 
 
 class Subscription:
-    """One function on one scope. Where that is one channel its position is a message id, otherwise a global id."""
+    """One function on one scope, or on what a partition of the store has of it. Where the scope is one channel its
+    position is a message id, otherwise a global id."""
 
-    __slots__ = ("behind", "callback", "life", "name", "pending", "position", "scope", "seen", "worker")
+    __slots__ = ("behind", "callback", "life", "name", "partition", "pending", "position", "scope", "seen", "worker")
 
-    def __init__(self, scope: Scope, callback: Callback, position: int) -> None:
-        """``position``: the id to continue after."""
+    def __init__(self, scope: Scope, callback: Callback, position: int, partition: int = 0) -> None:
+        """``position``: the id to continue after. ``partition``: that of the one channel, or of what it has of several;
+        a scope of several has one subscription for each."""
         self.scope = scope
         self.name = scope.name
+        self.partition = partition
         self.callback = callback
-        self.position = position
+        self.position = max(position, self.beginning)
         self.pending: deque[Message] = deque()
         self.behind = True
         """Whether the store may have messages after ``position`` that are not pending here."""
@@ -75,6 +78,16 @@ class Subscription:
         self.worker: Worker | None = None
         """The worker that calls it; ``None``: the shared one."""
 
+    @property
+    def key(self) -> str | int:
+        """What messages for it have in common: the name, or where that may be one of several their partition."""
+        return self.partition if self.name is None else self.name
+
+    @property
+    def beginning(self) -> int:
+        """The position before the first message."""
+        return self.partition if self.name is None else 0
+
     def id_of(self, message: Message) -> int:
         return message.global_id if self.name is None else message.message_id
 
@@ -84,7 +97,7 @@ class Subscription:
 
     def read(self, store: Store, position: int) -> Sequence[Message] | None:
         """The store's messages after a position; ``None`` if the store has gone back."""
-        known = self.seen[-1] if self.seen and position else None
+        known = self.seen[-1] if self.seen and position > self.beginning else None
         if self.name is None:
             messages: Sequence[Message] = [m for m in store.global_backlog(position) if self.scope.holds(m)]
         else:
@@ -103,7 +116,7 @@ class Subscription:
             if backlog.first_id > position + 1 and (position or not self.seen):
                 first, last = position + 1, backlog.first_id - 1
                 logger.warning("a callback on %s missed messages %d to %d: the backlog lost them", self, first, last)
-        if self.seen and not position:
+        if self.seen and position <= self.beginning:
             messages = self._after_seen(messages)
         return messages
 
@@ -130,53 +143,58 @@ class Callbacks:
     no queue grows without bound."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str | None, list[Subscription]] = {}
+        self._by_key: dict[str | int, list[Subscription]] = {}
         self._lock = allocate_lock()  # native: held for a moment, across nothing that switches greenlets
         self._shared: Worker | None = None
+        self.partitions = 1
+        """Of the store."""
         self.limit = 1
         """Maximum number of messages that wait for one function."""
         self.tracing = False
         """Whether calls are spans."""
-        self.went_back: Callable[[], object] = lambda: None
-        """Called where a channel's ids have begun again and the store has not been given another epoch yet."""
+        self.went_back: Callable[[int], object] = lambda partition: None
+        """Called where a channel's ids have begun again and its partition has not been given another epoch yet."""
         self.changed: Callable[[str | None], object] = lambda name: None
         """Called when a channel has got a subscription or has lost its last; ``None``: all channels have."""
 
     def __bool__(self) -> bool:
-        return bool(self._by_name)
+        return bool(self._by_key)
 
     def add(self, subscription: Subscription) -> None:
         with self._lock:
             # A new list each time: the feed walks the old one without a lock.
-            self._by_name[subscription.name] = [*self._by_name.get(subscription.name, ()), subscription]
+            self._by_key[subscription.key] = [*self._by_key.get(subscription.key, ()), subscription]
         self.changed(subscription.name)
         self._wake(subscription)
 
     def remove(self, scope: Scope, callback: Callback | None) -> bool:
         """Remove a function's subscriptions to a scope, or all of them. Returns whether there were any."""
+        removed = []
         with self._lock:
-            found = self._by_name.get(scope.name, [])
-            kept = [s for s in found if s.scope != scope or (callback is not None and s.callback != callback)]
-            if kept:
-                self._by_name[scope.name] = kept
-            else:
-                self._by_name.pop(scope.name, None)
+            for key in [*self._by_key] if scope.name is None else [scope.name]:
+                found = self._by_key.get(key, [])
+                kept = [s for s in found if s.scope != scope or (callback is not None and s.callback != callback)]
+                removed += [subscription for subscription in found if subscription not in kept]
+                if kept:
+                    self._by_key[key] = kept
+                else:
+                    self._by_key.pop(key, None)
         self.changed(scope.name)
-        for subscription in found:
-            if subscription not in kept:
-                self._wake(subscription)  # it may be what its worker waits for
-        return len(kept) < len(found)
+        for subscription in removed:
+            self._wake(subscription)  # it may be what its worker waits for
+        return bool(removed)
 
-    def names(self) -> list[str | None]:
-        """The channels with a subscription; ``None``: all channels have one."""
+    def names(self) -> list[str]:
+        """The channels with a subscription of their own."""
         with self._lock:
-            return list(self._by_name)
+            return [key for key in self._by_key if isinstance(key, str)]
 
     def has_any(self, name: str | None) -> bool:
-        return name in self._by_name
+        """Whether a channel has a subscription of its own; ``None``: whether one is to several, or to all."""
+        return name in self._by_key if name is not None else any(isinstance(key, int) for key in [*self._by_key])
 
     def has(self, subscription: Subscription) -> bool:
-        return subscription in self._by_name.get(subscription.name, ())
+        return subscription in self._by_key.get(subscription.key, ())
 
     def start(self, store: Store, report: ReportError) -> None:
         """Start to call, in a thread that ends with :meth:`stop`. The functions keep their positions."""
@@ -225,7 +243,7 @@ class Callbacks:
             return subscription.life, subscription.position
 
     def all(self) -> list[Subscription]:
-        return [subscription for subscriptions in list(self._by_name.values()) for subscription in subscriptions]
+        return [subscription for subscriptions in list(self._by_key.values()) for subscription in subscriptions]
 
     def _wake(self, subscription: Subscription) -> None:
         worker = subscription.worker or self._shared
@@ -236,11 +254,12 @@ class Callbacks:
 
     def received(self, messages: Iterable[Message]) -> None:
         """Queue the feed's next messages for their subscriptions. Never blocks."""
-        if not self._by_name:
+        by_key, partitions = self._by_key, self.partitions
+        if not by_key:
             return
         woken = []
         for message in messages:
-            for subscription in (*self._by_name.get(message.name, ()), *self._by_name.get(None, ())):
+            for subscription in (*by_key.get(message.name, ()), *by_key.get(message.global_id % partitions, ())):
                 if subscription.behind or not subscription.scope.holds(message):
                     continue
                 if len(subscription.pending) >= self.limit:
@@ -254,7 +273,7 @@ class Callbacks:
     def hear(self, names: Iterable[str]) -> None:
         """From now on the feed brings these channels; what came before has to be read."""
         for name in names:
-            for subscription in self._by_name.get(name, ()):
+            for subscription in self._by_key.get(name, ()):
                 subscription.behind = True
                 self._wake(subscription)
 
@@ -262,13 +281,16 @@ class Callbacks:
         """The last message of each subscription to one channel."""
         return [s.seen[-1] for s in self.all() if s.name is not None and s.seen]
 
-    def resync(self, reset: bool) -> None:
-        """Let every subscription read again, because the feed has missed messages. After a reset, ids start again."""
+    def resync(self, reset: bool, partition: int = 0) -> None:
+        """Let the subscriptions to a partition read again, because the feed has missed messages. After a reset, ids
+        start again."""
         for subscription in self.all():
+            if subscription.partition != partition:
+                continue
             with self._lock:
                 if reset:
                     subscription.pending.clear()
-                    subscription.position = 0
+                    subscription.position = subscription.beginning
                     subscription.life += 1
                 subscription.behind = True
             self._wake(subscription)
@@ -278,7 +300,7 @@ class Worker:
     """Calls subscribed functions: the one it was made for, or all that have no other worker."""
 
     def __init__(
-        self, callbacks: Callbacks, store: Store, report: ReportError, only: Subscription | None = None
+        self, callbacks: Callbacks, store: Store, report: ReportError, only: Sequence[Subscription] = ()
     ) -> None:
         self.wake = threading.Event()
         self._callbacks = callbacks
@@ -301,7 +323,7 @@ class Worker:
             self._thread.join(timeout)
 
     def run(self) -> None:
-        """Work in this thread until stopped, or until its only subscription is removed."""
+        """Work in this thread until stopped, or until its only subscriptions are removed."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         retry = False
         while not self._stopped:
@@ -313,9 +335,9 @@ class Worker:
             if is_watching():
                 self._callbacks.leave_to_child()
                 return
-            if self._only is not None and not self._callbacks.has(self._only):
+            if self._only and not any(map(self._callbacks.has, self._only)):
                 return
-            for subscription in [self._only] if self._only else self._callbacks.all():
+            for subscription in self._only or self._callbacks.all():
                 if subscription.worker not in (None, self):
                     continue
                 try:
@@ -344,7 +366,7 @@ class Worker:
                 subscription.behind = True
                 raise
             if messages is None:
-                self._callbacks.went_back()
+                self._callbacks.went_back(subscription.partition)
                 return  # another epoch is on its way
             self._call(subscription, messages, life)
             self.wake.set()
@@ -353,7 +375,7 @@ class Worker:
         for message in messages:
             if subscription.id_of(message) <= subscription.position:
                 if subscription.went_back(message) and subscription.life == life:
-                    self._callbacks.went_back()
+                    self._callbacks.went_back(subscription.partition)
                 continue
             if self._stopped or not self._callbacks.has(subscription):
                 return

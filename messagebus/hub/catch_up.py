@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from ..message import Message, gap_message, status_message
+from ..stores.partitions import partition_of
+from ..transports.event_ids import EventId, Reached
 from .forgotten import Reader
 from .history import NOTHING, Cursor, HistoryView, Start, is_none_of, start
 
@@ -44,8 +46,8 @@ class Piece(NamedTuple):
     """Whether that was all, for now."""
     missing: list[Cursor]
     """What has to be read before there is more."""
-    global_id: int | None
-    """The subscriber has everything up to this id; ``None`` if that holds for no id."""
+    event_id: EventId
+    """The subscriber has everything up to there."""
 
 
 class CatchUp:
@@ -92,46 +94,65 @@ class CatchUp:
         """The channels, as the store names them."""
         return self._places.keys()
 
-    def take(self, holding: Holding, may_see: MaySee, max_bytes: int, epoch: str | None) -> Piece:
-        """The next piece: messages of all channels by global id, up to the one that takes it to ``max_bytes``. Gaps
-        come first, a status last."""
+    def take(
+        self, holding: Holding, may_see: MaySee, max_bytes: int, epoch: str | None, dispatched: Sequence[int] = (0,)
+    ) -> Piece:
+        """The next piece: messages by global id, up to the one that takes it to ``max_bytes``; of several partitions
+        one after the other. Gaps come first, a status last.
+
+        ``dispatched``: what was, of each partition of the store."""
         missing: list[Cursor] = []
-        runs: list[Iterator[tuple[int, _Place, Message]]] = []
+        parts = {0: _Part()} if len(dispatched) == 1 else {}
         ends: list[tuple[_Place, HistoryView]] = []
-        limit = NOTHING  # where the first of the pages ends, for what comes behind it is not known here
         for place in self._places.values():
             view, index = self._look(place, holding)
             if view is None:
                 missing.append(Cursor(place.channel, place.name, place.position))
                 continue
             ends.append((place, view))
+            part = parts.setdefault(partition_of(place.name, len(dispatched)), _Part())
             if index < view.end:
-                runs.append(_run(place, view, index))
-                if not view.ends:
-                    limit = min(limit, view.log[view.end - 1].global_id)
+                part.add(place, view, index)
         # Missing messages may come before those at hand: they are read first, and if that fails the subscriber has to
         # wait.
         ordered = not missing
         batch: list[Message] = []
-        size, reached = 0, None
+        size = 0
+        reached: dict[int, int] = {}
         if ordered or self.readings > 1:
-            for global_id, place, message in runs[0] if len(runs) == 1 else heapq.merge(*runs, key=itemgetter(0)):
-                if global_id > limit:
+            for partition, part in parts.items():
+                for global_id, place, message in part.messages():
+                    place.position, reached[partition] = message.message_id, global_id
+                    place.withheld = not may_see(message)
+                    if not place.withheld:
+                        batch.append(message)
+                        size += len(message.raw)
+                        if size >= max_bytes:
+                            break
+                if size >= max_bytes:
                     break
-                place.position, reached = message.message_id, global_id
-                place.withheld = not may_see(message)
-                if not place.withheld:
-                    batch.append(message)
-                    size += len(message.raw)
-                    if size >= max_bytes:
-                        break
+        if len(parts) > 1:  # as in every batch; within a partition it is so already
+            batch.sort(key=attrgetter("global_id"))
         done = ordered and all(_is_at_end(place, view) for place, view in ends)
         if done:
             for place, view in ends:
                 place.position = max(place.position, view.last_id)
-        if reached is not None or done:
+        if reached or done:
             self.readings = 0
-        return Piece(self._notices(batch, done, epoch), done, missing, reached if ordered else None)
+        if done:
+            reached = {partition: dispatched[partition] for partition in parts}
+        event_id: EventId = None
+        if ordered and len(parts) == 1:
+            event_id = next(iter(reached.values()), None)
+        elif ordered and reached:
+            # Where nothing is due, there is nothing that it lacks. Otherwise it has what comes before the first.
+            step = len(dispatched)  # between two global ids of a partition
+            before = {
+                partition: part.first - step if part.first else dispatched[partition]
+                for partition, part in parts.items()
+            }
+            event_id = Reached(before, reached)
+        return Piece(self._notices(batch, done, epoch), done, missing, event_id)
 
     def _look(self, place: _Place, holding: Holding) -> tuple[HistoryView | None, int]:
         """What has the next messages at a place, and where in it they begin."""
@@ -170,6 +191,32 @@ class CatchUp:
             self.say_epoch = False
             batch = [*batch, status_message(told, epoch)]
         return batch
+
+
+class _Part:
+    """What is at hand of one partition."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        """The first of its global ids; 0: there is nothing."""
+        self._runs: list[Iterator[tuple[int, _Place, Message]]] = []
+        self._limit = NOTHING
+        """Where the first of the pages ends, for what comes behind it is not known here."""
+
+    def add(self, place: _Place, view: HistoryView, index: int) -> None:
+        self._runs.append(_run(place, view, index))
+        first = view.log[index].global_id
+        self.first = min(self.first or first, first)
+        if not view.ends:
+            self._limit = min(self._limit, view.log[view.end - 1].global_id)
+
+    def messages(self) -> Iterator[tuple[int, _Place, Message]]:
+        """By global id."""
+        runs, limit = self._runs, self._limit
+        for each in runs[0] if len(runs) == 1 else heapq.merge(*runs, key=itemgetter(0)):
+            if each[0] > limit:
+                return
+            yield each
 
 
 def _run(place: _Place, view: HistoryView, index: int) -> Iterator[tuple[int, _Place, Message]]:

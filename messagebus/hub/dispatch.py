@@ -96,11 +96,13 @@ class Dispatcher:
         self._traces = self._tracing and tracing.is_on()
         sent = self.sent
         now, windows = self._clock(), self._windows
+        reached = windows.reached
+        partition = messages[-1].global_id % len(reached) if messages else 0
         find, followers_of, filters, share = windows.find, self._followers, self._access.filters, windows.share
         patterns = windows.patterns
         for batch, targeted in _runs(messages):
             first, last = batch[0], batch[-1]
-            windows.global_id = last.global_id
+            reached[partition] = last.global_id
             name = first.channel if first.site_id is None else first.name
             if patterns:
                 self._dispatch_to_patterns(batch, targeted, now)
@@ -264,7 +266,8 @@ class Dispatcher:
         if self._withheld and len(subscriber.channels) > 1:
             positions = self.positions(other for other in subscriber.channels if other != name)
             if positions:
-                batch = join_batch([*messages, status_message(positions, self._windows.epoch)])
+                epoch = self._windows.epoch_for(subscriber.channels)
+                batch = join_batch([*messages, status_message(positions, epoch)])
                 data = subscriber.transport.encode(batch, messages[-1].global_id)
         subscriber.put(data)
 
@@ -299,12 +302,14 @@ class Dispatcher:
 
     def tell_epoch(self, subscribers: Iterable[Subscriber]) -> None:
         """Tell those of the subscribers that know epochs, and have begun, the store's. It ends polls."""
-        batch = join_batch([status_message({}, self._windows.epoch)])
-        encoded: dict[Transport, bytes] = {}
+        encoded: dict[tuple[Transport, str | None], bytes] = {}
         for subscriber in list(subscribers):
             if subscriber.knows_epoch and subscriber.state is Phase.OPEN:
-                transport = subscriber.transport
-                data = encoded.get(transport) or encoded.setdefault(transport, transport.encode(batch, None))
+                key = subscriber.transport, self._windows.epoch_for(subscriber.followed)
+                data = encoded.get(key)
+                if data is None:
+                    batch = join_batch([status_message({}, key[1])])
+                    data = encoded[key] = subscriber.transport.encode(batch, None)
                 subscriber.put(data)
 
     def last_status(self, subscriber: Subscriber) -> bytes:
@@ -312,8 +317,9 @@ class Dispatcher:
         positions = self.positions_of(subscriber)
         if not positions:
             return b""
-        batch = join_batch([status_message(positions, self._windows.epoch)])
-        return subscriber.transport.encode(batch, self._windows.global_id)
+        windows, channels = self._windows, subscriber.channels
+        batch = join_batch([status_message(positions, windows.epoch_for(channels))])
+        return subscriber.transport.encode(batch, windows.reached_for(channels))
 
     def forget(self, is_over: Callable[[str], bool]) -> None:
         """Forget what was withheld on channels of which that is said."""
@@ -360,10 +366,12 @@ class Dispatcher:
             return
         [held.told] = positions.values()
         held.count, held.since = 0, 0.0
-        batch = join_batch([status_message(positions, self._windows.epoch)])
+        # Of several partitions each follower would have to be told those of its own channels.
+        epoch = self._windows.epochs[0] if self._windows.partitions == 1 else None
+        batch = join_batch([status_message(positions, epoch)])
         for transport, members in (*followers.items(),):
             if polls or not transport.one_batch:
-                data = transport.encode(batch, self._windows.global_id)
+                data = transport.encode(batch, self._windows.reached_for((name,)))
                 for subscriber in (*members,):
                     subscriber.put(data)
 

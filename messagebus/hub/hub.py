@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -22,11 +23,14 @@ from ..names import is_presence
 from ..options import Options
 from ..presence.member import Member
 from ..stores import StoreState
+from ..transports import Transport
+from ..transports.event_ids import Spread
 from .attendance import Attendance
 from .catch_up import CatchUp
 from .dispatch import Dispatcher
 from .ended import Ended
 from .ending import Ending
+from .epochs import Epochs
 from .history import Cursor, HistoryView, covers, merged
 from .membership import Membership
 from .moving import Moving
@@ -52,14 +56,26 @@ DRAIN_SECONDS = 10.0
 class Hub:
     """See the module. In the reactor's loop only, unless a method says otherwise."""
 
-    def __init__(self, options: Options, reactor: Reactor, capacity: int, access: Access, report: ReportError) -> None:
-        """``capacity``: how many subscribers this process may hold. ``report``: called when a filter fails."""
+    def __init__(
+        self,
+        options: Options,
+        reactor: Reactor,
+        capacity: int,
+        access: Access,
+        report: ReportError,
+        partitions: int = 1,
+    ) -> None:
+        """``capacity``: how many subscribers this process may hold. ``report``: called when a filter fails.
+        ``partitions``: of the store."""
         self.options = options
         self.reactor = reactor
         self.capacity = capacity
-        self.ready = threading.Event()
+        self.started = [threading.Event() for _ in range(partitions)]
+        """Which partitions' feeds have been connected."""
+        self.ready = threading.Event() if partitions > 1 else self.started[0]
+        """All of them have."""
         self.is_shutting_down = False
-        self.windows = Windows(options, reactor.clock)
+        self.windows = Windows(options, reactor.clock, partitions)
         self.membership = Membership()
         self.refused = LimitCounts()
         """What clients were refused, or cut off for."""
@@ -89,24 +105,21 @@ class Hub:
         self.on_ended: Callable[[Ended], object] | None = None
         """Told of each connection that was to stay open, when it has ended. Must not block for long."""
         self._when_empty: Callable[[], object] | None = None
-        self._waiting: dict[Subscriber, list[tuple[int, Callable[[Subscriber], None]]]] = {}
+        self._waiting: dict[Subscriber, list[tuple[Sequence[int], Callable[[Subscriber], None]]]] = {}
+        self._spread: WeakValueDictionary[tuple[Transport, tuple[int, ...]], Transport] = WeakValueDictionary()
         self.tick = 0
 
     # --- from any thread ---
 
     @property
-    def epoch(self) -> str | None:
-        """The store's epoch, as far as this process knows."""
-        return self.windows.epoch
+    def epochs(self) -> Epochs:
+        """Those of the store's partitions."""
+        return self.windows.epochs
 
-    @epoch.setter
-    def epoch(self, epoch: str | None) -> None:
-        self.windows.epoch = epoch
-
-    @property
-    def global_id(self) -> int:
-        """The last global id that was dispatched."""
-        return self.windows.global_id
+    def has_reached(self, global_ids: Iterable[int]) -> bool:
+        """Whether everything up to these was dispatched, each in its partition."""
+        reached = self.windows.reached
+        return all(each <= reached[each % len(reached)] for each in global_ids)
 
     @property
     def is_ending(self) -> bool:
@@ -124,6 +137,7 @@ class Hub:
         views: dict[str, HistoryView] = {}
         catch_up = CatchUp(identity)
         catch_up.say_epoch = say_epoch
+        epoch = self.windows.epoch_for([want.name for want in wants])
         for want in wants:
             view = self._view_with(want, readings.get(want.name))
             if view is None:
@@ -136,7 +150,8 @@ class Hub:
             return view if position < view.through or view.ends else None
 
         may_see = self.pacer.may_see(identity)
-        batch = catch_up.take(holding, may_see, self.options.max_catch_up_batch, self.epoch).batch
+        size = self.options.max_catch_up_batch
+        batch = catch_up.take(holding, may_see, size, epoch, self.windows.reached).batch
         self.trail.answered(identity, _positions(wants))
         if batch:
             self.counters.caught_up(batch, sum([len(message.raw) for message in batch]))
@@ -157,6 +172,19 @@ class Hub:
 
     # --- subscribers ---
 
+    def spread(self, transport: Transport, names: Sequence[str]) -> Transport:
+        """The same transport for a subscriber with these channels: another one where its event ids have to say how far
+        it is in several partitions."""
+        if self.windows.partitions == 1:
+            return transport
+        partitions = tuple(sorted(self.windows.partitions_of(names)))
+        if len(partitions) < 2:
+            return transport
+        found = self._spread.get((transport, partitions))
+        if found is None:
+            found = self._spread[transport, partitions] = transport.spread(Spread(partitions, self.windows.reached))
+        return found
+
     def add(self, subscriber: Subscriber) -> bool:
         """Register a subscriber before it joins any channel. ``False`` if it was ended instead: the hub is shutting
         down, or a newer request of the same client is held."""
@@ -175,12 +203,15 @@ class Hub:
             self.added(subscriber)
         return True
 
-    def when_reached(self, global_id: int, subscriber: Subscriber, call: Callable[[Subscriber], None]) -> None:
-        """Call ``call`` when everything up to ``global_id`` has been dispatched, or the wait is over."""
-        if global_id <= self.global_id:
+    def when_reached(
+        self, global_ids: Sequence[int], subscriber: Subscriber, call: Callable[[Subscriber], None]
+    ) -> None:
+        """Call ``call`` when everything up to these, each in its partition, has been dispatched, or the wait is
+        over."""
+        if self.has_reached(global_ids):
             call(subscriber)
         else:
-            self._waiting.setdefault(subscriber, []).append((global_id, call))
+            self._waiting.setdefault(subscriber, []).append((global_ids, call))
             self.reactor.set_deadline(subscriber.writer, WAIT_SECONDS)
 
     def _stop_waiting(self, subscriber: Subscriber) -> None:
@@ -340,11 +371,20 @@ class Hub:
     # --- the feed ---
 
     def start(self, state: StoreState) -> None:
-        """The store's feed is connected. Called from the feed's thread, before any message."""
-        self.windows.global_id = state.global_id
-        self.windows.begin_life(state)
+        """The feed of a partition is connected. Called from the feed's thread, before any message."""
+        partition = self._take_state(state)
         self.reactor.call_soon(self.on_deadline)
-        self.ready.set()
+        self.started[partition].set()
+        if all(each.is_set() for each in self.started):
+            self.ready.set()
+
+    def _take_state(self, state: StoreState) -> int:
+        """Returns the partition of the state."""
+        reached = self.windows.reached
+        partition = state.global_id % len(reached)
+        reached[partition] = state.global_id
+        self.epochs.begin_life(partition, state)
+        return partition
 
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages, and let in the subscribers that waited for them."""
@@ -354,37 +394,48 @@ class Hub:
     def _let_in(self) -> None:
         if self._waiting:
             for subscriber, waiting in list(self._waiting.items()):
-                if all(global_id <= self.global_id for global_id, _ in waiting):
+                if all(self.has_reached(global_ids) for global_ids, _ in waiting):
                     self._stop_waiting(subscriber)
 
     def caught_up(self, global_id: int, windows: Iterable[ChannelWindow], read_from: float) -> None:
-        """Everything up to a global id has been dispatched, of the channels that the feed brings; these windows' are
-        among them from now on. See :meth:`Windows.hear`."""
-        self.windows.global_id = global_id
+        """Everything up to a global id has been dispatched, of the channels that the feed brings of its partition;
+        these windows' are among them from now on. See :meth:`Windows.hear`."""
+        reached = self.windows.reached
+        reached[global_id % len(reached)] = global_id
         self.windows.hear(windows, global_id, read_from)
         self._let_in()
 
     def renewed(self, state: StoreState) -> None:
-        """The store has another epoch, which has all that this process has delivered. Clients that know epochs go on
+        """A partition has another epoch, which has all that this process has delivered. Clients that know epochs go on
         and learn its name, before they are given anything that only this one has."""
-        self.windows.begin_life(state)
-        self.dispatcher.tell_epoch(self.membership.all())
+        partition = state.global_id % self.windows.partitions
+        self.epochs.begin_life(partition, state)
+        everybody = self.membership.all()
+        if self.windows.partitions > 1:
+            everybody = [each for each in everybody if partition in self.windows.partitions_of(each.followed)]
+        self.dispatcher.tell_epoch(everybody)
 
     def resync(self, state: StoreState) -> None:
-        """What the process remembers no longer fits the store: forget it, and let all clients come back with their
-        positions."""
+        """What the process remembers of a partition no longer fits the store: forget it, and let all clients with a
+        channel there come back with their positions."""
+        partition = self._take_state(state)
+        windows, alone = self.windows, self.windows.partitions == 1
+        readers = [subscriber for subscriber in self.membership.all() if subscriber.reads]
+        if not alone:
+            theirs = [each for each in readers if partition in windows.partitions_of(each.followed)]
+            for subscriber in {*readers} - {*theirs}:
+                subscriber.outdated |= {partition}
+            readers = theirs
         logger.warning(
-            "the store was reset, or messages are lost: disconnecting %d subscribers",
-            len(self.membership),
+            "the store was reset, or messages are lost%s: disconnecting %d subscribers",
+            "" if alone else f", in partition {partition}",
+            len(readers),
         )
-        self.windows.global_id = state.global_id
-        self.windows.begin_life(state)
-        self.windows.forget_all()
-        self.dispatcher.forget(lambda name: True)
-        everybody = [subscriber for subscriber in self.membership.all() if subscriber.reads]
-        for subscriber in everybody:
+        windows.forget_all(partition)
+        self.dispatcher.forget(lambda name: windows.partition_of(name) == partition)
+        for subscriber in readers:
             self._end_delivery(subscriber)  # what comes from now on is not what they can go on with
-        self.endings.end_by_and_by(everybody, RESYNC)
+        self.endings.end_by_and_by(readers, RESYNC)
 
     def on_deadline(self) -> None:
         """Sweep: drop windows that nobody has asked for in a while, and connections that take nothing."""

@@ -52,7 +52,7 @@ class Join:
         self._plans = 1
 
     def start(self) -> None:
-        self._node.hub.when_reached(self._plan.global_id, self._subscriber, self._reached)
+        self._node.hub.when_reached(self._plan.seen, self._subscriber, self._reached)
 
     def _reached(self, _: Subscriber) -> None:
         hub = self._node.hub
@@ -60,11 +60,11 @@ class Join:
         if lost is None:
             return
         plan = self._plan
-        ahead = plan.global_id > hub.global_id
+        ahead = not hub.has_reached(plan.seen)
         # What was planned for another epoch says nothing of where the client stands in this one.
         if (
             not ahead
-            and plan.epoch in (None, hub.epoch)
+            and plan.epoch in (None, hub.windows.epoch_for([cursor.name for cursor in plan.cursors]))
             and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages)
         ):
             if plan.watches or plan.request.params.members:
@@ -115,12 +115,15 @@ def join_when_ready(node: Planner, subscriber: Subscriber, plan: SubscriptionPla
         catch_up = subscriber.catch_up
         if catch_up is not None:
             catch_up.notices = plan.request.notices()
-            catch_up.say_epoch = plan.request.lacks_epoch(hub.epoch, subscriber.transport.tells_epoch)
+            epoch = hub.windows.epoch_for(catch_up.names)
+            catch_up.say_epoch = plan.request.lacks_epoch(epoch, subscriber.transport.tells_epoch)
         subscriber.knows_epoch = subscriber.transport.tells_epoch or plan.request.params.epoch is not None
         hub.pacer.proceed(subscriber)
         if subscriber.state is Phase.OPENING:
             hub.hold_open(subscriber)
             subscriber.on_live()
 
+    subscriber.transport = hub.spread(subscriber.transport, [cursor.name for cursor in plan.cursors])
+    subscriber.outdated = hub.windows.epochs.outdated(plan.request.params.epoch)
     if hub.add(subscriber):
         Join(node, subscriber, plan, begin).start()

@@ -15,6 +15,7 @@ from ..loop.reactor import Reactor
 from ..message import LARGE, Message, before_status
 from ..options import Options
 from ..transports import batch_parts
+from ..transports.event_ids import EventId
 from .counters import Counters
 from .ending import Ending
 from .history import Cursor
@@ -91,16 +92,18 @@ class Pacer:
             return
         self._waiting.pop(subscriber, None)
         may_see = self.may_see(subscriber.identity)
-        piece = catch_up.take(self._windows.holding, may_see, self._size, self._windows.epoch)
+        windows = self._windows
+        epoch = windows.epoch_for((*subscriber.channels, *catch_up.names))
+        piece = catch_up.take(windows.holding, may_see, self._size, epoch, windows.reached)
         if piece.done:
             subscriber.catch_up = None
             # By the windows' own strings: thousands follow the same channel.
-            self._membership.join(subscriber, [self._windows.enter(name).name for name in catch_up.names])
+            self._membership.join(subscriber, [windows.enter(name).name for name in catch_up.names])
         batch = piece.batch
         if piece.done and catch_up.watches:
             batch = before_status(batch, self.begin_watching(subscriber, catch_up.watches))
         if batch or (begins and subscriber.transport.begins):
-            self._put(subscriber, batch, self._windows.global_id if piece.done else piece.global_id)
+            self._put(subscriber, batch, piece.event_id)
         elif not piece.done:
             self._read(subscriber, piece.missing)
 
@@ -132,8 +135,8 @@ class Pacer:
     def _has_room(self) -> bool:
         return not self._under_way or self._outboxes.has_room(self._own + self._size)
 
-    def _put(self, subscriber: Subscriber, batch: list[Message], global_id: int | None) -> None:
-        parts = subscriber.transport.encode_parts(batch_parts(batch), global_id)
+    def _put(self, subscriber: Subscriber, batch: list[Message], event_id: EventId) -> None:
+        parts = subscriber.transport.encode_parts(batch_parts(batch), event_id)
         if batch:
             size = sum(map(len, parts))
             self.counters.caught_up(batch, size)

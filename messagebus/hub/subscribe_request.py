@@ -11,9 +11,11 @@ from ..channel_rules import ChannelRule, is_stored
 from ..message import Message, refused_message
 from ..names import is_presence, split_name, subscription_name
 from ..presence.member import Member
+from ..stores.partitions import partition_of
 from ..wire import NEW_ONLY, Position
+from .epochs import Epochs
 from .history import Cursor, HistoryView
-from .lineage import NO_LINEAGE, in_lineage
+from .lineage import in_lineage
 from .subscriber import Identity
 
 
@@ -49,6 +51,10 @@ class SubscribeParams(NamedTuple):
     """By channel, and so not among ``positions``."""
     members: Mapping[str, Member] = {}
     """Who the client is in the rooms of these channels."""
+    resumed_at: Sequence[int] = ()
+    """Global ids up to which it has everything, each in its partition (``Last-Event-ID``)."""
+    outdated: Collection[int] = ()
+    """Partitions of which the client's positions are of another life, whatever epoch it has been told since."""
 
     def refuse(self, refused: Mapping[str, ChannelRefusal]) -> SubscribeParams:
         """The same without these channels."""
@@ -84,27 +90,33 @@ class SubscribeRequest(NamedTuple):
     ask: Callable[[SubscribeRequest], Verdict] | None = None
     """Asks again who the client is and what it may have. Blocks. ``None``: what it was allowed holds."""
 
-    def cursors(
-        self, store_epoch: str | None, rules: Sequence[ChannelRule] = (), lineage: Mapping[str, int] = NO_LINEAGE
-    ) -> list[Cursor]:
+    def cursors(self, epochs: Epochs, rules: Sequence[ChannelRule] = ()) -> list[Cursor]:
         """What it asks for, channel by channel, in the present life of the store.
 
-        ``lineage``: see ``StoreState``. A position of one of these epochs may still hold: ``hub.lineage`` finds out.
+        A position of an epoch in the lineage of the present one may still hold: ``hub.lineage`` finds out.
         ``rules``: those that may say of a channel that it is not stored. Nobody is given what was there before, but who
         comes back with a position is given what it has missed."""
-        epoch = self.params.epoch
-        stale = bool(epoch and store_epoch and epoch != store_epoch)
-        shared = lineage.get(epoch) if stale and epoch else None
-        strict = bool(epoch) and not stale
-        least = 0 if epoch else 1  # who knows the epoch may have come before the first message
+        known, partitions = epochs.named(self.params.epoch), len(epochs)
         cursors = []
-        for channel, (message_id, global_id) in self.params.positions.items():
+        for channel, position in self.params.positions.items():
             if is_presence(channel):
                 continue
+            name = subscription_name(channel, self.site_id)
+            partition = partition_of(name, partitions)
+            for seen in self.params.resumed_at:
+                if seen % partitions == partition:
+                    position = position.resumed_at(seen)
+            message_id, global_id = position
             knows_something = message_id >= 0 or global_id is not None
+            epoch = known[partition]
+            stale = known.is_over(partition) or partition in self.params.outdated
+            shared = known.shared(partition) if stale and partition not in self.params.outdated else None
+            if global_id is not None and global_id >= partitions and global_id % partitions != partition:
+                stale, shared = True, None  # an id of elsewhere, which says nothing of this channel
+            strict = bool(epoch) and not stale
+            least = 0 if epoch else 1  # who knows the epoch may have come before the first message
             if rules and not stale and message_id < least and not is_stored(rules, channel):
                 message_id = NEW_ONLY
-            name = subscription_name(channel, self.site_id)
             if channel.endswith("*") and knows_something:  # its ids are global ids
                 message_id = global_id = max(message_id, global_id or 0)
             want = Cursor(channel, name, message_id, global_id, stale and knows_something, strict)
@@ -124,11 +136,11 @@ class SubscribeRequest(NamedTuple):
         refused = self.params.refused
         return [refused_message({name: why.to_json() for name, why in refused.items()})] if refused else []
 
-    def lacks_epoch(self, store_epoch: str | None, unasked: bool) -> bool:
-        """Whether the client has to be told the store's epoch: it named another one, or none and is told
+    def lacks_epoch(self, epoch: str | None, unasked: bool) -> bool:
+        """Whether the client has to be told the epoch of its channels: it named another one, or none and is told
         ``unasked``."""
         known = self.params.epoch
-        return (unasked or known is not None) and store_epoch is not None and known != store_epoch
+        return (unasked or known is not None) and epoch is not None and known != epoch
 
 
 class SubscriptionPlan(NamedTuple):
@@ -138,8 +150,8 @@ class SubscriptionPlan(NamedTuple):
     cursors: Sequence[Cursor]
     pages: Mapping[str, HistoryView]
     """Channel, as the store names it -> what was read of its backlog."""
-    global_id: int
-    """The subscriber has seen messages up to this one elsewhere: this process has to get there first."""
+    seen: Sequence[int]
+    """The subscriber has seen messages up to these global ids elsewhere: this process has to get there first."""
     watches: Mapping[str, int] = {}
     """Rooms that it watches -> versions of them that it knows."""
     epoch: str | None = None

@@ -14,6 +14,7 @@ from ..loop.writer import Writer
 from ..message import Message, id_key
 from ..transports import Transport
 from .catch_up import CatchUp
+from .epochs import NONE
 
 
 class Phase(enum.Enum):
@@ -86,6 +87,7 @@ class Subscriber:
         "identity",
         "knows_epoch",
         "messages",
+        "outdated",
         "registry",
         "sequence",
         "since",
@@ -137,6 +139,9 @@ class Subscriber:
         """Why its connection was ended; ``None`` where it was not, or by its one batch."""
         self.standing: HasDeadline | None = None
         """When it is asked again what it may have; ``Rechecks`` maintains it."""
+        self.outdated: frozenset[int] = NONE
+        """Partitions of the store that have begun another life since it had positions there, and none of its channels
+        was told."""
         self.state = Phase.OPENING
         self.writer: Writer
 

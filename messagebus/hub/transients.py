@@ -135,7 +135,8 @@ class Transients:
         """The message with the position that everybody who is live on its channel has been given."""
         window = self._windows.find(message.name)
         last_id = -1 if window is None else window.last_id
-        return TransientMessage(self._windows.global_id, last_id, message.channel, message.raw, message.site_id)
+        reached = self._windows.reached_for((message.name,))
+        return TransientMessage(reached, last_id, message.channel, message.raw, message.site_id)
 
     def _give(self, reader: Subscriber, name: str, placed: Message, data: bytes) -> None:
         self._counters.delivered += 1

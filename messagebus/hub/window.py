@@ -18,10 +18,12 @@ from .history import NOTHING, HistoryView, appended, merged, trimmed
 class ChannelWindow:
     """The window of a channel that somebody follows, or asked for a moment ago. Changed in the reactor's loop only."""
 
-    __slots__ = ("created", "entered", "heard", "name", "old", "passed", "size", "state", "touched")
+    __slots__ = ("created", "entered", "heard", "name", "old", "partition", "passed", "size", "state", "touched")
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, now: float, partition: int = 0) -> None:
         self.name = name
+        self.partition = partition
+        """Of the store, to which the channel belongs."""
         self.created = now
         """When it was, in the reactor's seconds. What was read before may lack messages that it lacks as well."""
         self.entered = NOTHING

@@ -2,21 +2,23 @@
 
 Both together are bounded in bytes. Catching up without a gap or a duplicate rests on one rule: a channel is entered
 here *before* its backlog is read from the store. From then on the window has what is dispatched, the store had what
-came before, and ``global_id``, the last global id that was dispatched, says where the two meet: what was read beyond it
-is left to the live feed.
+came before, and ``reached``, the last global id that was dispatched of the channel's partition, says where the two
+meet: what was read beyond it is left to the live feed.
 """
 
 from __future__ import annotations
 
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from ..message import Message, memory_of
+from ..names import is_presence
 from ..options import Options
-from ..stores import StoreState
+from ..stores.partitions import partition_of
+from .epochs import Epochs
 from .history import Cursor, HistoryView, covers, dispatched, is_sure, trimmed
 from .patterns import Pattern
 from .window import ChannelWindow
@@ -29,7 +31,8 @@ MAX_IDLE_CHANNELS = 10_000
 class Windows:
     """See the module. In the reactor's loop only, unless a method says otherwise."""
 
-    def __init__(self, options: Options, clock: Callable[[], float]) -> None:
+    def __init__(self, options: Options, clock: Callable[[], float], partitions: int = 1) -> None:
+        """``partitions``: of the store."""
         self._clock = clock
         self._options = options
         self._by_name: dict[str, ChannelWindow] = {}
@@ -38,20 +41,16 @@ class Windows:
         for every message of the store."""
         self._unheard: dict[str, ChannelWindow] = {}
         """Those of channels that the feed does not bring yet. The dispatcher does not find them."""
-        self.changed: Callable[[str], object] | None = None
-        """Called, from any thread, when a channel has got a window or has lost it. ``None``: the feed brings all
-        channels, and nobody has to know."""
+        self._changed: list[Callable[[str], object] | None] = [None] * partitions
         self.patterns: dict[str, Pattern] = {}
         """Those of the windows that are patterns', by their names."""
         self._pages: dict[tuple[str, int], HistoryView] = {}  # by channel and floor, the newest last
         self._floors: dict[str, tuple[int, ...]] = {}
         self._lock = allocate_lock()  # native: never held across anything that could switch greenlets
-        self.global_id = 0
-        """The last dispatched global id. The dispatcher sets it before it looks for the channel."""
-        self.epoch: str | None = None
-        """The store's."""
-        self.lineage: Mapping[str, int] = {}
-        """See ``StoreState``; that of the epoch, or of a later one."""
+        self.partitions = partitions
+        self.reached = list(range(partitions))
+        """The last dispatched global id of each partition. The dispatcher sets it before it looks for the channel."""
+        self.epochs = Epochs(partitions)
         self.size = 0
         """Bytes of all windows; the dispatcher adds to it."""
         self._pages_size = 0
@@ -60,10 +59,27 @@ class Windows:
 
     # --- from any thread ---
 
-    def begin_life(self, state: StoreState) -> None:
-        """What the store's epoch is now, and what it has of former ones."""
-        self.lineage = state.lineage  # first: who has read the epoch finds what belongs to it
-        self.epoch = state.epoch
+    def partition_of(self, name: str) -> int:
+        return partition_of(name, self.partitions)
+
+    def partitions_of(self, names: Iterable[str]) -> set[int]:
+        """Those that have a channel among these names. (Who is where has none.)"""
+        if self.partitions == 1:
+            return {0}
+        return {partition_of(name, self.partitions) for name in names if not is_presence(name)}
+
+    def epoch_for(self, names: Iterable[str]) -> str | None:
+        """What a client with these channels is told of the store's epochs."""
+        return self.epochs[0] if self.partitions == 1 else self.epochs.text(self.partitions_of(names))
+
+    def reached_for(self, names: Iterable[str]) -> int:
+        """A global id up to which everything was dispatched, in a partition of one of these channels."""
+        return self.reached[0 if self.partitions == 1 else min(self.partitions_of(names), default=0)]
+
+    def hear_only(self, changed: Callable[[str], object]) -> None:
+        """The feed brings only channels that have a window. ``changed``: called, from any thread, when a channel has
+        got one or has lost it."""
+        self._changed = [changed] * self.partitions
 
     def enter(self, name: str) -> ChannelWindow:
         """The channel's window; from now on it remembers what is dispatched. (Where the feed has to be told first, it
@@ -79,12 +95,13 @@ class Windows:
             window = self.find(name) or self._unheard.get(name)
             if window is not None:
                 return window
-            window, changed = ChannelWindow(name, self._clock()), self.changed
+            partition = self.partition_of(name)
+            window, changed = ChannelWindow(name, self._clock(), partition), self._changed[partition]
             if changed is None:
                 self._by_name[name] = window
                 # After it can be found: every message that is dispatched from now on has a greater global id, and
                 # finds it. The other way round, one that came in between would be claimed and never seen.
-                window.entered = self.global_id
+                window.entered = self.reached[partition]
                 pattern = Pattern.of(name)
                 if pattern is not None:
                     self.patterns[name] = pattern
@@ -170,18 +187,19 @@ class Windows:
         for event in events:
             event.set()
 
-    def hear_all(self) -> None:
-        """The feed has come to bring all channels; what is known is outdated in any case."""
-        self.changed = None
-        self.forget_all()
+    def hear_all(self, partition: int = 0) -> None:
+        """The feed has come to bring all channels of a partition; what is known of it is outdated in any case."""
+        self._changed[partition] = None
+        self.forget_all(partition)
 
     def _let_go(self, windows: Iterable[ChannelWindow]) -> None:
         """Windows that are nobody's any more: who waits for one of them begins anew."""
         for window in windows:
             if window.heard is not None:
                 window.heard.set()
-            if self.changed is not None:
-                self.changed(window.name)
+            changed = self._changed[window.partition]
+            if changed is not None:
+                changed(window.name)
 
     def absorb(self, name: str, page: HistoryView) -> HistoryView | None:
         """Take in what was read of a channel, for everybody who asks for it next. Returns what of it has been
@@ -190,7 +208,7 @@ class Windows:
         if window is None or page.read_at < window.created:
             return None
         before = window.size
-        page = dispatched(page, self.global_id)
+        page = dispatched(page, self.reached[window.partition])
         if self._merge(window, page):
             # Pages that were read before may touch the window now, the newest first.
             for floor in self._floors.get(name, ())[::-1]:
@@ -216,18 +234,17 @@ class Windows:
         # What the page says of the channel's oldest message, and of its age, is good for the window in any case.
         return window.merge(trimmed(page, drop) if drop else page) and not drop
 
-    def forget_all(self) -> None:
-        """Forget everything: it no longer fits the store."""
+    def forget_all(self, partition: int = 0) -> None:
+        """Forget everything of a partition: it no longer fits the store."""
         with self._lock:
-            # The same table: its method is known elsewhere.
-            gone = [*self._by_name.values(), *self._unheard.values()]
-            self._by_name.clear()
-            self._unheard.clear()
-            self.patterns.clear()
+            gone = [each for each in [*self._by_name.values(), *self._unheard.values()] if each.partition == partition]
+            for window in gone:
+                (self._by_name if window.heard is None else self._unheard).pop(window.name, None)
+                self.patterns.pop(window.name, None)
         self._let_go(gone)
-        self._pages.clear()
-        self._floors.clear()
-        self.size = self._pages_size = 0
+        for name, floor in [key for key in self._pages if self.partition_of(key[0]) == partition]:
+            self._drop(name, floor)
+        self.size = sum([window.size for window in list(self._by_name.values())])
 
     def forget(self, name: str) -> None:
         """Forget what a channel had: the store has forgotten it."""
@@ -235,8 +252,8 @@ class Windows:
             window = self._by_name.get(name)
             if window is not None:
                 # In its place, and not entered later: the feed goes on to bring the channel.
-                instead = self._by_name[name] = ChannelWindow(name, self._clock())
-                instead.entered = self.global_id
+                instead = self._by_name[name] = ChannelWindow(name, self._clock(), window.partition)
+                instead.entered = self.reached[window.partition]
                 instead.passed = window.last_id
         for floor in self._floors.get(name, ()):
             self._drop(name, floor)

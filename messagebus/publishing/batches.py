@@ -35,7 +35,7 @@ class Lanes:
 class Batch:
     """Messages that are published as one step: all or none of them."""
 
-    __slots__ = ("key", "messages", "publication_id", "suspect")
+    __slots__ = ("key", "messages", "publication_id", "shares_id", "suspect")
 
     def __init__(
         self, messages: Sequence[Publication], key: PublicationId | None = None, suspect: bool = False
@@ -47,6 +47,16 @@ class Batch:
         """The id made of the caller's ``idempotency_key``."""
         self.publication_id: PublicationId | None = key
         """The id of the first attempt, kept until the batch is stored."""
+        self.shares_id = False
+        """Whether others have the same id: parts of what was sent to several partitions as one."""
+
+    def part(self, places: Sequence[int], publication_id: PublicationId | None = None) -> Batch:
+        """Those of the messages that are of one or some partitions. ``publication_id``: under which all have been
+        sent."""
+        part = Batch([self.messages[place] for place in places], self.key)
+        if self.key is None and publication_id is not None:
+            part.publication_id, part.shares_id = publication_id, True
+        return part
 
     def split(self) -> list[Batch]:
         """Two halves, of a batch of several."""

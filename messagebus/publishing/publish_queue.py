@@ -1,26 +1,22 @@
-"""Publishing through an outage: messages wait in memory, in order, until the store is back."""
+"""Publishing through an outage: messages wait in memory, in order, until the store is back.
+
+Each partition of the store has a line of its own: what is for one that is away waits, and the others go on.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from .. import forks
-from ..backoff import Backoff
 from ..errors import BackendUnavailable, BusClosed, NotDurable, PublishQueueFull, PublishRefused
 from ..message import Ids
-from ..stores.base import MAX_BYTES, Publication, Store
+from ..stores.base import Publication, Store
 from .batches import Batch, Lanes, batches_of
+from .publish_line import Flusher, PublishLine
 
 logger = logging.getLogger("messagebus.publishing")
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between two attempts to write: each up to twice as long as the one before, as far as the longest."""
-LARGEST_BATCH = 128
-"""Maximum number of waiting messages that are written in one step."""
 
 
 class PublishQueue:
@@ -38,16 +34,16 @@ class PublishQueue:
 
     def _begin(self) -> None:
         # Nothing is waited for under the lock, so it may be made before gevent patches the process.
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        self.count = 0
         self._lanes = Lanes()
-        self._waiting: deque[Batch] = deque()  # a batch leaves it when it is stored, not when it is sent
-        self._count = 0  # of its messages
-        self._flusher: _Flusher | None = None
-        self._trouble = ("gone", "no answer yet")  # the reason and the words of the last failure
+        number = self._store.partitions
+        names = [f"partition {each} of the store" for each in range(number)] if number > 1 else ["the store"]
+        self._lines = [PublishLine(self, name) for name in names]
 
     def __len__(self) -> int:
         """Messages that wait now."""
-        return self._count
+        return self.count
 
     def publish_many(
         self,
@@ -59,7 +55,9 @@ class PublishQueue:
     ) -> list[Ids | None]:
         """Publish now, and return the ids; or queue behind waiting messages, and return ``None`` for each.
 
-        If the store fails part-way through a large number, the first thousands are stored, and the others wait.
+        If the store fails part-way through a large number, the first thousands are stored, and the others wait. Of
+        several partitions each waits for itself; where one gives no answer, what was sent together with it waits as
+        well, until it is known to be stored.
 
         ``durable``: how many of the store's replicas must have them; then nothing waits here.
 
@@ -73,19 +71,20 @@ class PublishQueue:
         if self._closed:
             raise BusClosed("the bus was closed")
         batches = batches_of(messages, idempotency_key)
-        if self._waiting:
+        if len(self._lines) > 1 and len(messages) > 1:
+            return self._publish_apart(batches, queue_in_memory, durable)
+        line = self._lines[0] if len(self._lines) == 1 or not messages else self._line_of(messages[0])
+        if line.waiting:
             if not queue_in_memory:
-                # Do not even try: the message would overtake those that wait.
-                reason, words = self._trouble
-                raise BackendUnavailable(f"{self._count} earlier messages still wait for the store: {words}", reason)
-            self._put(batches, None)
+                self._refuse(line)
+            self._put({line: batches}, None)
             return [None] * len(messages)
         if durable:
             return self._publish_durably(batches, durable)
         given: list[Ids | None] = []
         for number, batch in enumerate(batches):
             try:
-                given += self._attempt(batch)
+                given += self.attempt(batch, line)
             except PublishRefused:
                 self._let_go(batch)
                 raise
@@ -93,8 +92,57 @@ class PublishQueue:
                 if not queue_in_memory or not self._size:
                     self._let_go(batch)
                     raise
-                self._put(batches[number:], error)
+                self._put({line: batches[number:]}, error)
                 return given + [None] * (len(messages) - len(given))
+        return given
+
+    def _line_of(self, message: Publication) -> PublishLine:
+        return self._lines[self._store.partition_of(message.name)]
+
+    def _refuse(self, line: PublishLine) -> None:
+        # Do not even try: the message would overtake those that wait.
+        reason, words = line.trouble
+        raise BackendUnavailable(f"{len(line)} earlier messages still wait for {line.where}: {words}", reason)
+
+    def _publish_apart(self, batches: Sequence[Batch], queue_in_memory: bool, durable: int) -> list[Ids | None]:
+        """Messages of several partitions: those of a line that waits go behind it, the others to the store at once."""
+        if not queue_in_memory or durable:
+            for batch in batches:
+                for line in map(self._line_of, batch.messages):
+                    if line.waiting:
+                        self._refuse(line)
+        if durable:
+            return self._publish_durably(batches, durable)
+        given: list[Ids | None] = []
+        for batch in batches:
+            found: list[Ids | None] = [None] * len(batch.messages)
+            places: dict[PublishLine, list[int]] = {}
+            for place, message in enumerate(batch.messages):
+                places.setdefault(self._line_of(message), []).append(place)
+            late = {line: [batch.part(theirs)] for line, theirs in places.items() if line.waiting}
+            if late:
+                self._put(late, None)
+            now = [place for line, theirs in places.items() if line not in late for place in theirs]
+            if now:
+                part = batch.part(sorted(now)) if late else batch
+                try:
+                    for place, ids in zip(sorted(now), self.attempt(part, None), strict=True):
+                        found[place] = ids
+                except PublishRefused:
+                    self._let_go(part)
+                    raise
+                except BackendUnavailable as error:
+                    if not queue_in_memory or not self._size:
+                        self._let_go(part)
+                        raise
+                    # Which of the partitions have stored theirs is not known: all are sent again, under the same id.
+                    again = {
+                        line: [batch.part(theirs, part.publication_id)]
+                        for line, theirs in places.items()
+                        if line not in late
+                    }
+                    self._put(again, error)
+            given += found
         return given
 
     def _publish_durably(self, batches: Sequence[Batch], replicas: int) -> list[Ids | None]:
@@ -112,21 +160,23 @@ class PublishQueue:
             raise NotDurable(given, replicas, reached)
         return [*given]
 
-    def _attempt(self, batch: Batch) -> list[Ids]:
+    def attempt(self, batch: Batch, line: PublishLine | None) -> list[Ids]:
+        """Send a batch. ``line``: which it is of; ``None``: of several."""
         if batch.publication_id is None:
             batch.publication_id = self._lanes.take()
         try:
             ids = self._store.publish_many(batch.messages, batch.publication_id)
         except BackendUnavailable as error:
             # Whether it was stored is not known: it is sent again under this id.
-            self._trouble = error.reason, str(error)
+            if line is not None:
+                line.trouble = error.reason, str(error)
             raise
         except PublishRefused as error:
             # Who cannot log in will perhaps be let in, and an attempt before this one may have been stored.
-            if error.reason == "unauthenticated":
-                self._trouble = error.reason, str(error)
-            else:
+            if error.reason != "unauthenticated":
                 self._let_go(batch)
+            elif line is not None:
+                line.trouble = error.reason, str(error)
             raise
         except BaseException:
             self._let_go(batch)
@@ -137,82 +187,63 @@ class PublishQueue:
     def _let_go(self, batch: Batch) -> None:
         """A batch is not sent again, under this id at least."""
         if batch.publication_id is not None and batch.key is None:
-            self._lanes.give_back(batch.publication_id)
+            if not batch.shares_id:
+                self._lanes.give_back(batch.publication_id)
             batch.publication_id = None
 
-    def _put(self, batches: Sequence[Batch], cause: BackendUnavailable | None) -> None:
-        count = sum(len(batch.messages) for batch in batches)
-        with self._lock:
+    def _put(self, late: Mapping[PublishLine, Sequence[Batch]], cause: BackendUnavailable | None) -> None:
+        """Let batches wait in their lines: all of them, or none."""
+        batches = [batch for theirs in late.values() for batch in theirs]
+        count = sum([len(batch.messages) for batch in batches])
+        begun: list[Flusher] = []
+        with self.lock:
             if self._closed:
                 raise BusClosed("the bus was closed")
-            if self._count + count > self._size:
+            if self.count + count > self._size:
                 for batch in batches:
                     self._let_go(batch)
-                reason, words = self._trouble
+                reason, words = (cause.reason, str(cause)) if cause is not None else next(iter(late)).trouble
                 raise PublishQueueFull(
-                    f"the store is {reason}, {self._count} messages wait for it already, and no more than "
+                    f"the store is {reason}, {self.count} messages wait for it already, and no more than "
                     f"{self._size} may: {words}",
                     reason,
                 ) from cause
-            self._waiting.extend(batches)
-            self._count += count
-            if self._flusher is not None:
-                return
-            flusher = self._flusher = _Flusher(self)
+            self.count += count
+            for line, theirs in late.items():
+                if cause is not None:
+                    line.trouble = cause.reason, str(cause)
+                flusher = line.extend(theirs)
+                if flusher is not None:
+                    begun.append(flusher)
         # Outside the lock: starting a thread waits for it.
-        if cause is not None:
+        if begun and cause is not None:
             logger.warning("the store is %s, keeping messages until it takes them: %s", cause.reason, cause)
-        flusher.thread.start()
-
-    def _next(self) -> Batch | None:
-        """The next batch to write. If there is none, the flusher ends; both happen in one step.
-
-        Several publishers continue meanwhile, and the one flusher has to be faster than they are. So batches that were
-        not sent before are merged."""
-        with self._lock:
-            if not self._waiting:
-                self._flusher = None
-                return None
-            messages: list[Publication] = []
-            size = 0
-            while self._waiting and self._waiting[0].publication_id is None and not self._waiting[0].suspect:
-                head = self._waiting[0].messages
-                if messages and (len(messages) + len(head) > LARGEST_BATCH or size > MAX_BYTES):
-                    break
-                messages += head
-                size += sum(len(message.envelope) for message in head)
-                self._waiting.popleft()
-            if messages:
-                self._waiting.appendleft(Batch(messages))
-            return self._waiting[0]
-
-    def _done(self, batch: Batch, instead: Sequence[Batch] = ()) -> None:
-        """A batch is done; its replacements, if any, come next."""
-        with self._lock:
-            if self._waiting and self._waiting[0] is batch:  # not where close gave up meanwhile
-                self._waiting.popleft()
-                self._waiting.extendleft(reversed(instead))
-                self._count -= len(batch.messages) - sum(len(part.messages) for part in instead)
+        for flusher in begun:
+            flusher.thread.start()
 
     def _hurry(self) -> None:
         """The store is back: do not wait for the next attempt."""
-        flusher = self._flusher
-        if flusher is not None:
-            flusher.hurry()
+        for line in self._lines:
+            if line.flusher is not None:
+                line.flusher.hurry()
 
     def close(self, timeout: float) -> None:
         """Accept no more messages, and write waiting ones for up to ``timeout`` seconds. Lost messages are logged as an
         error. May be repeated."""
-        with self._lock:
+        with self.lock:
             self._closed = True
-            flusher = self._flusher
-        if flusher is None:
+            flushers = [line.flusher for line in self._lines if line.flusher is not None]
+        if not flushers:
             return
-        flusher.done.wait(timeout)
-        with self._lock:
-            lost, self._count = self._count, 0
-            self._waiting.clear()
-        flusher.wake.set()
+        until = time.monotonic() + timeout
+        for flusher in flushers:
+            flusher.done.wait(max(0.0, until - time.monotonic()))
+        with self.lock:
+            lost, self.count = self.count, 0
+            for line in self._lines:
+                line.waiting.clear()
+        for flusher in flushers:
+            flusher.wake.set()
         if lost:
             logger.error(
                 "%d %s lost: the store did not come back in time", lost, "message was" if lost == 1 else "messages were"
@@ -220,90 +251,7 @@ class PublishQueue:
 
     def after_fork(self) -> None:
         """In a child process: start with an empty queue. The parent writes the waiting messages."""
-        flusher = self._flusher
+        flushers = [line.flusher for line in self._lines if line.flusher is not None]
         self._begin()
-        if flusher is not None:
+        for flusher in flushers:
             flusher.abandon()
-
-
-class _Flusher:
-    """The thread that writes waiting messages, in order. It lives from the first message that has to wait to the
-    last."""
-
-    def __init__(self, queue: PublishQueue) -> None:
-        self._queue = queue
-        self._abandoned = False
-        self.wake = threading.Event()
-        self._is_back = False
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="messagebus-publish-queue", daemon=True)
-
-    def abandon(self) -> None:
-        """In a child process the thread does not exist. A gevent greenlet does, and must do nothing more."""
-        self._abandoned = True
-        forks.leave_behind(self)
-
-    def hurry(self) -> None:
-        self._is_back = True
-        self.wake.set()
-
-    def _pause(self, backoff: Backoff) -> None:
-        self.wake.wait(backoff.next())
-        if self._is_back:
-            # Only once: ``wake`` stays set where the queue was closed.
-            self._is_back = False
-            backoff.reset()
-            self.wake.clear()
-
-    def _run(self) -> None:
-        queue = self._queue
-        written = lost = 0
-        shut_out = False
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        began = time.monotonic()
-        while not self._abandoned and (batch := queue._next()):
-            instead: Sequence[Batch] = ()
-            try:
-                queue._attempt(batch)
-                written += len(batch.messages)
-            except BackendUnavailable:
-                self._pause(backoff)
-                continue
-            except Exception as error:
-                if isinstance(error, PublishRefused) and error.reason == "unauthenticated":
-                    # Nothing of it is any message's fault, and none could go on without the others.
-                    if not shut_out:
-                        logger.error("%d messages wait, the store lets nobody in: %s", len(queue), error)
-                    shut_out = True
-                    self._pause(backoff)
-                    continue
-                instead = self._without(batch, error)
-                lost += len(batch.messages) if not instead else 0
-            backoff.reset()
-            if not self._abandoned:
-                queue._done(batch, instead)
-        if self._abandoned:
-            forks.rest()
-        if written or lost:
-            logger.warning(
-                "the store is back; wrote %d messages after %.1f s%s",
-                written,
-                time.monotonic() - began,
-                f", {lost} were refused and are lost" if lost else "",
-            )
-        self.done.set()
-
-    @staticmethod
-    def _without(batch: Batch, error: Exception) -> Sequence[Batch]:
-        """What is left of a batch that was refused.
-
-        It would fail the next time too, and the ones behind it must not wait forever. Nothing of it was stored, so
-        what is right in it can go on alone."""
-        if len(batch.messages) > 1 and batch.key is None:
-            return batch.split()
-        name = batch.messages[0].name
-        if isinstance(error, PublishRefused):
-            logger.error("a message on %s was lost, the store refused it (%s): %s", name, error.reason, error)
-        else:
-            logger.error("a message on %s was lost", name, exc_info=error)
-        return ()

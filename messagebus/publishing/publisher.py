@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import tracing
-from ..errors import BackendUnavailable, NotDurable
+from ..errors import BackendUnavailable, InvalidOption, NotDurable
 from ..message import Ids
 from ..options import Options, check_replicas
 from ..stores import Store, open_store
@@ -24,13 +24,20 @@ class Publisher:
     Made on first use, and again in a forked child, see ``lifecycle``. ``dumps``: encodes data that is no JSON value.
 
     Raises:
-        InvalidOption: The store's URL is malformed, or ``durable`` is for a store without replicas.
+        InvalidOption: The store's URL is malformed, or the store cannot do what the options ask for
+            (``durable`` without replicas, ``wildcard_subscriptions`` over partitions).
     """
 
     def __init__(self, options: Options, dumps: Dumps | None = None) -> None:
         check_replicas(options.durable, options.url)
         self.options = options
         self.store: Store = open_store(options)
+        if options.wildcard_subscriptions and self.store.partitions > 1:
+            number = self.store.partitions
+            raise InvalidOption(
+                "wildcard_subscriptions",
+                f"patterns need a store that orders the messages of all channels; this one has {number} partitions",
+            )
         self.queue = PublishQueue(self.store, options.publish_queue_size)
         self.dumps = dumps
         self.published = 0

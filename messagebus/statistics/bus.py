@@ -67,15 +67,16 @@ def stats_of(store: Store, reports: Mapping[str, Mapping[str, Any]]) -> dict[str
     """The same for a process that is no worker itself. ``reports``: of the workers."""
     now = time.time()
     began = time.perf_counter()
-    state = store.state()
+    first = store.state()
     round_trip = time.perf_counter() - began
+    states = [first, *[store.state(partition) for partition in range(1, store.partitions)]]
     return {
         "hostname": socket.gethostname(),
         "time": _time(now),
         "uptime": max((_uptime(report, now) for report in reports.values()), default=0),
         "workers": len(reports),
         "channels": count_channels(store),
-        "published_messages": state.global_id,
+        "published_messages": sum([state.global_id // store.partitions for state in states]),
         "store_round_trip": round(round_trip, 6),
         **sums(reports.values()),
         "by_worker": [

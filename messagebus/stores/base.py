@@ -213,6 +213,7 @@ class Store(ABC):
     """How many there are. It never changes for an instance."""
 
     def partition_of(self, name: str) -> int:
+        """The partition of a name, the same in every process that uses the store."""
         return partition_of(name, self.partitions)
 
     @abstractmethod

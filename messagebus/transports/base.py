@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from ..errors import Close
 from ..message import Message
+from .event_ids import EventId, Spread
 
 EMPTY_BATCH = b"[]"
 
@@ -65,13 +66,17 @@ class Transport(ABC):
         return b"Connection: close\r\n"
 
     @abstractmethod
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
-        """The batch on the wire. ``global_id``: the subscriber has everything up to it; ``None``: that holds for no
-        id."""
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
+        """The batch on the wire. ``event_id``: the subscriber has everything up to it."""
 
-    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+    def encode_parts(self, parts: list[bytes], event_id: EventId) -> list[bytes]:
         """Like ``encode``, for a batch in pieces, which are not copied."""
-        return [self.encode(b"".join(parts), global_id)]
+        return [self.encode(b"".join(parts), event_id)]
+
+    def spread(self, spread: Spread) -> Transport:
+        """The same for subscribers whose channels are in these partitions of the store: one for all of them, if its
+        bytes depend on that."""
+        return self
 
     def end(self, close: Close, last: bytes = b"") -> bytes:
         """The last bytes when a connection of this kind is closed cleanly. ``last``: the encoded batch that says why,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import EMPTY_BATCH, Transport
+from .event_ids import EventId
 
 _PADDING = b"<!-- %b -->\n" % (b"." * 1024)
 """Some browsers show nothing of a page before so many bytes."""
@@ -25,7 +26,7 @@ class _Iframe(Transport):
     )
     heartbeat = _script(EMPTY_BATCH)
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return _script(batch)
 
 

@@ -21,6 +21,7 @@ from ..option_kinds import matches
 from ..templates import Values, compile_template
 from ..wire import RECONNECT_KEY
 from .base import Transport
+from .event_ids import EventId, Spread
 from .websocket import WEBSOCKET, ping_frame, text_frame
 
 OWN = "/__"
@@ -120,7 +121,7 @@ class PlainTransport(Transport):
     def __init__(self, form: Form) -> None:
         self.form = form
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         found = []
         for part, whole in split(batch):
             if not _is_notice(part.channel):
@@ -164,28 +165,42 @@ class PlainEvents(PlainTransport):
     name = "eventsource"
     heartbeat = b":\n\n"
 
-    def __init__(self, form: Form, named: bool) -> None:
+    def __init__(self, form: Form, named: bool, spread: Spread | None = None) -> None:
         """``named``: the events are named after their channels; gaps and refusals are events then, too."""
         super().__init__(form)
         self._named = named
+        self._spread = spread
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
-        events = b"".join([self._event(part, whole) for part, whole in split(batch)])
+    def spread(self, spread: Spread) -> Transport:
+        return PlainEvents(self.form, self._named, spread)
+
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
+        identify = _number if self._spread is None else self._spread.each(event_id)
+        events = b"".join([self._event(part, whole, identify) for part, whole in split(batch)])
+        if event_id is None:
+            return events or self.heartbeat
         # An id without data is no event: it moves the position that the browser comes back with.
-        return (events or self.heartbeat) if global_id is None else b"%bid: %d\n\n" % (events, global_id)
+        if self._spread is not None:
+            return b"%bid: %b\n\n" % (events, self._spread.last(event_id))
+        assert isinstance(event_id, int)
+        return b"%bid: %d\n\n" % (events, event_id)
 
-    def _event(self, part: Part, whole: bytes) -> bytes:
+    def _event(self, part: Part, whole: bytes, identify: Callable[[int], bytes]) -> bytes:
         if part.channel == STATUS_CHANNEL:
             return _encode_status(part.data)
         if not self._named and _is_notice(part.channel):
             return b""
-        identity = b"id: %d\n" % part.global_id if part.global_id > 0 else b""
+        identity = b"id: %b\n" % identify(part.global_id) if part.global_id > 0 else b""
         name = b"event: %b\n" % part.channel.encode() if self._named else b""
         return name + identity + self.encode_text(self.form(part, whole))
 
     def encode_text(self, text: str) -> bytes:
         lines = text.encode().replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         return b"%b\n" % b"".join([b"data: %b\n" % line for line in lines])
+
+
+def _number(global_id: int) -> bytes:
+    return b"%d" % global_id
 
 
 def _encode_status(data: msgspec.Raw) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import Close
 from .base import EMPTY_BATCH, Transport
+from .event_ids import EventId
 
 
 class _LongPollingWSGI(Transport):
@@ -13,10 +14,10 @@ class _LongPollingWSGI(Transport):
     one_batch = True
     bounded = True
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return batch
 
-    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+    def encode_parts(self, parts: list[bytes], event_id: EventId) -> list[bytes]:
         return parts
 
     def end(self, close: Close, last: bytes = b"") -> bytes:

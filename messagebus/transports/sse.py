@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .base import EMPTY_BATCH, Transport
+from .event_ids import EventId, Spread
 
 
 class _EventSource(Transport):
@@ -13,15 +14,25 @@ class _EventSource(Transport):
     # No id, which would be taken for a position; and no comment, which a page's script would never see.
     heartbeat = b"data: %b\n\n" % EMPTY_BATCH
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
-        return b"%b%b\n\n" % (_begin(global_id), _on_one_line(batch))
+    def __init__(self, spread: Spread | None = None) -> None:
+        self._spread = spread
 
-    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
-        return [_begin(global_id), *map(_on_one_line, parts), b"\n\n"]
+    def spread(self, spread: Spread) -> Transport:
+        return _EventSource(spread)
 
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
+        return b"%b%b\n\n" % (self._begin(event_id), _on_one_line(batch))
 
-def _begin(global_id: int | None) -> bytes:
-    return b"data: " if global_id is None else b"id: %d\ndata: " % global_id
+    def encode_parts(self, parts: list[bytes], event_id: EventId) -> list[bytes]:
+        return [self._begin(event_id), *map(_on_one_line, parts), b"\n\n"]
+
+    def _begin(self, event_id: EventId) -> bytes:
+        if event_id is None:
+            return b"data: "
+        if self._spread is not None:
+            return b"id: %b\ndata: " % self._spread.last(event_id)
+        assert isinstance(event_id, int)
+        return b"id: %d\ndata: " % event_id
 
 
 def _on_one_line(batch: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..errors import Close
 from ..wire import ESCAPED_SEPARATOR, SEPARATOR
 from .base import EMPTY_BATCH, Transport
+from .event_ids import EventId
 
 
 class _StreamingWSGI(Transport):
@@ -20,10 +21,10 @@ class _StreamingWSGI(Transport):
     begins = True
     heartbeat = EMPTY_BATCH + SEPARATOR
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return batch.replace(SEPARATOR, ESCAPED_SEPARATOR) + SEPARATOR
 
-    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+    def encode_parts(self, parts: list[bytes], event_id: EventId) -> list[bytes]:
         # A separator in two of them it cannot be: they are cut at a comma or a colon.
         return [*[part.replace(SEPARATOR, ESCAPED_SEPARATOR) for part in parts], SEPARATOR]
 
@@ -39,12 +40,12 @@ class _Streaming(_StreamingWSGI):
     def fields(self, size: int) -> bytes:
         return b"Connection: close\r\nTransfer-Encoding: chunked\r\n"
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
-        part = super().encode(batch, global_id)
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
+        part = super().encode(batch, event_id)
         return b"%x\r\n%b\r\n" % (len(part), part)
 
-    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
-        parts = super().encode_parts(parts, global_id)
+    def encode_parts(self, parts: list[bytes], event_id: EventId) -> list[bytes]:
+        parts = super().encode_parts(parts, event_id)
         return [b"%x\r\n" % sum(map(len, parts)), *parts, b"\r\n"]
 
     def end(self, close: Close, last: bytes = b"") -> bytes:

@@ -6,6 +6,7 @@ import struct
 
 from ..errors import Close
 from .base import EMPTY_BATCH, Transport
+from .event_ids import EventId
 
 _TEXT = 0x81
 _BINARY = 0x82
@@ -58,10 +59,10 @@ class _WebSocket(Transport):
     def fields(self, size: int) -> bytes:
         return b""
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return _frame(_TEXT, batch)
 
-    def encode_parts(self, parts: list[bytes], global_id: int | None) -> list[bytes]:
+    def encode_parts(self, parts: list[bytes], event_id: EventId) -> list[bytes]:
         return [_frame_head(_TEXT, sum(map(len, parts))), *parts]
 
     def end(self, close: Close, last: bytes = b"") -> bytes:
@@ -81,7 +82,7 @@ class _OwnSocket(_WebSocket):
     tells_epoch = False
     heartbeat = ping_frame()
 
-    def encode(self, batch: bytes, global_id: int | None) -> bytes:
+    def encode(self, batch: bytes, event_id: EventId) -> bytes:
         return b""
 
     def end(self, close: Close, last: bytes = b"") -> bytes:

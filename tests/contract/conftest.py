@@ -17,6 +17,7 @@ from tests.threads import alive, started_threads
 
 from .. import publishing
 from ..clients import TRANSPORTS, Client, Polling, request
+from ..partitioned import PARTITIONS, partitioned_bus
 from ..redis_server import RedisServer
 from ..servers import Server
 from .stores import PostgresStore, RedisClusterStore, RedisStore, SqliteStore, StoreUnderTest
@@ -64,15 +65,23 @@ class World:
 
 
 def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **env: str) -> Iterator[World]:
-    """``serve`` on Redis, everything else on the memory of its one process. ``traceback``: the one error that may be
+    """``serve`` on Redis, or on several as the partitions of one store, everything else on the memory of its one
+    process. ``traceback``: the one error that may be
     in its log."""
     with contextlib.ExitStack() as stack:
         bus = None
-        if kind == "serve":
+        if kind in ("serve", "partitions"):
             with redis.client() as client:
                 client.flushall()
             env = {"MESSAGEBUS_URL": redis.url, **env}
-            bus = stack.enter_context(contextlib.closing(Bus(url=redis.url)))
+            bus = (
+                Bus(url=redis.url)
+                if kind == "serve"
+                else partitioned_bus(PARTITIONS, url=redis.url, redis_announce="by_channel")
+            )
+            stack.enter_context(contextlib.closing(bus))
+        if kind == "partitions":
+            kind, app, env = "serve", "tests.apps.partitioned:app", {**env, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
         settings = {name.upper(): value for name, value in env.items()}
         server = stack.enter_context(contextlib.closing(Server(kind, app, env=settings)))
         server.start()
@@ -81,9 +90,10 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
         assert tracebacks == (server.output().count(traceback) if traceback else 0), server.output()[-5000:]
 
 
-@pytest.fixture(scope="module", params=["flask", "serve"])
+@pytest.fixture(scope="module", params=["flask", "serve", "partitions"])
 def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[World]:
-    """Flask's development server with the store in memory, then ``messagebus serve`` with Redis; default settings."""
+    """Flask's development server with the store in memory, then ``messagebus serve`` with Redis, and with a store of
+    partitions; default settings."""
     yield from run(request.param, redis_server)
 
 

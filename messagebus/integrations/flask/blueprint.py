@@ -20,9 +20,9 @@ from ...http import static_files
 from ...http.refusals import unavailable
 from ...http.routes import Answer, answer, refuse
 from ...http.servable import Servable
-from ...names import check_channel
-from ...options import Environ
-from ...stores import StoreState
+from ...hub.seen import Seen
+from ...names import check_channel, store_name
+from ...options import Environ, Options
 from ...wire import ROOT
 from . import neighbours
 from .bypass import BypassMiddleware, Matched, RecordPosition, can_be_bypassed, in_context
@@ -117,11 +117,13 @@ def script_tag(
     """
     if isinstance(channels, str):
         raise InvalidChannel(channels, 'expected a list of channels, such as message_bus(["/chat"])')
-    seen: StoreState | None = g.get("messagebus_seen")
-    newest: int | str = -1 if seen is None else f"@{seen.global_id}"
-    positions = dict(channels) if isinstance(channels, Mapping) else dict.fromkeys(channels, newest)
-    for channel in positions:
-        check_channel(channel)
+    seen: Seen | None = g.get("messagebus_seen")
+    options = current_app.extensions["messagebus"].options
+    names = _stored_names(channels, seen, options)
+    positions: dict[str, int | str] = {
+        channel: -1 if seen is None else f"@{seen.global_id_of(name)}" for channel, name in names.items()
+    }
+    positions |= channels if isinstance(channels, Mapping) else {}
     file = f"static/{static_files.version()}/messagebus.js"
     source = url_for(endpoint, path=file)
     attributes: dict[str, str] = {
@@ -129,11 +131,10 @@ def script_tag(
         "data-base-url": source.removesuffix(f"{ROOT[1:]}{file}"),
         "data-channels": json.dumps(positions),
     }
-    if seen is not None and seen.epoch is not None:
-        attributes["data-epoch"] = seen.epoch
+    if seen is not None and (epoch := seen.epoch_of(names.values())) is not None:
+        attributes["data-epoch"] = epoch
     if tokens := ",".join(grants):
         attributes["data-grants"] = tokens
-    options = current_app.extensions["messagebus"].options
     # The longest silence of a healthy connection. The client knows the default.
     silence = max(options.heartbeat_interval, options.long_polling_interval)
     if silence > CLIENT_KNOWS:
@@ -143,6 +144,15 @@ def script_tag(
     written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
     tag = Markup("<script {}{}></script>").format(written, Markup(" data-start" if start else ""))
     return tag + _two_way_tag(source, nonce) if two_way else tag
+
+
+def _stored_names(channels: Iterable[str], seen: Seen | None, options: Options) -> dict[str, str]:
+    """Channel -> the name that the store has for it. The site is asked for only where that makes a difference."""
+    names = {check_channel(channel): channel for channel in channels}
+    if seen is None or seen.partitions == 1 or options.site_id_lookup is None:
+        return names
+    site_id = options.site_id_lookup(request.environ)
+    return {channel: store_name(channel, site_id) for channel in names}
 
 
 def _two_way_tag(source: str, nonce: str | None) -> Markup:
