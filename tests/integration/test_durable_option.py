@@ -230,3 +230,18 @@ def test_in_a_shell_it_is_exit_code_1_at_a_store_and_at_a_server(group: Sentinel
         assert "2 messages were published" in done.stderr
     data = [json.loads(line)["data"] for line in store.run("backlog", "/a").stdout.splitlines()]
     assert data == ["safe", "safe", *["not yet", "1", "2"] * 2]
+
+
+@pytest.mark.redis
+def test_a_program_whose_lines_are_not_safe_yet_waits_and_each_is_stored_once(group: SentinelGroup) -> None:
+    shell = Shell(group.servers[0].url)
+    shell.environment |= {"MESSAGEBUS_DURABLE": "1", "MESSAGEBUS_STORE_TIMEOUT": "2"}
+    shell.run("publish", "/a", "before")
+    group.cut_off(group.servers[1])
+    process = shell.start("exec", "/a", "--", "sh", "-c", "echo 1; echo 2")
+    assert process.stderr is not None
+    assert b"the program waits" in process.stderr.readline()
+    group.go_on(group.servers[1])
+    assert process.communicate(timeout=90)[1] == b""
+    assert process.returncode == 0
+    assert shell.data("backlog", "/a") == ["before", "1", "2"]
