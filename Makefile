@@ -28,6 +28,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 NODE := node_modules/.stamp
 BENCH_TOOLS := redis-server nginx libnginx-mod-nchan chromium nodejs npm
+# Where these are not to be had, the bench goes without them, and says so.
+BENCH_RUBY := ruby puma ruby-actioncable ruby-redis
 BENCH_NODE := bench/servers/node_modules/.stamp
 TEST_TOOLS := redis-server postgresql nginx chromium firefox-esr webkit2gtk-driver xvfb nodejs openssl curl systemd
 DESCRIBED := setup.cfg pyproject.toml
@@ -131,6 +133,7 @@ tools:
 
 bench-tools:
 	@scripts/ensure-tools $(BENCH_TOOLS)
+	@scripts/ensure-tools $(BENCH_RUBY) || echo 'The bench goes on without ActionCable.'
 
 $(BENCH_NODE): bench/servers/package.json | bench-tools
 	npm install --prefix bench/servers --no-package-lock --no-audit --no-fund --loglevel=error

@@ -13,6 +13,7 @@ from typing import Any
 import messagebus
 
 from . import machine
+from .contenders.action_cable import action_cable_versions
 from .processes import ROOT
 from .results import Section, number, table
 
@@ -39,6 +40,8 @@ def circumstances() -> dict[str, Any]:
             versions[name] = next((w[2:] for w in said.split() if w.startswith("v=")), said.strip().lstrip("v"))
         except (OSError, subprocess.CalledProcessError):
             versions[name] = "unknown"
+    gems = action_cable_versions() or {}
+    versions |= {"ActionCable": gems["actioncable"], "puma": gems["puma"]} if gems else {"ActionCable": "not there"}
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": machine.describe(),
