@@ -77,6 +77,8 @@ class Client(ABC):
         self.timeout = timeout
         self.takes_refusals = takes_refusals
         self.grants = list(grants)
+        self.partitions = 1
+        """Of the server's store: global ids of different partitions say nothing of each other."""
         self.batches: list[Batch] = []
         self.received: list[Message] = []
         """Messages of the channels, without statuses and gaps."""
@@ -195,7 +197,9 @@ class Client(ABC):
                 self.received.append(message)
                 self._unread.append(message)
             assert (message["global_id"] == message["message_id"] == -1) == channel.startswith("/__")
-        assert global_ids == sorted(set(global_ids)), "a batch is in the order of the global ids"
+        for partition in range(self.partitions):
+            own = [global_id for global_id in global_ids if global_id % self.partitions == partition]
+            assert own == sorted(set(own)), "a batch is in the order of the global ids"
 
     def _take_status(self, data: dict[str, Any]) -> None:
         self.epoch = data.pop("__epoch", self.epoch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from messagebus.message import Ids, encode_envelope
@@ -30,3 +32,18 @@ def check_all(store: Store) -> None:
     assert publish(store, "/a", 1) == Ids(1, 1)
     eventually(lambda: recorder.data == [1])
     assert [message.data for message in store.backlog("/a").messages] == [1]
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for this machine, signed by itself, and its key."""
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key

@@ -25,8 +25,9 @@ class PartitionGate(Gate):
     def received(self, messages: Sequence[Message]) -> None:
         if self._partitions > 1:
             messages = list(map(copy, messages))  # the feed keeps some, as they are
+            partition, partitions = self._partition, self._partitions
             for message in messages:
-                message.global_id = encode_id(message.global_id, self._partition, self._partitions)
+                message.global_id = message.global_id * partitions + partition  # encode_id, without the call
         super().received(messages)
 
     def resync(self, state: StoreState) -> None:

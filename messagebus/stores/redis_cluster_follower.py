@@ -76,7 +76,7 @@ class Follower:
         """Whether it hears, on this line."""
         self.turn = 0
         """How many lines it has been on: answers to what was asked before count no more."""
-        self._codec = source._options.transport_codec
+        self._codec = source.codec
         self._interest = interest
         self._stream: Stream | None = None
         self._by_channel = ChannelSequencer(source, gate)

@@ -186,6 +186,9 @@ class ClusterNodes:
             raise self._explain(error) from error
         finally:
             self._asked_at = time.monotonic()
+        nodes = {(node.host, node.port) for node in list(cluster.nodes_manager.nodes_cache.values())}
+        for place in self._connections.keys() - nodes:  # where nodes come and go, their addresses would pile up
+            self._connections.pop(place).discard_idle()
         return cluster
 
     def _settings(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import redis
 
+from ..codecs import Codec
 from ..errors import BackendUnavailable, PublishRefused
 from ..options import Options
 from .advice import redis_cluster_commands, redis_cluster_rights
@@ -73,6 +74,10 @@ class Partition(RedisStore):
     def epoch_channel(self) -> bytes:
         """The shard channel on which another epoch of the partition is announced."""
         return self.own_prefix + b"/__epoch"
+
+    @property
+    def codec(self) -> Codec | None:
+        return self._options.transport_codec
 
     @property
     def announcements(self) -> bytes:

@@ -20,10 +20,11 @@ from messagebus.stores.advice import redis_cluster_rights
 from messagebus.stores.hash_tags import hash_tags
 from tests.eventually import eventually
 from tests.interested import Interested
+from tests.ports import free_port
 from tests.recorder import Recorder
 from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
-from tests.store_helpers import LIMITS, publish
+from tests.store_helpers import LIMITS, make_certificate, publish
 
 pytestmark = pytest.mark.redis
 
@@ -411,3 +412,25 @@ def test_the_doctor_looks_at_each_node(user_url: Callable[[str], str], empty_clu
     assert {(each.result, each.found) for each in results} == {("fail", "may not run hset")}
     with pytest.raises(NoStore, match="16 partitions"):
         check_store(empty_cluster.url(4))
+
+
+def test_a_cluster_that_speaks_tls(tmp_path: Path, open_cluster: OpenStore) -> None:
+    certificate, key = make_certificate(tmp_path)
+    settings = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    tls = ("--tls-cluster", "yes", "--tls-ca-cert-file", str(certificate))
+    server = RedisServer(tls=(certificate, key), settings=(*settings, *tls))
+    try:
+        server.start()
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            eventually(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        url = f"rediss+cluster://127.0.0.1:{server.tls_port}/?partitions={P}"
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            open_cluster(url).state()
+        store = open_cluster(f"{url}&ssl_ca_certs={certificate}")
+        recorder = listen(store)
+        # More than one TLS record, and more than one read.
+        store.publish("/a", encode_envelope(b'"' + b"x" * 1_000_000 + b'"'), **LIMITS)
+        eventually(lambda: [len(message.raw) for message in recorder.messages] == [1_000_002])
+    finally:
+        server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from messagebus.stores.redis import RedisStore
 from tests.eventually import eventually
 from tests.recorder import Recorder
 from tests.redis_server import RedisServer
-from tests.store_helpers import LIMITS, check_all, listen, publish
+from tests.store_helpers import LIMITS, check_all, listen, make_certificate, publish
 
 from .conftest import OpenRedis
 
@@ -58,16 +57,7 @@ def test_a_password_is_used_and_never_shown(open_redis: OpenRedis, caplog: pytes
 
 
 def test_tls(tmp_path: Path, open_redis: OpenRedis) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    certificate, key = make_certificate(tmp_path)
     server = RedisServer(tls=(certificate, key))
     try:
         server.start()
