@@ -9,6 +9,7 @@ from pathlib import Path
 from ..machine import SERVER_CORE
 from ..processes import Process, free_port
 from ..publishers import LinesPublisher, Publisher, StorePublisher
+from ..redis_cluster import RedisCluster
 from ..redis_server import RedisServer
 from ..wires import OURS
 from .base import Contender
@@ -19,7 +20,7 @@ class MessageBus(Contender):
 
     def __init__(
         self,
-        redis: RedisServer | None = None,
+        redis: RedisServer | RedisCluster | None = None,
         workers: int = 1,
         through_flask: bool = False,
         app: str = "app",

@@ -8,6 +8,7 @@ from ..context import Context
 from ..results import Section
 from . import (
     actions,
+    cluster,
     connect,
     fan_out,
     idle_cpu,
@@ -52,6 +53,7 @@ WORKS: dict[str, Callable[[Context], Section]] = {
     "import": imports.run,
     "workers": workers.run,
     "strangers": strangers.run,
+    "cluster": cluster.run,
     "wire-bytes": wire_bytes.run,
     "idle-cpu": idle_cpu.run,
 }

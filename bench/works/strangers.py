@@ -33,9 +33,9 @@ def run(context: Context) -> Section:
     for store, row in rows.items():
         for _ in range(context.runs):
             with _started(context, store) as server:
-                row.add(strangers=_strangers(context, server))
+                row.add(strangers=strangers(context, server))
             with _started(context, store) as server:
-                row.add(**_eighth(context, server))
+                row.add(**eighth(context, server))
             context.say(f"{row.name}: {row.runs}")
     return Section(
         f"Strangers: {MESSAGES:,} messages for others; and {CHANNELS:,} channels of {WORKERS * CHANNELS:,}",
@@ -76,7 +76,7 @@ def _started(context: Context, store: str) -> Iterator[MessageBus]:
             server.stop()
 
 
-def _strangers(context: Context, server: MessageBus) -> float:
+def strangers(context: Context, server: MessageBus) -> float:
     """Per cent of a core that one subscriber's worker pays for messages on other channels."""
     count = context.some(MESSAGES)
     mine, other = context.channel(), context.channel()
@@ -93,7 +93,7 @@ def _strangers(context: Context, server: MessageBus) -> float:
         return 100 * (server.process.cpu_seconds() - cpu) * RATE / count
 
 
-def _eighth(context: Context, server: MessageBus) -> dict[str, float]:
+def eighth(context: Context, server: MessageBus) -> dict[str, float]:
     """Seconds of a core for a message on each of a worker's channels: alone, and among those of seven others."""
     count = context.some(CHANNELS)
     channels = [context.channel() for _ in range(count)]
