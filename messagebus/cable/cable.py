@@ -12,6 +12,7 @@ from ..hub.node import Node
 from .classes import ChannelClasses
 from .encoding import Streams
 from .pings import Pings
+from .recovery import Recovery
 from .subscription import Publish, Subscription
 from .times import Times
 from .turns import Call, Turns
@@ -32,6 +33,7 @@ class Cable:
         self.publish = publish
         self.streams = Streams(lambda name: hub.windows.epoch_for((name,)))
         self.pings = Pings(node.reactor)
+        self.recovery = Recovery(node)
         self.times = Times(node.reactor, hub.windows.reached, hub.epochs)
         self.calls: ChannelCalls
         """For the bus's own clients."""

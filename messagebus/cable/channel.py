@@ -62,7 +62,7 @@ class Link(Protocol):
 
     def reject(self) -> None: ...
 
-    def stream_from(self, channel: str, last_id: int) -> None: ...
+    def stream_from(self, channel: str, last_id: int, whisper: bool) -> None: ...
 
     def stop_stream_from(self, channel: str) -> None: ...
 
@@ -122,12 +122,15 @@ class Channel:
         """Refuse the subscription, once :meth:`subscribed` returns. Later it does nothing."""
         self._link.reject()
 
-    def stream_from(self, channel: str, *, last_id: int = -1) -> None:
+    def stream_from(self, channel: str, *, last_id: int = -1, whisper: bool = False) -> None:
         """Send the client every message of a channel of the bus.
 
         ``last_id``: the id to continue after; -1: new messages only; ``-k``: the last k-1 and new ones. A client that
         comes back with its position on the channel resumes there instead. Whether it may have the channel is decided
         here: ``authorize`` hooks are not asked.
+
+        ``whisper``: whether what the client whispers (AnyCable's ``channel.whisper``) goes to the others on this
+        channel: a transient message, as the client has said it. Where several streams have it, to the last one.
 
         Raises:
             InvalidChannel: ``channel`` is no channel's name.
@@ -135,7 +138,7 @@ class Channel:
             ValueError: The subscription follows ``max_channels`` already.
             BackendUnavailable: The store gave no answer. (In :meth:`subscribed` the client is rejected instead.)
         """
-        self._link.stream_from(channel, last_id)
+        self._link.stream_from(channel, last_id, whisper)
 
     def stop_stream_from(self, channel: str) -> None:
         """Send no more messages of a channel."""

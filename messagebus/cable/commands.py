@@ -23,6 +23,7 @@ class Said(msgspec.Struct):
     identifier: str = ""
     data: Any = None
     history: Any = None
+    presence: Any = None
 
 
 class History(NamedTuple):

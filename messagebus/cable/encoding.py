@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from ..errors import DISCONNECTED, RESYNC, SHUTDOWN, TOO_BIG, TOO_MANY_COMMANDS, Close
 from ..message import GAP_CHANNEL, encode_json
-from ..names import store_name
+from ..names import is_presence, store_name
 from ..transports import WEBSOCKET, Transport
 from ..transports.event_ids import EventId
 from ..transports.plain import OWN, Part, split
@@ -95,6 +98,7 @@ class ExtendedStream(Transport):
     def __init__(self, identifier: str, site_id: str | None, epoch: Epoch) -> None:
         name = encode_json(identifier)
         self._head = b'{"identifier":%b,"message":' % name
+        self._presence = b'{"type":"presence","identifier":%b,"message":%%b}' % name.replace(b"%", b"%%")
         self._gap = text_frame(b'{"type":"reject_history","identifier":%b}' % name)
         self._site_id = site_id
         self._epoch = epoch
@@ -108,6 +112,8 @@ class ExtendedStream(Transport):
         for part, _ in _split(batch):
             if part.channel == GAP_CHANNEL:
                 frames.append(self._gap)
+            elif is_presence(part.channel):
+                frames += [text_frame(self._presence % encode_json(told)) for told in _who(bytes(part.data))]
             elif not part.channel.startswith(OWN):
                 epoch = epochs.get(part.channel)
                 if epoch is None:
@@ -120,6 +126,16 @@ class ExtendedStream(Transport):
                     )
                 )
         return b"".join(frames)
+
+
+def _who(data: bytes) -> list[dict[str, Any]]:
+    """What AnyCable's clients are told of a room: all of it, or who has come and gone. In place of the members of a
+    large room there is none; ``total`` is their number."""
+    told = msgspec.json.decode(data)
+    if "joined" in told:
+        found = [{"type": "join", **member} for member in told["joined"]]
+        return found + [{"type": "leave", "id": member} for member in told["left"]]
+    return [{"type": "info", "records": told.get("members", []), "total": told["count"]}]
 
 
 class Streams:

@@ -30,6 +30,7 @@ from .cable import Cable
 from .channel import Connection
 from .classes import ConnectRefused
 from .encoding import EXTENDED, SUBPROTOCOLS
+from .recovery import owner_of
 from .session import CableSession
 
 USER = "user_id"
@@ -81,7 +82,11 @@ def _serve(node: Node, request: Request, context: HookContext) -> Answer:
         raise unavailable("max_active_clients are connected; come back", "max_active_clients")
     connection = make_connection(identity, site_id, address, identifiers, _grants(request, options), options)
     handshake = Handshake.of(request, context, ())
-    adopt = partial(_adopt, cable, identity, connection, handshake, subprotocol == EXTENDED)
+    owner, had = None, []
+    if subprotocol == EXTENDED:
+        owner = owner_of(identity, site_id, identifiers)
+        had = cable.recovery.find(request.args.get("sid", ""), owner)[: options.max_channels]
+    adopt = partial(_adopt, cable, identity, connection, handshake, owner, had)
     return Answer(HTTPStatus.SWITCHING_PROTOCOLS, headers, streaming=Upgrade(node, adopt))
 
 
@@ -128,14 +133,15 @@ def _adopt(
     identity: Identity,
     connection: Connection,
     handshake: Handshake,
-    extended: bool,
+    owner: str | None,
+    had: list[str],
     sock: RawSocket,
     head: bytes,
     early: bytes,
 ) -> None:
     node = cable.node
-    session = CableSession(cable, identity, connection, handshake, head, extended)
+    session = CableSession(cable, identity, connection, handshake, head, owner)
     session.writer = SocketWriter(sock, node.reactor, session, node.options.max_outbox, node.hub.outboxes, True)
-    session.begin()
+    session.begin(had)
     if early:
         session.on_data(early)

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import MALFORMED, RESYNC
-from ..http.authorization import Handshake, with_members
+from ..http.authorization import Handshake
 from ..http.commands import CommandError
-from ..http.framed_subscriber import OPEN, FramedSubscriber
-from ..http.refusals import error_object
+from ..http.framed_subscriber import OPEN
 from ..hub.joining import Join
-from ..hub.subscribe_request import SubscribeParams, SubscribeRequest, SubscriptionPlan
 from ..hub.subscriber import Identity, Phase
 from ..message import encode_json
-from ..names import subscription_name
+from ..names import PRESENCE, subscription_name
 from ..transports.websocket import text_frame
 from ..wire import Position
 from .cable import Cable
 from .channel import Connection
 from .commands import History, Malformed, Said, read_command, read_data, read_history, read_identifier
 from .encoding import CABLE
+from .planning import Planner, Plans
+from .presence_commands import PresenceCommands
+from .restoring import Restoring
+from .socket import CableSocket
 from .stream_subscriber import StreamSubscriber
 from .subscription import Positions, Subscription
 
 NO_HISTORY = History(None, {})
+COMMANDS = ("unsubscribe", "message", "whisper")
+"""Those for a subscription that there is."""
+EXTENDED_COMMANDS = ("history", "join", "leave", "presence")
+"""The same in AnyCable's protocol."""
 
 
-class Plans(NamedTuple):
-    """What was read for the streams of a subscription."""
-
-    plans: list[SubscriptionPlan]
-    """One for each life of the store that the client's positions are of."""
-    is_whole: bool
-    """Whether it is known for all of them where the client stands."""
-
-
-class CableSession(FramedSubscriber):
+class CableSession(CableSocket):
     """See the module. In the reactor's loop, except what a subscription needs in the thread of a call."""
 
     __slots__ = (
@@ -46,7 +44,13 @@ class CableSession(FramedSubscriber):
         "_early_bytes",
         "_extended",
         "_handshake",
+        "_held",
         "_histories",
+        "_owner",
+        "_planner",
+        "_presence",
+        "_restoring",
+        "_sid",
         "_streams",
         "_subscriptions",
         "connection",
@@ -62,8 +66,9 @@ class CableSession(FramedSubscriber):
         connection: Connection,
         handshake: Handshake,
         head: bytes,
-        extended: bool,
+        owner: str | None,
     ) -> None:
+        """``owner``: whose session it is, in AnyCable's protocol; ``None``: it is ActionCable's."""
         node = cable.node
         # A client that comes back asks for all of its subscriptions at once.
         super().__init__(
@@ -81,7 +86,14 @@ class CableSession(FramedSubscriber):
         self.publish = cable.publish
         self._cable = cable
         self._handshake = handshake
-        self._extended = extended
+        self._planner = Planner(cable, handshake, identity, connection.site_id)
+        self._presence: PresenceCommands | None = None
+        self._owner = owner
+        self._extended = owner is not None
+        self._sid = ""
+        self._restoring: Restoring | None = None
+        self._held: dict[Subscription, Positions] = {}
+        """Those that were restored, and whose history was not asked for yet -> where their streams were then."""
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[Subscription, StreamSubscriber] = {}
         self._histories: dict[Subscription, History] = {}
@@ -89,14 +101,41 @@ class CableSession(FramedSubscriber):
         self._early: dict[Subscription, list[bytes]] = {}
         """What was sent before the subscription was confirmed."""
 
-    def begin(self) -> None:
-        """The socket is ours."""
+    def begin(self, had: Sequence[str]) -> None:
+        """The socket is ours. ``had``: the subscriptions of the session that comes back."""
         if not self.node.hub.add(self):
             return
-        welcome = {"type": "welcome", "sid": self.identity.client_id} if self._extended else {"type": "welcome"}
         self.state = Phase.OPEN
-        self.put(text_frame(encode_json(welcome)))
+        if self._owner is not None:
+            self._sid = self._cable.recovery.begin(self._owner, self._subscriptions)
+        if not had:
+            self._welcome([], [])
+            return
+        restoring = self._restoring = Restoring(self.node.reactor, had, self._welcome, self._begin_held)
+        for identifier in had:
+            try:
+                self._enter(identifier, NO_HISTORY)
+            except CommandError:
+                restoring.settle(identifier, False)
+
+    def _welcome(self, restored: list[str], late: list[str]) -> None:
+        if self.state not in OPEN:
+            return
+        for identifier in late:
+            if identifier in self._subscriptions:
+                self._leave(self._subscriptions[identifier])
+        told: dict[str, Any] = {"type": "welcome", "sid": self._sid} if self._extended else {"type": "welcome"}
+        if restored:
+            told |= {"restored": True, "restored_ids": restored}
+        self._say(**told)
         self._cable.pings.add(self)
+        for identifier in restored:
+            if identifier in self._subscriptions:
+                self._send_early(self._subscriptions[identifier])
+
+    def _begin_held(self) -> None:
+        for subscription in [*self._held]:
+            self._rewind(subscription, NO_HISTORY)
 
     # --- its end ---
 
@@ -109,6 +148,10 @@ class CableSession(FramedSubscriber):
         super().on_closed()
 
     def _leave_all(self) -> None:
+        # Who was told to disconnect has forgotten its session.
+        self._cable.recovery.end(self._sid, self.close is None or self.close.code == 1000)
+        if self._restoring is not None:
+            self._restoring.end()
         self._cable.pings.remove(self)
         for subscription in [*self._subscriptions.values()]:
             self._leave(subscription)
@@ -120,6 +163,9 @@ class CableSession(FramedSubscriber):
         if stream is not None:
             stream.release(self.node.hub)
         self._histories.pop(subscription, None)
+        self._held.pop(subscription, None)
+        if self._presence is not None:
+            self._presence.forget(subscription)
         self._early_bytes -= sum(map(len, self._early.pop(subscription, ())))
         subscription.leave()
 
@@ -149,7 +195,7 @@ class CableSession(FramedSubscriber):
             self._subscribe(said)
         elif said.command == "pong" and self._extended:
             pass
-        elif said.command in ("unsubscribe", "message") or (said.command == "history" and self._extended):
+        elif said.command in COMMANDS or (said.command in EXTENDED_COMMANDS and self._extended):
             subscription = self._subscriptions.get(said.identifier)
             if subscription is None:
                 raise CommandError("not_subscribed", "there is no subscription with this identifier")
@@ -158,10 +204,14 @@ class CableSession(FramedSubscriber):
             elif said.command == "message":
                 action, data = read_data(said.data)
                 subscription.perform(action, data, partial(self._answer, said))
+            elif said.command == "whisper":
+                subscription.whisper(said.data, partial(self._answer, said))
+            elif said.command == "history":
+                self._rewind(subscription, self._read_history(said))
             else:
-                self._rewind(subscription, read_history(said.history, self.node.options.max_channels))
+                self._presence_commands().carry_out(said.command, subscription)
         else:
-            known = "subscribe, unsubscribe, message" + (", history, pong" if self._extended else "")
+            known = ", ".join(["subscribe", *COMMANDS, *((*EXTENDED_COMMANDS, "pong") if self._extended else ())])
             raise CommandError("bad_request", f"command: expected one of {known}, not {said.command:.80}")
 
     def _subscribe(self, said: Said) -> None:
@@ -170,7 +220,14 @@ class CableSession(FramedSubscriber):
             if known.is_open:
                 self._say(type="confirm_subscription", identifier=said.identifier)
             return
-        name, params = read_identifier(said.identifier)
+        self._enter(said.identifier, self._read_history(said), bool(said.presence))
+
+    def _read_history(self, said: Said) -> History:
+        has = self._extended and said.history
+        return read_history(said.history, self.node.options.max_channels) if has else NO_HISTORY
+
+    def _enter(self, identifier: str, history: History, joins: bool = False) -> None:
+        name, params = read_identifier(identifier)
         class_ = self._cable.classes.find(name)
         if class_ is None:
             raise CommandError("unknown_channel", f"there is no channel class {name:.80}", field="identifier")
@@ -178,18 +235,27 @@ class CableSession(FramedSubscriber):
         if len(self._subscriptions) >= limit:
             reason = f"max_channels allows {limit} subscriptions of a connection"
             raise CommandError("too_many_channels", reason, "max_channels")
-        history = read_history(said.history, limit) if self._extended and said.history else NO_HISTORY
-        subscription = Subscription(self, said.identifier, class_, params, {})
-        self._subscriptions[said.identifier] = subscription
+        subscription = Subscription(self, identifier, class_, params, {})
+        self._subscriptions[identifier] = subscription
         self._histories[subscription] = history
         self._cable.add(subscription)
         subscription.begin()
+        if joins and self._extended:
+            self._presence_commands().carry_out("join", subscription)
 
     def _rewind(self, subscription: Subscription, history: History) -> None:
         """Send what a client has missed of a subscription that it has."""
-        self._histories[subscription] = history
+        held = self._held.pop(subscription, {})
+        if history != NO_HISTORY:
+            self._histories[subscription] = history
+            held = {}
         if subscription.is_open:
-            subscription.read_again(dict.fromkeys(subscription.streams, Position()))
+            subscription.read_again({channel: held.get(channel, Position()) for channel in [*subscription.streams]})
+
+    def _presence_commands(self) -> PresenceCommands:
+        if self._presence is None:
+            self._presence = PresenceCommands(self.node, self._planner, self._follow, self._streams.get, self._say)
+        return self._presence
 
     # --- what a subscription needs of its client ---
 
@@ -197,39 +263,27 @@ class CableSession(FramedSubscriber):
         return self._handshake.context(self._handshake.environ)
 
     def plan(self, subscription: Subscription, positions: Positions) -> Plans:
-        history = self._histories.get(subscription, NO_HISTORY)
-        by_epoch: dict[str | None, dict[str, Position]] = {}
-        is_whole = True
-        for channel, position in positions.items():
-            name = subscription_name(channel, self.site_id)
-            # None: that which is in force.
-            epoch, message_id = history.positions.get(channel, (None, None))
-            if message_id is not None:
-                position = Position(message_id)
-            elif history.since is not None and position == Position():
-                global_id = self._cable.global_id_at(history.since, name)
-                position = Position(global_id=global_id)
-                is_whole = is_whole and global_id is not None
-            by_epoch.setdefault(epoch, {})[channel] = position
-        return Plans([self._plan(asked, epoch) for epoch, asked in by_epoch.items()], is_whole)
-
-    def _plan(self, asked: dict[str, Position], epoch: str | None) -> SubscriptionPlan:
-        if epoch is None:
-            names = [subscription_name(channel, self.site_id) for channel in asked]
-            epoch = self.node.hub.windows.epoch_for(names)
-        request = SubscribeRequest(self.identity, self.site_id, SubscribeParams(asked, epoch))
-        if self.node.access.presence:
-            with self._handshake.context(self._handshake.environ) as shown:
-                request = with_members(self.node, shown, request)
-        return self.node.plan(request)
+        return self._planner.plan(positions, self._histories.get(subscription, NO_HISTORY))
 
     def confirm(self, subscription: Subscription, plans: Plans) -> None:
+        restoring = self._restoring
+        if restoring is not None and restoring.waits_for(subscription.identifier):
+            self._held[subscription] = {channel: self._now(channel) for channel in [*subscription.streams]}
+            restoring.settle(subscription.identifier, True)
+            return
         self._say(type="confirm_subscription", identifier=subscription.identifier)
+        self._send_early(subscription)
+        self._follow(subscription, plans)
+
+    def _now(self, channel: str) -> Position:
+        name = subscription_name(channel, self.site_id)
+        return Position(global_id=self.node.hub.windows.reached_for([name]))
+
+    def _send_early(self, subscription: Subscription) -> None:
         early = self._early.pop(subscription, ())
         self._early_bytes -= sum(map(len, early))
         for data in early:
             self._transmit(subscription, data)
-        self._follow(subscription, plans)
 
     def follow(self, subscription: Subscription, plans: Plans) -> None:
         self.node.reactor.call_soon(self._follow, subscription, plans)
@@ -262,7 +316,8 @@ class CableSession(FramedSubscriber):
         stream = self._streams.get(subscription)
         if stream is not None:
             for channel in channels:
-                self.node.hub.drop(stream, subscription_name(channel, self.site_id))
+                for name in (channel, f"{PRESENCE}{channel}"):
+                    self.node.hub.drop(stream, subscription_name(name, self.site_id))
 
     def transmit(self, subscription: Subscription, data: bytes) -> None:
         self.node.reactor.call_soon(self._transmit, subscription, data)
@@ -270,7 +325,8 @@ class CableSession(FramedSubscriber):
     def _transmit(self, subscription: Subscription, data: bytes) -> None:
         if self.state not in OPEN or subscription.ended:
             return
-        if not subscription.is_open:
+        restoring = self._restoring
+        if not subscription.is_open or (restoring is not None and restoring.is_under_way):
             self._early.setdefault(subscription, []).append(data)
             self._early_bytes += len(data)
             if self._early_bytes > self.node.options.max_outbox:
@@ -285,38 +341,11 @@ class CableSession(FramedSubscriber):
             self.end(RESYNC)
             return
         self._leave(subscription)
-        self._reject(subscription.identifier, error)
+        restoring = self._restoring
+        if restoring is not None and restoring.waits_for(subscription.identifier):
+            restoring.settle(subscription.identifier, False)
+        else:
+            self._reject(subscription.identifier, error)
 
     def forget(self, subscription: Subscription) -> None:
         self._cable.remove(subscription)
-
-    # --- answers ---
-
-    def _answer(self, said: Said, result: bytes | None, error: CommandError | None) -> None:
-        if error is not None:
-            self._fail(error, said)
-
-    def _fail(self, error: CommandError, said: Said | None) -> None:
-        if error.limit is not None:
-            self.node.hub.refused.count(error.limit)
-        if said is not None and said.command == "subscribe":
-            self._reject(said.identifier, error)
-            return
-        # ActionCable's client takes it for a message to whom the identifier names, and fails where there is none: it is
-        # to nobody.
-        about = {"command": said.command, "identifier": said.identifier} if said is not None else {}
-        self._say(type="error", identifier="", error={**_object(error), **about})
-
-    def _reject(self, identifier: str, error: CommandError | None) -> None:
-        told: dict[str, Any] = {"type": "reject_subscription", "identifier": identifier}
-        if error is not None:
-            told["error"] = _object(error)
-        self._say(**told)
-
-    def _say(self, **told: Any) -> None:
-        if self.state in OPEN:
-            self.put(text_frame(encode_json(told)))
-
-
-def _object(error: CommandError) -> dict[str, Any]:
-    return error_object(error.code, str(error), error.field, error.retry_after)

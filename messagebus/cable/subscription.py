@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..errors import BackendUnavailable, BusClosed, InvalidChannel
 from ..http.commands import CommandError
+from ..http.publish_command import take_from_rate
 from ..http.refusals import RETRY_SECONDS
 from ..hub.node import Node
 from ..message import encode_data
@@ -88,8 +89,9 @@ class Subscription:
         self.ended = False
         self.is_open = False
         self.is_rejected = False
-        self.streams: set[str] = set()
-        """The channels that it follows, or is about to follow."""
+        self.streams: dict[str, None] = {}
+        """The channels that it follows, or is about to follow, in the order in which it began."""
+        self._whispers_to: str | None = None
         self._positions = positions
         self._wanted: Positions = {}
         self._params = params
@@ -116,9 +118,25 @@ class Subscription:
             raise CommandError("unknown_action", str(error), field="action") from None
         if not isinstance(data, dict):
             raise CommandError("bad_request", "data: expected an object", field="data")
-        if not self._line.put(partial(self._act, name, data, answer)):
+        self.in_turn(partial(self._act, name, data, answer))
+
+    def in_turn(self, call: Callable[[], object]) -> None:
+        """Have something done after what waits already, where it may block.
+
+        Raises:
+            CommandError: Too many calls wait.
+        """
+        if not self._line.put(call):
             reason = f"{self.class_.name}: {MAX_WAITING} actions of this subscription wait already"
             raise CommandError("too_many_actions", reason, retry_after=AGAIN_SECONDS)
+
+    def whisper(self, data: Any, answer: Answer) -> None:
+        """Tell the others on the stream that the class has opened for it; the client itself is not told.
+
+        Raises:
+            CommandError: There is none, or too many calls wait.
+        """
+        self.in_turn(partial(self._whisper, data, answer))
 
     def read_again(self, positions: Positions) -> None:
         """Begin once more on its channels, from where the client stands."""
@@ -162,6 +180,20 @@ class Subscription:
         except BaseException as failed:
             error = self._told(name, failed)
         self._soon(answer, result, error)
+
+    def _whisper(self, data: Any, answer: Answer) -> None:
+        channel, connection = self._whispers_to, self.client.connection
+        error: CommandError | None = None
+        try:
+            if channel is None or self.ended or self.is_rejected:
+                raise CommandError("forbidden", f"{self.class_.name}: the server lets no client whisper here")
+            take_from_rate(self.client.node, connection.client_id, connection.address)
+            # Where the store is away it is lost, as it is its nature.
+            own, site_id = [connection.client_id], connection.site_id
+            self.client.publish(channel, data, transient=True, exclude_client_ids=own, site_id=site_id)
+        except Exception as failed:
+            error = CommandError.of(failed)
+        self._soon(answer, None, error)
 
     def _plan_again(self, positions: Positions) -> None:
         try:
@@ -232,7 +264,7 @@ class Subscription:
         if not self.is_open:
             self.is_rejected = True
 
-    def stream_from(self, channel: str, last_id: int) -> None:
+    def stream_from(self, channel: str, last_id: int, whisper: bool) -> None:
         position = parse_position(check_channel(channel), last_id)
         if channel.endswith("*"):
             raise InvalidChannel(channel, "a stream is of one channel; patterns are for wildcard_subscriptions")
@@ -242,11 +274,13 @@ class Subscription:
         position = self._positions.get(channel, position)
         if self.is_open:
             plans = self.client.plan(self, {channel: position})
-            self.streams.add(channel)
+            self.streams[channel] = None
             self.client.follow(self, plans)
         else:
-            self.streams.add(channel)
+            self.streams[channel] = None
             self._wanted[channel] = position
+        if whisper:
+            self._whispers_to = channel
 
     def stop_stream_from(self, channel: str) -> None:
         self._stop([channel] if channel in self.streams else [])
@@ -256,7 +290,9 @@ class Subscription:
 
     def _stop(self, channels: list[str]) -> None:
         for channel in channels:
-            self.streams.discard(channel)
+            self.streams.pop(channel, None)
+            if channel == self._whispers_to:
+                self._whispers_to = None
             self._wanted.pop(channel, None)
         if self.is_open and channels:
             self.client.unfollow(self, channels)

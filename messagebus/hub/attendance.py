@@ -73,6 +73,15 @@ class Attendance:
             else:
                 del self._entered[subscriber]
 
+    def withdraw(self, subscriber: Subscriber, channel: str) -> Member | None:
+        """A subscriber goes on to follow a channel, and is no member any more. Returns who it was, if it was one."""
+        room = room_name(channel, subscriber.site_id)
+        key = dict(self._entered.get(subscriber, ())).get(room)
+        member = None if key is None else self.own.find(room, key)
+        if member is not None:
+            self.leave(subscriber, store_name(channel, subscriber.site_id))
+        return member
+
     def end(self, subscriber: Subscriber) -> None:
         """A subscriber's connection ends. May be repeated."""
         entered = self._entered.pop(subscriber, None)

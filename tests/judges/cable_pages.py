@@ -27,10 +27,11 @@ ANYCABLE = """
   window.cable = AnyCable.createCable(base.replace("http", "ws") + "/cable?" + query,
     {protocol: "actioncable-v1-ext-json", logLevel: "error", reconnectStrategy: () => 300})
   window.room = cable.subscribeTo("RoomChannel", {id})
-  room.on("connect", () => seen.push(["connected"]))
+  room.on("connect", ({restored}) => seen.push([restored ? "restored" : "connected"]))
   cable.on("disconnect", () => seen.push(["disconnected"]))
   room.on("close", (event) => seen.push(["closed", String(event)]))
   room.on("message", (data) => seen.push(["received", data]))
+  room.on("presence", ({type, id}) => seen.push(["presence", type, id ?? null]))
   room.on("info", (event) => seen.push(["info", event.type]))
 }
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 
 from tests.bad_network import BadNetwork
 from tests.chromium import PageErrors
@@ -80,6 +80,37 @@ def test_anycable_resumes_without_loss_when_its_connection_is_cut(
         has_seen(page, "received", number + 1)
     assert received(page) == [1, 2, 3, 4, 5, 6]
     assert "history_not_found" not in str(page.evaluate("seen"))
+
+
+def test_anycable_whispers_to_the_others_and_sees_who_is_there(
+    context: BrowserContext, cables: str, cable_server: Server, room_id: str
+) -> None:
+    ann, bob, eve = (context.new_page() for _ in range(3))
+    for page, name in ((ann, "ann"), (bob, "bob")):
+        enter(page, cables, ANYCABLE, cable_server.url, room_id, member=name)
+        has_seen(page, "connected")
+    ann.evaluate('room.whisper({typing: "ann"})')
+    has_seen(bob, "received", {"typing": "ann"})
+    # The rule of the server says who has joined, whatever a page says.
+    bob.evaluate('room.presence.join("root", {name: "root"})')
+    bob.wait_for_function('async () => Object.keys(await room.presence.info()).sort().join() === "ann,bob"')
+    enter(eve, cables, ANYCABLE, cable_server.url, room_id, member="eve")
+    has_seen(bob, "presence", "join", "eve")
+    eve.close()
+    has_seen(bob, "presence", "leave", "eve")
+    assert bob.evaluate("async () => Object.keys(await room.presence.info()).sort()") == ["ann", "bob"]
+    assert received(ann) == []
+
+
+def test_anycable_is_told_where_there_is_no_presence(
+    page: Page, page_errors: PageErrors, cables: str, cable_server: Server
+) -> None:
+    page_errors.expect("failed to retrieve presence")
+    enter(page, cables, ANYCABLE, cable_server.url, "quiet")
+    has_seen(page, "connected")
+    told = page.evaluate("room.presence.info().then(() => 'there', (error) => error.message)")
+    assert told == "failed to retrieve presence"
+    has_seen(page, "presence", "error")
 
 
 def test_anycable_resumes_on_a_stream_of_which_it_has_seen_nothing(

@@ -123,6 +123,8 @@ def test_anycable_resumes_without_loss_on_the_other_instance(
         publish(site.servers[other].url, f"/rooms/{room_id}", 2 * number + 3, 2 * number + 4)
         has_seen(page, "received", 2 * number + 4)
         is_at(page, other)
+        has_seen(page, "restored")
+        page.evaluate('seen = seen.filter(([kind]) => kind !== "restored")')
         site.networks[name].refuse(False)
         agree(site, room_id, "ann")
     assert received(page) == [1, 2, 3, 4, 5, 6]
