@@ -66,12 +66,13 @@ class Verdict:
 
 
 async def until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Whether it comes true in that time; it is asked in a thread, as it may block."""
+    """Whether it comes true in that time; it is asked in a thread, as it may block, and seldom: it takes time from the
+    clients."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if await asyncio.to_thread(condition):
             return True
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)
     return False
 
 
