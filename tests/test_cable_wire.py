@@ -364,6 +364,15 @@ def test_a_malformed_history_is_rejected_by_name(extended: CableClient, history:
     assert told["error"]["field"] == "history"
 
 
+def test_a_history_of_nothing_is_an_error_and_changes_nothing(extended: CableClient, bus: Bus) -> None:
+    identifier = extended.confirmed("NewsChannel")
+    extended.say(command="history", identifier=identifier)
+    told = extended.next()["error"]
+    assert (told["code"], told["field"]) == ("bad_request", "history")
+    bus.publish("/news", 1)
+    assert extended.next()["message"] == 1
+
+
 def test_a_pong_needs_no_answer(extended: CableClient) -> None:
     extended.say(command="pong")
     extended.confirmed("NewsChannel")

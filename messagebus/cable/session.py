@@ -207,7 +207,9 @@ class CableSession(CableSocket):
             elif said.command == "whisper":
                 subscription.whisper(said.data, partial(self._answer, said))
             elif said.command == "history":
-                self._rewind(subscription, self._read_history(said))
+                # After a welcome that restores it a client may have nothing to say of where it stands.
+                is_needed = subscription not in self._held
+                self._rewind(subscription, self._read_history(said, is_needed))
             else:
                 self._presence_commands().carry_out(said.command, subscription)
         else:
@@ -222,8 +224,8 @@ class CableSession(CableSocket):
             return
         self._enter(said.identifier, self._read_history(said), bool(said.presence))
 
-    def _read_history(self, said: Said) -> History:
-        has = self._extended and said.history
+    def _read_history(self, said: Said, is_needed: bool = False) -> History:
+        has = self._extended and (said.history or is_needed)
         return read_history(said.history, self.node.options.max_channels) if has else NO_HISTORY
 
     def _enter(self, identifier: str, history: History, joins: bool = False) -> None:
