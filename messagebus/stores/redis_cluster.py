@@ -29,15 +29,14 @@ from .base import (
     Store,
     StoreState,
 )
-from .hash_tags import hash_tags
 from .interest import Interest
 from .partitions import decode_id, encode_id
 from .redis_cluster_feed import ClusterFeed
 from .redis_cluster_nodes import ClusterNodes, Moved, translate
 from .redis_cluster_partition import Partition
+from .redis_cluster_scan import BACKLOG, channel_page, delete_matching
 from .redis_cluster_url import Place, read_cluster_url
 from .redis_history import in_history, is_refused
-from .redis_reading import SCANS_FOR_A_PAGE
 from .redis_scripts import BACKLOGS, Script
 
 logger = logging.getLogger("messagebus.stores")
@@ -45,7 +44,6 @@ T = TypeVar("T")
 
 TRIES = 5
 """Times that a partition is looked for on the node that the last one names, before it counts as away."""
-_BACKLOG = b"__mb_backlog_n_"
 Job = tuple[Partition, Script, tuple[Any, ...]]
 
 
@@ -162,30 +160,8 @@ class RedisClusterStore(Store):
         return self._encode_state(self._on(partition, lambda part: part.renew_epoch(epoch)), partition)
 
     def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
-        node, _, position = (cursor or "0:0").partition(":")
-        for number in (node, position):
-            if not (number.isascii() and number.isdigit() and len(number) <= 20 and int(number) < 2**64):
-                raise ValueError(f"expected a page's cursor, not {cursor!r:.80}")
-        at, where = int(node), int(position)
-        names: list[str] = []
-        tags = frozenset(hash_tags(self.partitions))
         with self._errors():
-            primaries = self._nodes.primaries()
-            for _ in range(SCANS_FOR_A_PAGE):
-                if at >= len(primaries):
-                    return ChannelPage(names, "")
-                client = primaries[at][1].client
-                found: tuple[int, list[Any]] = client.scan(where, match=b"{*}" + _BACKLOG + b"*", count=1000)
-                where, keys = found
-                for key in keys:
-                    tag, _, name = key.partition(_BACKLOG)
-                    if tag in tags:
-                        names.append(name.decode(errors="replace"))
-                if not where:
-                    at += 1
-                if len(names) >= limit:
-                    break
-        return ChannelPage(names, f"{at}:{where}" if at < len(primaries) else "")
+            return channel_page(self._nodes, cursor, limit)
 
     # --- what is of no channel ---
 
@@ -247,7 +223,7 @@ class RedisClusterStore(Store):
     def expire_all_backlogs(self) -> None:
         for number in range(self.partitions):
             self._on(number, lambda part: part.delete_fixed(ids=False))
-        self._delete_matching(b"{*}" + _BACKLOG + b"*")
+        self._delete_matching(b"{*}" + BACKLOG + b"*")
 
     def reset(self) -> None:
         # First the ids, so that a message published meanwhile begins the new epoch.
@@ -260,15 +236,7 @@ class RedisClusterStore(Store):
 
     def _delete_matching(self, *patterns: bytes) -> None:
         with self._errors():
-            for _, connections in self._nodes.primaries():
-                client = connections.client
-                for pattern in patterns:
-                    found = list(client.scan_iter(match=pattern, count=1000))
-                    for begin in range(0, len(found), 1000):
-                        with client.pipeline(transaction=False) as pipeline:
-                            for key in found[begin : begin + 1000]:  # of many slots: not in one command
-                                pipeline.delete(key)
-                            pipeline.execute()
+            delete_matching(self._nodes, patterns)
 
     def close(self) -> None:
         self._closed = True
