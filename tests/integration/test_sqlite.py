@@ -144,6 +144,17 @@ def test_a_wake_up_that_is_lost_costs_a_second_and_no_message(path: Path, store:
     eventually(lambda: recorder.data == [1])
 
 
+def test_announcements_whose_time_is_over_go_with_the_next_ones_a_few_at_a_time(path: Path, store: Store) -> None:
+    for number in range(25):
+        store.announce(str(number))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE announcements SET announced_at = 0")
+    for kept in (16, 7, 3):
+        store.announce("new")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM announcements").fetchone() == (kept,)
+
+
 def test_a_long_path_is_listened_at_as_well(tmp_path: Path) -> None:
     directory = tmp_path / ("x" * 120)
     directory.mkdir()
