@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,8 @@ class World:
 
 
 def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **env: str) -> Iterator[World]:
-    """``serve`` on Redis, or on several as the partitions of one store, everything else on the memory of its one
-    process. ``traceback``: the one error that may be
-    in its log."""
+    """``serve`` on Redis, or on several as the partitions of one store, ``serve-sqlite`` on a file, everything else on
+    the memory of its one process. ``traceback``: the one error that may be in its log."""
     with contextlib.ExitStack() as stack:
         bus = None
         if kind in ("serve", "partitions"):
@@ -80,6 +80,10 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
                 else partitioned_bus(PARTITIONS, url=redis.url, redis_announce="by_channel")
             )
             stack.enter_context(contextlib.closing(bus))
+        elif kind == "serve-sqlite":
+            url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/bus.db"
+            kind, env = "serve", {"MESSAGEBUS_URL": url, **env}
+            bus = stack.enter_context(contextlib.closing(Bus(url=url)))
         if kind == "partitions":
             kind, app, env = "serve", "tests.apps.partitioned:app", {**env, "MESSAGEBUS_REDIS_ANNOUNCE": "by_channel"}
         settings = {name.upper(): value for name, value in env.items()}
@@ -90,10 +94,10 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
         assert tracebacks == (server.output().count(traceback) if traceback else 0), server.output()[-5000:]
 
 
-@pytest.fixture(scope="module", params=["flask", "serve", "partitions"])
+@pytest.fixture(scope="module", params=["flask", "serve", "partitions", "serve-sqlite"])
 def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[World]:
-    """Flask's development server with the store in memory, then ``messagebus serve`` with Redis, and with a store of
-    partitions; default settings."""
+    """Flask's development server with the store in memory, then ``messagebus serve`` with Redis, with a store of
+    partitions, and with a file; default settings."""
     yield from run(request.param, redis_server)
 
 
