@@ -145,8 +145,9 @@ class Lifecycle:
 
     @property
     def healthy(self) -> bool:
-        """Whether the process is connected to the store's feed. ``True`` if it does not listen yet: it starts to listen
-        with the first request to the bus, the first page or the first subscription, not with a publish."""
+        """Whether the process is connected to the store's feed, in all partitions. ``True`` if it does not listen yet:
+        it starts to listen with the first request to the bus, the first page or the first subscription, not with a
+        publish."""
         return self._node is None or self._node.is_healthy
 
     def close(self, drain: float = 0.0) -> None:
