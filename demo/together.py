@@ -128,7 +128,9 @@ def board() -> str:
 def point(request: Request, channel: str, data: Any) -> dict[str, Any]:
     if not (isinstance(data, dict) and all(is_share(data.get(axis)) for axis in ("x", "y"))):
         abort(400, "x, y: expected numbers from 0 to 1")
-    return {"from": session["user_id"], "name": session["name"], "x": data["x"], "y": data["y"], "at": data.get("at")}
+    if not isinstance(data.get("at"), (int, float)):
+        abort(400, "at: expected a number, the time on the sender's clock")
+    return {"from": session["user_id"], "name": session["name"], "x": data["x"], "y": data["y"], "at": data["at"]}
 
 
 def is_share(value: Any) -> bool:
