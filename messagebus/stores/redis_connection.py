@@ -69,8 +69,7 @@ class Connections:
             raise
         except BaseException:
             # The answer may still come, and must not be taken for the next command's.
-            connection.disconnect()
-            self._pool.release(connection)
+            self._discard(connection)
             raise
         self._give_back(connection)
         return answer
@@ -87,9 +86,12 @@ class Connections:
         except (redis.RedisError, OSError) as error:
             trouble = error  # the name of an exception is gone after its clause
             if connection is not None:
-                connection.disconnect()
-                self._pool.release(connection)
+                self._discard(connection)
             return lambda: [trouble] * len(commands)
+        except BaseException:  # gevent's timeouts are no Exception
+            if connection is not None:
+                self._discard(connection)
+            raise
         return partial(self._read_answers, connection, len(commands))
 
     def _read_answers(self, connection: Any, number: int) -> list[Any]:
@@ -101,12 +103,10 @@ class Connections:
                 except redis.ResponseError as error:
                     answers.append(error)
         except (redis.RedisError, OSError) as error:
-            connection.disconnect()
-            self._pool.release(connection)
+            self._discard(connection)
             return answers + [error] * (number - len(answers))
         except BaseException:
-            connection.disconnect()
-            self._pool.release(connection)
+            self._discard(connection)
             raise
         self._give_back(connection)
         return answers
@@ -130,8 +130,7 @@ class Connections:
             self._give_back(connection)
             raise
         except BaseException:
-            connection.disconnect()
-            self._pool.release(connection)
+            self._discard(connection)
             raise
         self._give_back(connection)
         return answer, reached
@@ -145,8 +144,7 @@ class Connections:
             sock = connection._sock  # redis-py has no public way to it; its own question takes longer
             if time.monotonic() - connection.messagebus_idle_since < MAX_IDLE and sock and not is_readable(sock):
                 return connection
-            connection.disconnect()
-            self._pool.release(connection)
+            self._discard(connection)
 
     def _give_back(self, connection: Any) -> None:
         if len(self._idle) < KEPT:
@@ -155,6 +153,11 @@ class Connections:
         else:
             self._pool.release(connection)
 
+    def _discard(self, connection: Any) -> None:
+        """Close a connection of which it is not known what comes next."""
+        connection.disconnect()
+        self._pool.release(connection)
+
     def discard_idle(self) -> None:
         """Close the idle connections: what broke one of them may have broken all."""
         while True:
@@ -162,8 +165,7 @@ class Connections:
                 connection = self._idle.pop()
             except IndexError:
                 break
-            connection.disconnect()
-            self._pool.release(connection)
+            self._discard(connection)
         self._pool.disconnect(inuse_connections=False)
 
     def break_off(self, primary: tuple[str, int]) -> None:
