@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -32,9 +33,12 @@ class World:
         self.app.register_blueprint(self.bus.blueprint)
         self.events: list[str] = []
 
-    def authorize(self, takes_refusals: bool) -> SubscribeRequest:
+    def handshake(self) -> Handshake:
         with self.app.test_request_context("/message-bus/c/ws", headers={"X-User": "me"}):
-            handshake = Handshake.of(flask.request, partial(in_context, self.app), ())
+            return Handshake.of(flask.request, partial(in_context, self.app), ())
+
+    def authorize(self, takes_refusals: bool) -> SubscribeRequest:
+        handshake = self.handshake()
         self.events.clear()
         params = SubscribeParams(CHANNELS, takes_refusals=takes_refusals)
         return handshake.authorize(self.bus._running_node(), SubscribeRequest(Identity("c"), None, params))
@@ -91,9 +95,54 @@ def test_a_later_hook_finds_the_request_as_the_app_has_matched_it(world: World) 
         for context in (partial(in_context, world.app), known):
             flask.g.user = "me"
             handshake = Handshake.of(flask.request, context, ())
-            with handshake.context(handshake.environ) as request:
+            with handshake.entered() as request:
                 assert look(request, "/mine")
     assert found == [("messagebus.serve", {"path": "c/ws"}, "/message-bus/x")] * 2
+
+
+def test_a_later_hook_has_all_of_flask(world: World) -> None:
+    torn_down: list[object] = []
+    world.app.teardown_appcontext(torn_down.append)
+    with world.handshake().entered() as request:
+        assert flask.has_request_context()
+        assert flask.current_app == world.app
+        assert "user" not in flask.session
+        flask.session["user"] = "me"
+        flask.flash("hello")
+        assert (flask.session["user"], flask.get_flashed_messages()) == ("me", ["hello"])
+        assert request.headers["X-User"] == flask.request.headers["X-User"] == "me"
+        elsewhere = flask.copy_current_request_context(lambda: flask.request.headers["X-User"])
+        assert contextvars.Context().run(elsewhere) == "me"
+        assert list(flask.stream_with_context(iter([flask.request.path]))) == ["/message-bus/c/ws"]
+        torn_down.clear()
+    assert torn_down == [None]
+    assert not flask.has_request_context()
+    assert not flask.has_app_context()
+
+
+def test_the_request_of_a_later_hook_is_found_first_in_a_copy_of_the_context(world: World) -> None:
+    with world.handshake().entered():
+        found = contextvars.copy_context().run(lambda: flask.request.headers["X-User"])
+        assert found == flask.request.headers["X-User"] == "me"
+    assert not flask.has_request_context()
+
+
+@pytest.mark.parametrize("asks_for_the_request", [True, False])
+def test_what_fails_in_a_later_hook_is_told_to_what_tears_down(world: World, asks_for_the_request: bool) -> None:
+    torn_down: list[object] = []
+    handshake, failure = world.handshake(), ZeroDivisionError()
+    world.app.teardown_appcontext(torn_down.append)
+
+    def fail() -> None:
+        with handshake.entered():
+            if asks_for_the_request:
+                assert flask.request.path
+            raise failure
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torn_down == [failure]
+    assert not flask.has_app_context()
 
 
 def test_a_method_that_the_app_has_overridden_is_called_around_a_later_hook(world: World) -> None:

@@ -132,7 +132,7 @@ class OwnSubscriptions:
         """Who the client is. In a job where there is a ``connect`` hook, which may block and raise."""
         identifiers: Mapping[str, Any] = {}
         if self.cable.classes.connect is not None:
-            with handshake.context(handshake.environ) as request:
+            with handshake.entered() as request:
                 identifiers = self.cable.classes.identify(request)
         identity, options = identify(caller.identity, identifiers), self._node.options
         return make_connection(identity, caller.site_id, caller.address, identifiers, handshake.grants, options)

@@ -71,7 +71,7 @@ class OwnClient:
     # --- from the thread of a call ---
 
     def context(self) -> AbstractContextManager[object]:
-        return self._handshake.context(self._handshake.environ)
+        return self._handshake.entered()
 
     def plan(self, subscription: Subscription, positions: Positions) -> Planned:
         names = [store_name(channel, self.connection.site_id) for channel in positions]

@@ -57,6 +57,6 @@ class Planner(NamedTuple):
             epoch = node.hub.windows.epoch_for([subscription_name(channel, self.site_id) for channel in asked])
         request = SubscribeRequest(self.identity, self.site_id, SubscribeParams(asked, epoch))
         if node.access.presence:
-            with self.handshake.context(self.handshake.environ) as shown:
+            with self.handshake.entered() as shown:
                 request = with_members(node, shown, request)
         return node.plan(request)

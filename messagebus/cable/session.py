@@ -262,7 +262,7 @@ class CableSession(CableSocket):
     # --- what a subscription needs of its client ---
 
     def context(self) -> AbstractContextManager[object]:
-        return self._handshake.context(self._handshake.environ)
+        return self._handshake.entered()
 
     def plan(self, subscription: Subscription, positions: Positions) -> Plans:
         return self._planner.plan(positions, self._histories.get(subscription, NO_HISTORY))

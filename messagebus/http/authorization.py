@@ -25,14 +25,14 @@ from .parsing import identify
 from .refusals import RETRY_SECONDS
 from .requested_channels import ChannelRefused, Refusals
 
-HookContext = Callable[[Environ], AbstractContextManager[Request]]
-"""An environ -> its request, as hooks expect to find it once the request itself is over."""
+HookContext = Callable[[Callable[[], Environ]], AbstractContextManager[Request]]
+"""What makes an environ -> its request, as hooks expect to find it once the request itself is over."""
 
 
 @contextmanager
-def plain_context(environ: Environ) -> Iterator[Request]:
+def plain_context(environ: Callable[[], Environ]) -> Iterator[Request]:
     """That of a plain WSGI application."""
-    yield Request(environ)
+    yield Request(environ())
 
 
 def asks_anybody(node: Node) -> bool:
@@ -154,9 +154,11 @@ class Handshake(NamedTuple):
         # Text of any kind, also what is no UTF-8; it stays in this process.
         return cls(marshal.dumps(environ), context, grants)
 
-    @property
-    def environ(self) -> Environ:
-        """A new one each time."""
+    def entered(self) -> AbstractContextManager[Request]:
+        """The request, in the context in which hooks expect it."""
+        return self.context(self._make_environ)
+
+    def _make_environ(self) -> Environ:
         environ: Environ = marshal.loads(self.text)
         environ["wsgi.input"] = BytesIO()
         environ["wsgi.errors"] = sys.stderr
@@ -168,7 +170,7 @@ class Handshake(NamedTuple):
         params = subscribe.params
         subscribe = subscribe._replace(params=params._replace(grants=(*params.grants, *self.grants)))
         try:
-            with self.context(self.environ) as request:
+            with self.entered() as request:
                 return self.with_ask(node, authorize(node, request, subscribe))
         except ChannelRefused:
             raise
@@ -188,7 +190,7 @@ class Handshake(NamedTuple):
         """Who the client is by now, and which of its channels it may still have. Blocks."""
         client_id = subscribe.identity.client_id
         try:
-            with self.context(self.environ) as request:
+            with self.entered() as request:
                 if identify(request, client_id, node.options) != (subscribe.identity, subscribe.site_id):
                     return Verdict({}, {}, False)
                 asked = authorize(node, request, subscribe)

@@ -96,7 +96,7 @@ class Caller(NamedTuple):
         if self.request is not None:
             return nullcontext(self.request)
         if self.handshake is not None:
-            return self.handshake.context(self.handshake.environ)
+            return self.handshake.entered()
         raise CommandError("forbidden", "this connection began before the server had a hook for it; connect again")
 
 

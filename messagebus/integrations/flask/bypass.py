@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from functools import partial
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flask.app
+import flask.globals
 from flask import Flask, Request, Response, g, request, signals
 from flask.ctx import RequestContext
 from flask.sessions import SecureCookieSessionInterface
@@ -172,19 +174,84 @@ class Matched(NamedTuple):
     arguments: dict[str, Any]
 
 
-def in_context(app: Flask, environ: Environ, matched: Matched | None = None) -> AbstractContextManager[Request]:
+def in_context(
+    app: Flask, environ: Callable[[], Environ], matched: Matched | None = None
+) -> AbstractContextManager[Request]:
     """A request that is over, as hooks found it: the app's functions before and after each request are called around
     them, and those that tear down, so that ``g`` has what it had and what was taken is given back.
 
-    ``matched``: of the request, where it is known; it is not matched again, except among the app's functions.
+    ``environ``: makes its environ. ``matched``: what is known of the request; it is not matched again, except among the
+    app's functions.
 
     Raises:
         werkzeug.exceptions.HTTPException: A function before the request has answered it, with a redirect to a login for
             instance; and whatever such a function raises.
     """
     if not _is_plain(app):
-        return _amid_functions(app, app.request_context(environ))
-    return _Alone(app.request_context(environ) if matched is None else _MatchedContext(app, environ, matched))
+        return _amid_functions(app, app.request_context(environ()))
+    return _Alone(app, _Late(app, environ, matched))
+
+
+class _Alone:
+    """The context where nothing is around requests."""
+
+    __slots__ = ("_app_context", "_late", "_token")
+
+    def __init__(self, app: Flask, late: _Late) -> None:
+        self._app_context = app.app_context()
+        self._late = late
+
+    def __enter__(self) -> Request:
+        self._app_context.push()
+        self._token = flask.globals._cv_request.set(cast(RequestContext, self._late))
+        return request
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._late.end(error)
+        finally:
+            flask.globals._cv_request.reset(self._token)
+            self._app_context.pop(error)
+
+
+class _Late:
+    """What Flask's proxies find in place of a ``RequestContext``, with all that one has. The request is made when
+    somebody asks for it, which few actions of channel classes do: it costs more than all else of one."""
+
+    def __init__(self, app: Flask, environ: Callable[[], Environ], matched: Matched | None) -> None:
+        self.app = app
+        self._environ = environ
+        self._matched = matched
+        self._made: RequestContext | None = None
+
+    def _make(self) -> RequestContext:
+        if self._made is None:
+            environ, matched = self._environ(), self._matched
+            made = self.app.request_context(environ) if matched is None else _MatchedContext(self.app, environ, matched)
+            # Pushing it opens the session. Elsewhere: this may be a copy of the context in which it ends.
+            self._elsewhere = copy_context()
+            self._elsewhere.run(made.push)
+            self._made = made
+        return self._made
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._make(), name)
+
+    def __enter__(self) -> Any:  # where the app pushes its context once more
+        return self._make().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._make().__exit__(kind, error, traceback)
+
+    def end(self, error: BaseException | None) -> None:
+        if self._made is not None:
+            self._elsewhere.run(self._made.pop, error)
 
 
 class _MatchedContext(RequestContext):
@@ -196,25 +263,6 @@ class _MatchedContext(RequestContext):
 
     def match_request(self) -> None:
         self.request.url_rule, self.request.view_args = self._matched.rule, {**self._matched.arguments}
-
-
-class _Alone:
-    """The context where nothing is around requests. A class, which costs less than a generator: each action of a
-    channel class comes by here."""
-
-    __slots__ = ("_context",)
-
-    def __init__(self, context: RequestContext) -> None:
-        self._context = context
-
-    def __enter__(self) -> Request:
-        self._context.push()
-        return self._context.request
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._context.pop(error)
 
 
 @contextmanager
