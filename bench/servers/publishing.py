@@ -12,12 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import count as count_from
-from pathlib import Path
 
 import redis
 
-import messagebus
 from messagebus import Bus
+from messagebus.message import encode_envelope, encode_json
+from messagebus.options import Options
+from messagebus.stores.base import Publication, PublicationId
+from messagebus.stores.redis import RedisStore
+from messagebus.stores.redis_scripts import PUBLISH
 
 from ..wires import payload
 
@@ -29,25 +32,19 @@ def main(way: str, url: str, seconds: float) -> None:
     texts = [(f"/publish-{i % CHANNELS}", payload(i)) for i in range(HUNDRED)]
     if way == "script":
         client = redis.Redis.from_url(url, protocol=2)
-        script = client.register_script((Path(messagebus.__file__).parent / "stores" / "publish.lua").read_text())
-
+        script = client.register_script(PUBLISH.text)
+        options = Options(url=url)
+        store = RedisStore(options)
+        messages = [
+            Publication(channel, encode_envelope(encode_json(text)), options.max_backlog_size, options.max_backlog_age)
+            for channel, text in texts
+        ]
         numbers = count_from(int(time.time() * 1000))  # above those of a run before
 
         def bare(count: int) -> None:
             """What the script needs and no more."""
-            keys = ["__mb_global_id_n", "__mb_global_backlog_n", "__mb_epoch", "__mb_known_channels"]
-            keys.append("__mb_publication_bench")
-            arguments: list[str | int] = [2000, 1, "_message_bus_5", "e", next(numbers), 600]
-            contents: list[str | int] = []
-            targets: dict[str, int] = {}
-            for channel, text in texts[:count]:
-                if channel not in targets:
-                    targets[channel] = len(targets) + 1
-                    keys += [f"__mb_backlog_id_n_{channel}", f"__mb_backlog_n_{channel}"]
-                    arguments += [channel, channel, 604_800, 2_419_200, 1000]
-                envelope = f'{{"data":"{text}","user_ids":null,"group_ids":null,"client_ids":null}}'
-                contents += [targets[channel], envelope]
-            script(keys=keys, args=arguments + contents)
+            number, *rest = store.publish_arguments(messages[:count], PublicationId("bench", next(numbers)))
+            script(keys=rest[:number], args=rest[number:])
 
         print(json.dumps(_rates(lambda: bare(1), lambda: bare(HUNDRED), seconds)))
         return
