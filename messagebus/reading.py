@@ -100,6 +100,17 @@ class Reading(Lifecycle):
 
         return why(self._running_node(), channel, message_id, user_id, client_id, site_id)
 
+    def check_store(self) -> None:
+        """Find out whether the store can be used, for a program that wants to fail when it begins, and not later.
+        Writes nothing. ``messagebus serve`` does this.
+
+        Raises:
+            BackendUnavailable: The store gave no answer: it may be there in a moment.
+            InvalidOption: The URL is wrong, or leads to a server of another kind.
+            PublishRefused: The store's user may not do all that the bus needs; the text says what, and what mends it.
+        """
+        self._publisher_now().store.check()
+
     def newest_global_id(self) -> int:
         """The newest global id, over all channels and sites; 0 in an empty store.
 

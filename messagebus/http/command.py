@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
-from ..errors import BackendUnavailable, InvalidData, MessageTooLarge, NotDurable, PublishRefused
+from ..errors import BackendUnavailable, InvalidData, InvalidOption, MessageTooLarge, NotDurable, PublishRefused
 from ..hub.node import Node
 from ..hub.subscriber import Identity, Subscriber
 from .authorization import Handshake
@@ -53,9 +53,9 @@ class CommandError(Exception):
         """The answer for an error; an internal error is logged."""
         if isinstance(error, CommandError):
             return error
-        if isinstance(error, PublishRefused):
+        if isinstance(error, PublishRefused) or (isinstance(error, InvalidOption) and error.option == "url"):
             # The log tells the operator what to fix; the client only learns that it failed.
-            logger.error("the store refused what a client publishes (%s): %s", error.reason, error)
+            logger.error("the store refused what a client publishes: %s", error)
             return CommandError("internal", "the store refused the message")
         if isinstance(error, ChannelRefused):
             return CommandError(error.refusal.code, str(error), limit_of(error.refusal))

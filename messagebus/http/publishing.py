@@ -102,16 +102,21 @@ def serve_publishing(node: Node, request: Request, place: str, rest: str) -> Pub
     except InvalidTargets as error:
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_targets", str(error), str(error).split(":")[0]) from None
     except InvalidOption as error:
+        if error.option == "url":
+            raise _refused_by_store(error) from None
         raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_option", str(error), error.option) from None
     except BackendUnavailable as error:
         raise unavailable(str(error)) from None
     except PublishRefused as error:
-        logger.error("the store refused a message (%s): %s", error.reason, error)
-        raise HTTPRefusal(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the store refused the message; see the server's log"
-        ) from None
+        raise _refused_by_store(error) from None
     headers = [("Content-Type", f"{kind}; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), *NO_CACHE, *cors]
     return status, headers, render(kind, reports, many)
+
+
+def _refused_by_store(error: Exception) -> HTTPRefusal:
+    logger.error("the store refused a message: %s", error)
+    words = "the store refused the message; see the server's log"
+    return HTTPRefusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", words)
 
 
 def _admit(node: Node, request: Request) -> Key | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from .. import forks
 from ..backoff import Backoff
-from ..errors import BackendUnavailable, PublishRefused
+from ..errors import BackendUnavailable, InvalidOption, PublishRefused
 from ..message import Ids
 from ..stores.base import MAX_BYTES, Publication
 from .batches import Batch
@@ -141,10 +141,12 @@ class Flusher:
                 self._pause(backoff)
                 continue
             except Exception as error:
-                if isinstance(error, PublishRefused) and error.reason == "unauthenticated":
+                is_elsewhere = isinstance(error, InvalidOption)  # the URL leads to another kind of server
+                if is_elsewhere or (isinstance(error, PublishRefused) and error.reason == "unauthenticated"):
                     # Nothing of it is any message's fault, and none could go on without the others.
                     if not shut_out:
-                        logger.error("%d messages wait, %s lets nobody in: %s", len(line), line.where, error)
+                        why = "is none" if is_elsewhere else "lets nobody in"
+                        logger.error("%d messages wait, %s %s: %s", len(line), line.where, why, error)
                     shut_out = True
                     self._pause(backoff)
                     continue

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from ..errors import BackendUnavailable, BusClosed, NotDurable, PublishQueueFull, PublishRefused
+from ..errors import BackendUnavailable, BusClosed, InvalidOption, NotDurable, PublishQueueFull, PublishRefused
 from ..message import Ids
 from ..stores.base import Publication, Store
 from .batches import Batch, Lanes, batches_of
@@ -66,6 +66,7 @@ class PublishQueue:
             BackendUnavailable: The store gave no answer, and ``queue_in_memory`` is false or the queue's size is 0.
             PublishQueueFull: The store gave no answer, and there is no room for all that is left; none of it waits.
             PublishRefused: The store refuses them. Of a large number, the first thousands may be stored.
+            InvalidOption: The URL leads to a server of another kind.
             BusClosed: The queue was closed.
         """
         if self._closed:
@@ -85,7 +86,7 @@ class PublishQueue:
         for number, batch in enumerate(batches):
             try:
                 given += self.attempt(batch, line)
-            except PublishRefused:
+            except (PublishRefused, InvalidOption):
                 self._let_go(batch)
                 raise
             except BackendUnavailable as error:
@@ -170,6 +171,10 @@ class PublishQueue:
             # Whether it was stored is not known: it is sent again under this id.
             if line is not None:
                 line.trouble = error.reason, str(error)
+            raise
+        except InvalidOption as error:
+            if line is not None:
+                line.trouble = "none", str(error)
             raise
         except PublishRefused as error:
             # Who cannot log in will perhaps be let in, and an attempt before this one may have been stored.

@@ -146,18 +146,21 @@ def check(found: list[Bus], url: str | None, workers: int) -> None:
 
 
 def wait_for_stores(found: list[Bus], seconds: float) -> None:
-    """Wait until every store answers; 0: do not wait.
+    """Wait until every store answers; 0: do not wait, nor look whether it can be used.
 
     Raises:
-        CannotServe: A store does not answer, or its URL is wrong.
+        CannotServe: A store does not answer, its URL is wrong, or its user may not do what the bus needs. For the last
+            two nobody waits: a person has to act.
     """
     deadline = time.monotonic() + seconds
     for bus in found:
         while seconds:
             try:
-                bus.last_id("/")
+                bus.check_store()
                 break
             except BackendUnavailable as error:
+                if error.reason == "forbidden":
+                    raise CannotServe(str(error)) from None
                 if time.monotonic() >= deadline:
                     advice = "--store-wait 0 starts all the same and tries on"
                     raise CannotServe(f"the store {redact(bus.options.url)} is not there: {error} ({advice})") from None

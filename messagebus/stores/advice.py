@@ -8,9 +8,12 @@ REDIS_COMMANDS = (
     *("evalsha", "script|load", "multi", "exec", "select", "ping", "subscribe", "publish", "scan", "del"),
     *("get", "mget", "set", "exists", "expire", "pttl", "getbit", "setbit", "time"),
     *("zadd", "zcard", "zcount", "zrange", "zrevrange", "zrangebyscore", "zremrangebyscore"),
-    *("zrem", "hset", "hget", "hdel", "info"),
+    *("zrem", "hset", "hget", "hdel"),
 )
 """All that a process runs, the scripts' commands among them."""
+
+REDIS_WISHES = ("info",)
+"""What it runs as well, where it may."""
 
 ANNOUNCEMENTS = "_announcements"
 """What the name of the pub/sub channel of announcements ends with, behind the one of messages."""
@@ -26,7 +29,7 @@ def redis_commands(by_channel: bool = False) -> tuple[str, ...]:
 
 def redis_rights(pubsub_channel: str, by_channel: bool = False) -> str:
     """The rules of an ``ACL SETUSER`` that suffice."""
-    commands = " ".join("+" + command for command in redis_commands(by_channel))
+    commands = " ".join("+" + command for command in (*redis_commands(by_channel), *REDIS_WISHES))
     channels = f"&{pubsub_channel} &{pubsub_channel}{ANNOUNCEMENTS}"
     if by_channel:
         channels += f" &{pubsub_channel}{OWN_CHANNEL}*"
@@ -41,7 +44,7 @@ def redis_cluster_commands() -> tuple[str, ...]:
 
 def redis_cluster_rights(announcements: str) -> str:
     """The rules of an ``ACL SETUSER`` that suffice on a Redis Cluster. ``announcements``: their pub/sub channel."""
-    commands = " ".join("+" + command for command in redis_cluster_commands())
+    commands = " ".join("+" + command for command in (*redis_cluster_commands(), *REDIS_WISHES))
     common = announcements.removesuffix(ANNOUNCEMENTS)
     return f"~{{*}}__mb_* &{{*}}{common} &{{*}}{common}{OWN_CHANNEL}* &{announcements} {commands}"
 

@@ -253,6 +253,16 @@ class Store(ABC):
         """
         raise InvalidOption("durable", NO_REPLICAS)
 
+    def check(self) -> None:
+        """Find out whether the store can be used as it is to be. Writes nothing.
+
+        Raises:
+            BackendUnavailable: It gave no answer.
+            InvalidOption: What answers is not what the URL says.
+            PublishRefused: The store's user may not do all that the bus needs; the text says what, and what mends it.
+        """
+        self.state()
+
     def backlog(self, name: str, after: int = 0) -> Backlog:
         """The kept messages with ``message_id > after``, and the channel's last id, read in one step: a page of any
         size."""

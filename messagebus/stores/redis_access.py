@@ -10,10 +10,10 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from ..errors import BackendUnavailable, BusClosed, PublishRefused
+from ..errors import BackendUnavailable, BusClosed, InvalidOption
 from ..options import Options
 from .advice import ANNOUNCEMENTS, OWN_CHANNEL
-from .redis_connection import Connections, Exchange, connection_arguments, describe, explain
+from .redis_connection import Connections, Exchange, Meaning, connection_arguments, describe, explain
 from .redis_history import RedisHistory
 from .redis_keys import RedisKeys
 from .redis_scripts import PUBLISH, RENEW_EPOCH, RENEW_HISTORY, Script
@@ -94,11 +94,11 @@ class RedisAccess:
     def _unavailable(self, error: Exception) -> BackendUnavailable:
         """Translate an error for a reader: a refusal also counts as unavailable."""
         meaning = self._explain(error)
-        if isinstance(meaning, PublishRefused):
-            return BackendUnavailable(str(meaning), "forbidden")
-        return meaning
+        if isinstance(meaning, BackendUnavailable):
+            return meaning
+        return BackendUnavailable(str(meaning), "forbidden")
 
-    def _explain(self, error: Exception) -> BackendUnavailable | PublishRefused:
+    def _explain(self, error: Exception) -> Meaning:
         meaning = explain(error, self.where)
         connections = self._connections
         if connections is not None and isinstance(meaning, BackendUnavailable) and meaning.reason in _MADE_ANEW:
@@ -107,7 +107,7 @@ class RedisAccess:
             connections.discard_idle()
         if meaning.reason == "unsupported" and "unknown command" in str(error) and self._is_sentinel():
             words = f"{self.where} is a sentinel, which keeps no messages; expected a Redis, or a URL {EXPECTED}"
-            return PublishRefused(words, "unsupported")
+            return InvalidOption("url", words)
         return meaning
 
     def _is_sentinel(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import redis
 from redis.exceptions import NoScriptError
 
-from ..errors import BackendUnavailable, BusClosed, PublishRefused
+from ..errors import BackendUnavailable, BusClosed, InvalidOption, PublishRefused
 from ..message import Ids, Message
 from ..options import Options
 from .base import (
@@ -217,6 +217,10 @@ class RedisClusterStore(Store):
                 found.setdefault(self._nodes.place(part.slot), part)
         return sorted(found.items(), key=lambda each: each[0])
 
+    def check(self) -> None:
+        for _, part in self.nodes():
+            self._on(part.number, lambda each: each.check())
+
     def forget(self, name: str) -> None:
         self._on(self.partition_of(name), lambda part: part.forget(name))
 
@@ -308,7 +312,7 @@ class RedisClusterStore(Store):
                         raise meaning from answer
                 run = partial(_run, script=script, arguments=arguments)
                 answers[at] = self._on(part.number, run, repeatable=repeatable)
-            except (BackendUnavailable, PublishRefused) as error:
+            except (BackendUnavailable, PublishRefused, InvalidOption) as error:
                 trouble = error if trouble is None or isinstance(error, BackendUnavailable) else trouble
         if trouble is not None:
             raise trouble

@@ -17,10 +17,10 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException
 
 from .. import forks
-from ..errors import BackendUnavailable, BusClosed, InvalidOption, PublishRefused
+from ..errors import BackendUnavailable, BusClosed, InvalidOption
 from .hash_tags import COMMON, SLOTS, slot_of
 from .redis_cluster_url import EXPECTED, ClusterUrl, Place
-from .redis_connection import Connections, Prepare, WrongServer, explain
+from .redis_connection import Connections, Meaning, Prepare, WrongServer, explain
 from .redis_scripts import CLUSTER_LAYOUT
 
 ASK_SECONDS = 1.0
@@ -277,7 +277,7 @@ def _owner(cluster: RedisCluster, slot: int) -> Place:
     return node.host, node.port
 
 
-def translate(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
+def translate(error: Exception, where: str) -> Meaning:
     """What an error of redis-py means on a cluster."""
     if isinstance(error, redis.exceptions.AskError):  # MovedError is one
         if isinstance(error, redis.exceptions.MovedError):

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import redis
 
 from ..codecs import Codec
-from ..errors import BackendUnavailable, PublishRefused
+from ..errors import BackendUnavailable
 from ..options import Options
 from .advice import redis_cluster_commands, redis_cluster_rights
 from .channel_sequencer import Snapshot
 from .hash_tags import hash_tags, slot_of
 from .redis import RedisStore
 from .redis_cluster_nodes import ClusterNodes, Moved, translate
-from .redis_connection import Connections
+from .redis_connection import Connections, Meaning
 from .redis_scripts import PUBLISH, RENEW_EPOCH, RENEW_HISTORY, RIGHTS, Script
 
 _SHARDED_PUBLISH, _SHARDED_RENEW_EPOCH = PUBLISH.sharded(), RENEW_EPOCH.sharded()
@@ -51,7 +51,7 @@ class Partition(RedisStore):
     def _connected(self) -> Connections:
         return self.nodes.connections(self.slot)
 
-    def _explain(self, error: Exception) -> BackendUnavailable | PublishRefused:
+    def _explain(self, error: Exception) -> Meaning:
         meaning = translate(error, self.where)
         if isinstance(meaning, Moved):
             self.nodes.left(self.slot)
@@ -91,12 +91,9 @@ class Partition(RedisStore):
         # On a cluster everybody announces by channel.
         return super().snapshot(channels, (global_id, epoch, None, None, *last_ids))
 
-    def refused_commands(self) -> list[str]:
-        with self._errors():
-            channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/")
-            refused = self._run(
-                RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_cluster_commands(), *self.waits)
-            )
+    def _refused(self) -> list[str]:
+        channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/")
+        refused = self._run(RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_cluster_commands(), *self.waits))
         return [command.decode() for command in refused]
 
     def rights(self) -> str:

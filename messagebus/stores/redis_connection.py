@@ -259,9 +259,15 @@ class WrongServer(redis.RedisError):
         self.reason = reason
 
 
-def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused:
-    """Translate an error of redis-py: whether waiting helps or not."""
+Meaning = BackendUnavailable | PublishRefused | InvalidOption
+"""What an error means: waiting helps; it does not; the URL leads to a server of another kind."""
+
+
+def explain(error: Exception, where: str) -> Meaning:
+    """Translate an error of redis-py."""
     if isinstance(error, WrongServer):
+        if error.reason == "unsupported":
+            return InvalidOption("url", str(error))
         return PublishRefused(str(error), error.reason)
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         words = f"Redis at {where} does not let this process in: {error}"
@@ -278,6 +284,8 @@ def explain(error: Exception, where: str) -> BackendUnavailable | PublishRefused
     for word in _WORDS.findall(text):
         if word in _UNAVAILABLE:
             return BackendUnavailable(words, _UNAVAILABLE[word])
+        if _REFUSED.get(word) == "unsupported":
+            return InvalidOption("url", for_redis(words))
         if word in _REFUSED:
             return PublishRefused(for_redis(words), _REFUSED[word])
     if "user executing the script" in text:  # the words of Redis 7 for NOPERM within a script

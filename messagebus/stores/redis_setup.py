@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from ..errors import BackendUnavailable, PublishRefused
+from ..errors import BackendUnavailable, InvalidOption, PublishRefused
 from .advice import redis_commands, redis_rights
 from .redis_access import RedisAccess
 from .redis_scripts import RIGHTS
@@ -29,14 +29,10 @@ class RedisSetup(RedisAccess):
         it connects."""
         findings = []
         try:
-            refused = self.refused_commands()
-            if refused:
-                findings.append(
-                    f"this user may not run {', '.join(refused)}; it needs: ACL SETUSER <user> {self.rights()}"
-                )
-        except BackendUnavailable as error:
-            if error.reason != "forbidden":
-                return
+            self.check()
+        except BackendUnavailable:
+            return
+        except (PublishRefused, InvalidOption) as error:
             findings.append(str(error))
         try:
             memory = self._client().info("memory")
@@ -45,12 +41,13 @@ class RedisSetup(RedisAccess):
         policy = memory.get("maxmemory_policy", "noeviction")
         if memory.get("maxmemory") and policy != "noeviction":
             findings.append(
-                f"maxmemory-policy is {policy}, which deletes backlogs: CONFIG SET maxmemory-policy noeviction"
+                f"Redis at {self.where}: maxmemory-policy is {policy}, which deletes backlogs: "
+                "CONFIG SET maxmemory-policy noeviction"
             )
         findings += self._missing_replicas()
         for finding in findings:
             if finding not in self._findings:
-                logger.error("Redis at %s: %s", self.where, finding)
+                logger.error("%s", finding)
         self._findings = findings
 
     def _missing_replicas(self) -> list[str]:
@@ -63,7 +60,23 @@ class RedisSetup(RedisAccess):
             return []  # it may not ask that, and need not
         if replicas >= wanted:
             return []
-        return [f"durable is {wanted}, and {replicas} replicas are connected: publishes raise NotDurable meanwhile"]
+        return [
+            f"Redis at {self.where}: durable is {wanted}, and {replicas} replicas are connected: publishes raise "
+            "NotDurable meanwhile"
+        ]
+
+    def check(self) -> None:
+        """See ``Store``."""
+        try:
+            refused = self._refused()
+        except (redis.RedisError, OSError) as error:
+            raise self._explain(error) from error
+        if refused:
+            raise PublishRefused(
+                f"Redis at {self.where}: this user may not run {', '.join(refused)}; it needs: "
+                f"ACL SETUSER <user> {self.rights()}",
+                "forbidden",
+            )
 
     def rights(self) -> str:
         """The rules of an ``ACL SETUSER`` that suffice."""
@@ -86,10 +99,13 @@ class RedisSetup(RedisAccess):
             BackendUnavailable: Redis does not answer, or does not even let it ask (``reason`` is ``forbidden``).
         """
         with self._errors():
-            channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/" if self.by_channel else b"")
-            refused = self._run(
-                RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_commands(self.by_channel), *self.waits)
-            )
+            return self._refused()
+
+    def _refused(self) -> list[str]:
+        channels = (self._pubsub_channel, self._announcements, self.own_prefix + b"/" if self.by_channel else b"")
+        refused = self._run(
+            RIGHTS, (1, self.keys.backlog + b"/", *channels, *redis_commands(self.by_channel), *self.waits)
+        )
         return [command.decode() for command in refused]
 
     def facts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from messagebus import Bus
-from messagebus.errors import BackendUnavailable, PublishRefused
+from messagebus.errors import BackendUnavailable, InvalidOption, PublishRefused
 from messagebus.stores.redis import RedisStore
 from tests.eventually import eventually
 from tests.redis_server import RedisServer
@@ -92,13 +92,18 @@ def test_a_sentinel_that_lets_nobody_ask_is_told_with_what_mends_it(
 
 def test_a_redis_in_the_place_of_a_sentinel_is_told_as_what_it_is(redis_server: RedisServer) -> None:
     url = f"redis+sentinel://127.0.0.1:{redis_server.port}/bus/0"
-    with closing(Bus(url=url)) as bus, pytest.raises(PublishRefused, match="expected to be a sentinel, but is a serv"):
-        bus.publish("/a", 1)
+    with closing(Bus(url=url)) as bus:
+        with pytest.raises(InvalidOption, match="expected to be a sentinel, but is a serv"):
+            bus.publish("/a", 1)
+        with pytest.raises(InvalidOption, match="expected to be a sentinel"):
+            bus.check_store()
 
 
 def test_a_sentinel_in_the_place_of_a_redis_is_told_as_what_it_is(group: SentinelGroup) -> None:
     with closing(Bus(url=f"redis://127.0.0.1:{group.sentinels[0].port}/0")) as bus:
-        with pytest.raises(PublishRefused, match=r"is a sentinel.*redis\+sentinel://"):
+        with pytest.raises(InvalidOption, match=r"is a sentinel.*redis\+sentinel://"):
+            bus.check_store()
+        with pytest.raises(InvalidOption, match=r"is a sentinel.*redis\+sentinel://"):
             bus.publish("/a", 1)
         with pytest.raises(BackendUnavailable, match="is a sentinel"):
             bus.backlog("/a")
