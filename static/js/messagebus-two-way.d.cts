@@ -35,7 +35,7 @@ export interface RoomListeners<Info = any> {
 export interface ChannelListeners<Message = any> {
   /** The class has taken it; `reconnected`: it had it before. */
   connected?: (event: { reconnected: boolean }) => void;
-  /** The connection is lost; the client comes back by itself, and misses nothing. */
+  /** The connection is lost or refused, or the bus was stopped. Once it is there again the client enters by itself, and misses nothing of its streams. */
   disconnected?: () => void;
   /** The class has rejected it, or a stream is no longer allowed. It has ended. */
   rejected?: (refusal: Refusal | Error) => void;

@@ -91,6 +91,19 @@ test("after a reconnect it asks whether the server still knows it, and enters ag
   assert.deepEqual([...world.followed].map(([channel, { position }]) => [channel, position]), [["/rooms/7", 8], ["/p2", 0]]);
 });
 
+test("a page that was stopped, refused or at rest asks as well: the server may have forgotten it", async () => {
+  const world = makeBus(entered("w.1"), entered("w.1"), failure("gone"), entered("w.2"), entered("w.2")), { events, room } = makeRoom(world);
+  await room.ready;
+  for (const state of ["stopped", "refused", "idle"]) {
+    world.state(state);
+    world.state("connecting");
+    world.state("connected");
+    await settle();
+  }
+  assert.deepEqual(world.calls.map(([, { id }]) => id), [undefined, "w.1", "w.1", undefined, "w.2"]);
+  assert.equal(events.filter(([kind]) => kind === "disconnected").length, 3);
+});
+
 test("an action that meets a server which has forgotten it enters again, and runs once", async () => {
   const world = makeBus(entered("w.1"), failure("gone"), entered("v.1"), { result: 1 }), { events, room } = makeRoom(world);
   assert.equal(await room.perform("speak"), 1);

@@ -4,6 +4,7 @@ import { check, isFunction } from "../check.js";
 import { now } from "../environment.js";
 
 const EVENTS = ["connected", "disconnected", "rejected", "received"];
+const AWAY = ["reconnecting", "offline", "refused", "idle", "stopped"]; // states in which the server may come to forget a page
 const PAUSE = 2000; // ms before the next attempt to enter, where the server cannot be reached
 const RENEWED = 60000; // ms in which a permission is not asked for twice
 
@@ -136,7 +137,7 @@ export function enter(bus, name, params = {}, listeners = {}) {
   }
 
   const forget = bus.on("state", (state) => {
-    if (state === "reconnecting" || state === "offline") down();
+    if (AWAY.includes(state)) down();
     else if (state === "connected" && id && !isTold) again();
   });
 
