@@ -305,3 +305,24 @@ export function recorder() {
   Object.defineProperty(callback, "data", { get: () => callback.got.map(([data]) => data) });
   return callback;
 }
+
+/** A page that has followed what `follow(bus, world)` says, and started. */
+export async function started(settings = {}, follow = () => {}) {
+  const world = new World();
+  const bus = world.bus(settings);
+  const followed = follow(bus, world);
+  bus.start();
+  await world.advance(300);
+  return { world, bus, followed };
+}
+
+/** Sends a batch on the line that is open, whatever the transport. */
+export function say(world, batch) {
+  const line = [...world.sockets, ...world.sources].filter(({ closed }) => !closed).at(-1);
+  if (line) line.receive(batch);
+  else if (world.poll.kind === "streaming") world.poll.send(batch);
+  else world.poll.answer(batch);
+}
+
+export const refusal = (data) => ({ global_id: -1, message_id: -1, channel: "/__refused", data });
+export const FORBIDDEN = { code: "forbidden", message: "not you", retry: false };
