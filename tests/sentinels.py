@@ -25,14 +25,22 @@ DOWN_AFTER = 300
 class Sentinel:
     """``redis-server --sentinel``, from ``start`` to ``stop``."""
 
-    def __init__(self, primary: int, *, quorum: int = 1, password: str | None = None, rules: str = "") -> None:
+    def __init__(
+        self,
+        primary: int,
+        *,
+        quorum: int = 1,
+        password: str | None = None,
+        rules: str = "",
+        down_after: int = DOWN_AFTER,
+    ) -> None:
         """``rules``: of a user ``asker``, without whom nobody may ask then."""
         self._directory = tempfile.TemporaryDirectory(prefix="messagebus-sentinel-")
         self.port = free_port()
         lines = [
             *("bind 127.0.0.1", f"port {self.port}", f"dir {self._directory.name}", "sentinel resolve-hostnames no"),
             *(f"sentinel monitor {NAME} 127.0.0.1 {primary} {quorum}", f"sentinel failover-timeout {NAME} 5000"),
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}",
+            f"sentinel down-after-milliseconds {NAME} {down_after}",
             *([f"sentinel auth-pass {NAME} {password}"] if password else []),
             *([f"user asker on >s3ntinel {rules}", "user default off"] if rules else []),
         ]
@@ -62,6 +70,13 @@ class Sentinel:
         user = {"username": "asker", "password": "s3ntinel"} if self._rules else {}
         return redis.Redis(host="127.0.0.1", port=self.port, protocol=2, **user)  # type: ignore[arg-type]
 
+    def restart(self) -> None:
+        """It is killed, and comes back with what it has written down."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+        self.start()
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -72,7 +87,15 @@ class Sentinel:
 class SentinelGroup:
     """``servers[0]`` is the primary at first. A context manager."""
 
-    def __init__(self, *, replicas: int = 1, sentinels: int = 1, password: str | None = None, rules: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        replicas: int = 1,
+        sentinels: int = 1,
+        password: str | None = None,
+        rules: str = "",
+        down_after: int = DOWN_AFTER,
+    ) -> None:
         own = ("--masterauth", password) if password else ()
         self.servers = [RedisServer(password=password, settings=own)]
         port = str(self.servers[0].port)
@@ -80,7 +103,8 @@ class SentinelGroup:
         self.servers += [RedisServer(password=password, settings=settings) for _ in range(replicas)]
         quorum = sentinels // 2 + 1
         self.sentinels = [
-            Sentinel(self.servers[0].port, quorum=quorum, password=password, rules=rules) for _ in range(sentinels)
+            Sentinel(self.servers[0].port, quorum=quorum, password=password, rules=rules, down_after=down_after)
+            for _ in range(sentinels)
         ]
         self._ends = ExitStack()
         self._password = password
@@ -93,7 +117,7 @@ class SentinelGroup:
         for sentinel in self.sentinels:
             self._ends.callback(sentinel.stop)
             sentinel.start()
-        eventually(self._is_complete)
+        self.wait_until_complete()
         return self
 
     def __exit__(
@@ -139,6 +163,22 @@ class SentinelGroup:
             eventually(begins)
         return self.wait_for_another(before)
 
+    def fail_over_without_loss(self) -> RedisServer:
+        """The same, where the old primary takes no more writes from a moment before: until it is a replica, it would
+        lose them."""
+        with self.primary().client() as client:
+            client.config_set("min-replicas-to-write", 99)
+
+            def all_have_all() -> bool:
+                facts = client.info("replication")
+                ends = {each["offset"] for each in _replicas(facts)}
+                return ends == {facts["master_repl_offset"]}
+
+            eventually(all_have_all)
+            new = self.fail_over()
+            client.config_set("min-replicas-to-write", 0)
+        return new
+
     def wait_for_another(self, before: RedisServer) -> RedisServer:
         eventually(lambda: self.primary() is not before, timeout=30)
         return self.primary()
@@ -162,6 +202,10 @@ class SentinelGroup:
     def go_on(self, server: RedisServer) -> None:
         if server.process is not None:
             os.kill(server.process.pid, signal.SIGCONT)
+
+    def wait_until_complete(self) -> None:
+        """Until each sentinel knows all the others, and all replicas."""
+        eventually(self._is_complete)
 
     def _is_complete(self) -> bool:
         for sentinel in self.sentinels:

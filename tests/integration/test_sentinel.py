@@ -127,7 +127,7 @@ def test_a_failover_in_order_loses_nothing_and_sends_nobody_back(
     thread.start()
     try:
         eventually(lambda: len(heard) > 20)
-        group.fail_over()
+        group.fail_over_without_loss()
         so_far = len(heard)
         eventually(lambda: len(heard) > so_far + 100)
     finally:
