@@ -18,7 +18,7 @@ from tests.threads import alive, started_threads
 
 from .. import publishing
 from ..clients import TRANSPORTS, Client, Polling, request
-from ..partitioned import PARTITIONS, partitioned_bus
+from ..partitioned import PARTITIONS, name_in, partitioned_bus
 from ..redis_server import RedisServer
 from ..servers import Server
 from .stores import PostgresStore, RedisClusterStore, RedisStore, SqliteStore, StoreUnderTest
@@ -30,8 +30,9 @@ _numbers = itertools.count()
 class World:
     """A server with the bus, and publishing on it."""
 
-    def __init__(self, server: Server, bus: Bus | None) -> None:
+    def __init__(self, server: Server, bus: Bus | None, partitions: int = 1) -> None:
         """``bus``: the same store from this process, where it is shared."""
+        self.partitions = partitions
         self.server = server
         self.url = server.url
         self._bus = bus
@@ -63,13 +64,16 @@ class World:
         """The store loses everything."""
         with request(self.url, "POST", "/reset") as response:
             assert response.status == 200, response.read()
+        if self.partitions > 1:  # each begins its new life with the first message, and sends its readers back then
+            for partition in range(self.partitions):
+                self.publish_and_hear(name_in(partition, self.partitions, f"/reset-{next(_numbers)}-"), 0)
 
 
 def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **env: str) -> Iterator[World]:
     """``serve`` on Redis, or on several as the partitions of one store, ``serve-sqlite`` on a file, everything else on
     the memory of its one process. ``traceback``: the one error that may be in its log."""
     with contextlib.ExitStack() as stack:
-        bus = None
+        bus, partitions = None, PARTITIONS if kind == "partitions" else 1
         if kind in ("serve", "partitions"):
             with redis.client() as client:
                 client.flushall()
@@ -89,7 +93,7 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
         settings = {name.upper(): value for name, value in env.items()}
         server = stack.enter_context(contextlib.closing(Server(kind, app, env=settings)))
         server.start()
-        yield World(server, bus)
+        yield World(server, bus, partitions)
         tracebacks = server.output().count("Traceback")
         assert tracebacks == (server.output().count(traceback) if traceback else 0), server.output()[-5000:]
 

@@ -111,12 +111,12 @@ def test_several_channels_each_have_their_own_position(world: World, transport: 
     for channel in (one, two, three, other):
         world.publish(channel, f"{channel} 1", f"{channel} 2")
     with transport.connect(world.url, {one: 0, two: 1, three: -1}) as client:
-        assert client.data(3) == [f"{one} 1", f"{one} 2", f"{two} 2"]
+        assert sorted(client.data(3)) == sorted([f"{one} 1", f"{one} 2", f"{two} 2"])
         assert client.statuses[-1][three] == 2
         world.publish(other, "not asked for")
         world.publish(three, f"{three} 3")
         world.publish(one, f"{one} 3")
-        assert client.data(2) == [f"{three} 3", f"{one} 3"]
+        assert sorted(client.data(2)) == sorted([f"{three} 3", f"{one} 3"])
 
 
 def test_a_channel_may_have_any_name_that_the_rules_allow(world: World, transport: type[Client]) -> None:
@@ -220,7 +220,7 @@ def test_a_position_by_global_id_brings_what_was_published_after_it(world: World
     world.publish(channel, 2, 3)
     with transport.connect(world.url, {channel: 0}) as client:
         ids = {message["data"]: message["global_id"] for message in client.messages(3)}
-    for after, expected in ((ids[1], [2, 3]), (ids[2], [3]), (ids[2] - 1, [2, 3]), (0, [1, 2, 3])):
+    for after, expected in ((ids[1], [2, 3]), (ids[2], [3]), (ids[2] - world.partitions, [2, 3]), (0, [1, 2, 3])):
         with transport.connect(world.url, {channel: f"@{after}"}) as client:
             assert client.data(len(expected)) == expected
     with transport.connect(world.url, {channel: f"@{ids[3]}"}) as client:
