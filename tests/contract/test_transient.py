@@ -91,14 +91,14 @@ def test_a_reader_that_takes_nothing_is_not_cut_off_for_it_and_gets_the_newest(w
     world.publish_and_hear(channel, "kept")
     with WebSocket.connect(world.url, {channel: 1}, receive_buffer=4096) as client:
         client.next_batch()
-        for number in range(10):
+        for number in range(5):  # soon enough for its write_timeout
             told = [{"number": 100 * number + each, "filler": "x" * 16_000} for each in range(100)]
             world.publish(channel, *told, transient=True, key="a")
         numbers = [0]
-        while numbers[-1] != 999:
+        while numbers[-1] != 499:
             numbers.append(hear(client)[-1]["number"])
         assert numbers == sorted(numbers)
-        assert len(numbers) < 900
+        assert len(numbers) < 450
         world.publish(channel, "kept too")
         assert client.data(1) == ["kept too"]
         assert client.connections == 1
