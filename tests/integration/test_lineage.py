@@ -150,6 +150,7 @@ def test_a_failover_in_order_gives_a_new_name_and_nothing_else(
     group.fail_over()
     eventually(lambda: publish(store, "/a", 2).message_id == 2)
     eventually(lambda: recorder.data == [1, 2])
+    eventually(lambda: len(recorder.told("renewed")) == 1)
     assert recorder.told("resync") == []
     [state] = recorder.told("renewed")
     assert isinstance(state, StoreState)

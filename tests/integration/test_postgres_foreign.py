@@ -16,7 +16,7 @@ from tests.recorder import Recorder
 from tests.store_helpers import publish
 
 pytestmark = pytest.mark.postgres
-TABLES = "SELECT relname FROM pg_class WHERE relname LIKE 'messagebus%'"
+TABLES = "SELECT relname FROM pg_class WHERE relname LIKE 'messagebus%' AND relnamespace = 'public'::regnamespace"
 
 
 def refuse(url: str, words: str) -> None:
