@@ -17,7 +17,7 @@ from tests.eventually import eventually
 from tests.threads import alive, started_threads
 
 from .. import publishing
-from ..clients import TRANSPORTS, Client, EventSource, LongPolling, Polling, WebSocket, request
+from ..clients import TRANSPORTS, Client, EventSource, Polling, WebSocket, request
 from ..partitioned import PARTITIONS, name_in, partitioned_bus
 from ..redis_server import RedisServer
 from ..servers import Server
@@ -98,11 +98,9 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
         assert tracebacks == (server.output().count(traceback) if traceback else 0), server.output()[-5000:]
 
 
-OTHER_STORES = ("partitions", "serve-sqlite")
-"""Servers that differ from ``serve`` by their store alone."""
-WITH_OTHER_STORES = (LongPolling, EventSource, WebSocket)
-"""One transport of each way to say where a client is: by its requests, by event ids, by what it keeps. The others add
-nothing to what a store has to do."""
+WITH_OTHER_STORES = {"partitions": (EventSource, WebSocket), "serve-sqlite": (WebSocket,)}
+"""Servers that differ from ``serve`` by their store alone, and with which transports: event ids say more where a store
+has partitions. The others add nothing to what a store has to do."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -110,7 +108,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = []
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if params.get("world") in OTHER_STORES and params.get("transport", WebSocket) not in WITH_OTHER_STORES:
+        transports = WITH_OTHER_STORES.get(str(params.get("world")))
+        if transports is not None and params.get("transport", WebSocket) not in transports:
             left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     dropped = set(left_out)
