@@ -67,10 +67,10 @@ class RequestContext:
         """The answer of a poll that is not held."""
         hub, subscribe = self.node.hub, plan.request
         while True:
-            epoch = hub.windows.epoch_for([cursor.name for cursor in plan.cursors])
-            tells_epoch = subscribe.lacks_epoch(epoch, unasked=False)
+            names = [cursor.name for cursor in plan.cursors]
+            tells_epoch = subscribe.lacks_epoch(hub.windows.epoch_for(names), unasked=False)
             batch = None
-            if plan.epoch in (None, epoch):
+            if hub.windows.is_of_now(plan.epoch, names):
                 batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
             if batch is not None:
                 due = self.node.presence.due(plan.watches) if plan.watches else ()

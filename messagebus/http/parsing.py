@@ -17,7 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from ..errors import InvalidSite, InvalidTargets
-from ..hub.epochs import MAX_TEXT
+from ..hub.epochs import longest_text
 from ..hub.subscribe_request import SubscribeParams
 from ..hub.subscriber import Identity
 from ..message import check_id, id_key
@@ -235,7 +235,7 @@ def _read_params(pairs: Mapping[str, object], options: Options, takes_refusals: 
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
             raise HTTPRefusal(HTTPStatus.BAD_REQUEST, "invalid_sequence", "__seq: expected a whole number", "__seq")
         sequence = int(text)
-    if epoch is not None and not (isinstance(epoch, str) and len(epoch) <= MAX_TEXT):
+    if epoch is not None and not (isinstance(epoch, str) and len(epoch) <= longest_text(limit)):
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_epoch", "__epoch: expected the text that a status gave", "__epoch"
         )

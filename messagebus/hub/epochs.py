@@ -13,10 +13,15 @@ from ..stores import StoreState
 
 LENGTH = 8
 """Characters of an epoch in a text of several: it only has to differ from those before it."""
-MAX_TEXT = 16 * 1024
-"""Characters that a client may name: more than a text of all partitions has."""
+LONGEST_OF_ONE = 128
+"""Characters that an epoch may have."""
 NONE: frozenset[int] = frozenset()
 _TEXT = re.compile(r"[0-9]{1,4}-[^.]{1,32}(\.[0-9]{1,4}-[^.]{1,32})*", re.ASCII)
+
+
+def longest_text(channels: int) -> int:
+    """Characters that a client of so many channels may name."""
+    return max(LONGEST_OF_ONE, channels * (len("1023-.") + LENGTH))
 
 
 class Epochs:

@@ -64,7 +64,7 @@ class Join:
         # What was planned for another epoch says nothing of where the client stands in this one.
         if (
             not ahead
-            and plan.epoch in (None, hub.windows.epoch_for([cursor.name for cursor in plan.cursors]))
+            and hub.windows.is_of_now(plan.epoch, [cursor.name for cursor in plan.cursors])
             and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages)
         ):
             if plan.watches or plan.request.params.members:

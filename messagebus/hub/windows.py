@@ -72,6 +72,14 @@ class Windows:
         """What a client with these channels is told of the store's epochs."""
         return self.epochs[0] if self.partitions == 1 else self.epochs.text(self.partitions_of(names))
 
+    def is_of_now(self, epoch: str | None, names: Iterable[str]) -> bool:
+        """Whether what was read of these channels in an epoch (``None``: there was none yet) is of their partitions'
+        present lives. The epoch may name partitions of other channels too."""
+        if self.partitions == 1:
+            return epoch in (None, self.epochs[0])
+        named = self.epochs.named(epoch)
+        return not any(named.is_over(each) for each in self.partitions_of(names))
+
     def reached_for(self, names: Iterable[str]) -> int:
         """A global id up to which everything was dispatched, in a partition of one of these channels."""
         return self.reached[0 if self.partitions == 1 else min(self.partitions_of(names), default=0)]
