@@ -38,6 +38,12 @@ class NoNode(redis.ConnectionError):
 class Moved(BackendUnavailable):
     """Another node has the slot by now. Nothing was done; the next attempt finds it."""
 
+    def __init__(self, where: str, error: redis.exceptions.MovedError) -> None:
+        """``where``: the partition, as errors name it."""
+        super().__init__(f"Redis at {where} has moved: {error}", "busy")
+        self.to: Place = (error.host, error.port)
+        """The node that has it."""
+
 
 class ClusterNodes:
     """See the module. Safe from any thread and greenlet; connects to nothing yet."""
@@ -97,10 +103,14 @@ class ClusterNodes:
             nodes = self._topology().nodes_manager.get_nodes_by_server_type("primary")
         return [(place, self._to(place)) for place in sorted((node.host, node.port) for node in nodes)]
 
-    def left(self, slot: int) -> None:
-        """A node says that it has the slot no longer."""
+    def left(self, slot: int, to: Place | None = None) -> None:
+        """A node says that it has the slot no longer, and perhaps which one has it."""
         self._is_outdated = True
-        self._owners.pop(slot, None)
+        # The others may not know that yet, and would name the former one.
+        if to is not None and all(to):
+            self._owners[slot] = to
+        else:
+            self._owners.pop(slot, None)
 
     def failed(self, slot: int) -> None:
         """The node that had a slot does not answer, or does not serve."""
@@ -281,7 +291,7 @@ def translate(error: Exception, where: str) -> Meaning:
     """What an error of redis-py means on a cluster."""
     if isinstance(error, redis.exceptions.AskError):  # MovedError is one
         if isinstance(error, redis.exceptions.MovedError):
-            return Moved(f"Redis at {where} has moved: {error}", "busy")
+            return Moved(where, error)
         # The slot is on the move. A publish takes keys that are there and such that are not yet, so no node of the two
         # can run it before all have arrived.
         return BackendUnavailable(f"Redis at {where} is on the move to another node", "busy")

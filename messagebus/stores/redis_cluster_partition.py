@@ -54,7 +54,7 @@ class Partition(RedisStore):
     def _explain(self, error: Exception) -> Meaning:
         meaning = translate(error, self.where)
         if isinstance(meaning, Moved):
-            self.nodes.left(self.slot)
+            self.nodes.left(self.slot, meaning.to)
         elif isinstance(meaning, BackendUnavailable) and meaning.reason in _ELSEWHERE:
             self.nodes.failed(self.slot)
         return meaning
