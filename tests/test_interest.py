@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from messagebus.stores import Interest
+from messagebus.stores.interest import LOOKED_AT, Changes, Followed, HearAll
 from messagebus.stores.partitions import partition_of
 
 
@@ -62,3 +65,61 @@ def test_each_partition_has_its_own_part_of_an_interest() -> None:
 def test_the_interest_in_a_store_with_one_partition_is_its_own_only_part() -> None:
     interest = Interest(lambda name: None, list)
     assert list(interest.parts) == [interest]
+
+
+def test_a_feed_is_told_what_it_has_to_follow_and_what_no_more() -> None:
+    wanted: dict[str, object] = {"/a": 1, "/b": 2}
+    interest = Interest(wanted.get, lambda: list(wanted))
+    followed = Followed(interest)
+    assert followed.begin() == Changes([("/a", 1), ("/b", 2)], ["/a", "/b"], [], [])
+    assert not followed.take().any
+    wanted["/c"] = 3
+    del wanted["/a"]
+    for name in ("/a", "/b", "/c"):
+        interest.changed(name)
+    changes = followed.take()
+    assert changes == Changes([("/b", 2), ("/c", 3)], ["/c"], ["/a"], [])
+    assert changes.any
+    assert list(followed.names) == ["/b", "/c"]
+    interest.ask(wanted.clear)
+    assert followed.take().any
+
+
+def test_a_feed_that_begins_again_follows_what_was_wanted_and_came_to_be_and_asks_for_no_names() -> None:
+    wanted: dict[str, object] = {"/a": 1, "/b": 2}
+    asked: list[bool] = []
+
+    def names() -> list[str]:
+        asked.append(True)
+        return list(wanted)
+
+    interest = Interest(wanted.get, names)
+    followed = Followed(interest)
+    followed.begin()
+    wanted["/c"] = 3
+    del wanted["/a"]
+    for name in ("/a", "/c"):
+        interest.changed(name)
+    assert followed.begin() == Changes([("/b", 2), ("/c", 3)], ["/b", "/c"], [], [])
+    assert asked == [True]
+
+
+def test_all_names_are_looked_at_in_turn() -> None:
+    wanted = {f"/{number}": number for number in range(LOOKED_AT + 50)}
+    followed = Followed(Interest(wanted.get, lambda: wanted))
+    followed.begin()
+    looks = [followed.next_to_look_at() for _ in range(3)]
+    assert [len(look) for look in looks] == [LOOKED_AT, 50, LOOKED_AT]
+    assert [*looks[0], *looks[1]] == list(wanted)
+    assert looks[2] == looks[0]
+
+
+def test_a_feed_learns_that_everything_is_wanted() -> None:
+    interest = Interest(lambda name: None, list)
+    followed = Followed(interest)
+    followed.begin()
+    interest.want_everything()
+    with pytest.raises(HearAll):
+        followed.take()
+    with pytest.raises(HearAll):
+        followed.begin()

@@ -65,6 +65,7 @@ class ChannelSequencer:
         """The last message id of each channel that is followed. ``None``: not known; 0: none, or none that counts."""
         self._alone: set[bytes] = set()
         """Those of the channels that may have all the messages of the store: their message ids are global ids."""
+        self._left_out = False
         self._reached = 0
         """Everything up to this global id has been delivered, of what is followed."""
         self._epoch: str | None = None
@@ -108,6 +109,12 @@ class ChannelSequencer:
         else:
             return self._compare(snapshot)
         return False
+
+    def looked(self, snapshot: Snapshot) -> bool:
+        """The same, for the snapshots that are taken every few seconds. Returns whether the stream had left something
+        out twice in a row: what was only late is there the second time."""
+        before, self._left_out = self._left_out, self.checked(snapshot)
+        return before and self._left_out
 
     def give_up(self) -> bool:
         """Another sequencer goes on in the place of this one. Where the store has gone back, it is given another epoch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from .partitions import partition_of
@@ -90,8 +91,12 @@ class _Part:
         return [name for name in self._names() if partition_of(name, self._partitions) == self._number]
 
 
+LOOKED_AT = 200
+"""Followed names that a feed compares with the store at once, every few seconds."""
+
+
 class HearAll(Exception):
-    """The listener has come to want everything."""
+    """From now on the feed has to hear everything. The text says why, where it is not the listener's wish."""
 
 
 class Changes(NamedTuple):
@@ -106,6 +111,11 @@ class Changes(NamedTuple):
     calls: Sequence[Callable[[], object]] = ()
     """What is to be called when all that was published before has been handed over."""
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.wanted or self.less or self.calls)
+
 
 class Followed:
     """The names that a feed follows. For one thread, the feed's."""
@@ -113,16 +123,20 @@ class Followed:
     def __init__(self, interest: Interest) -> None:
         self._interest = interest
         self.names: dict[str, None] = {}
+        self._knows_all = False
+        self._looked_at = 0
 
     def begin(self) -> Changes:
-        """Follow all that is wanted, and nothing else.
+        """Follow, on another connection, all that is wanted, and nothing else.
 
         Raises:
             HearAll: It is everything.
         """
-        self.names = {}
-        _, calls = self._interest.take()  # the names are among all
-        return self._follow(self._interest.names(), calls)
+        changed, calls = self._interest.take()
+        # To ask for all names takes time for each, in every partition; but their changes have told them.
+        names = dict.fromkeys([*self.names, *changed] if self._knows_all else self._interest.names())
+        self.names, self._knows_all = {}, True
+        return self._follow(names, calls)
 
     def take(self) -> Changes:
         """Follow what has come to be wanted since, and leave what is not.
@@ -148,3 +162,9 @@ class Followed:
                 del names[name]
                 less.append(name)
         return Changes(wanted, more, less, calls)
+
+    def next_to_look_at(self) -> list[str]:
+        """Some of the names, others each time, until it begins with the first ones again."""
+        begin = self._looked_at if self._looked_at < len(self.names) else 0
+        self._looked_at = begin + LOOKED_AT
+        return list(islice(self.names, begin, self._looked_at))

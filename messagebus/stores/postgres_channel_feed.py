@@ -13,7 +13,6 @@ import select
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, Protocol
 
 from psycopg import Notify
@@ -24,66 +23,34 @@ from ..message import Message
 from ..names import PIPE_ESCAPE
 from . import postgres_feed
 from .base import Listener
-from .channel_sequencer import ChannelSequencer, ChannelSource, Item, Snapshot
-from .interest import Changes, Followed, HearAll, Interest
+from .channel_feed import BothSources, ChannelFeed
+from .channel_sequencer import Item, Snapshot
+from .interest import Changes, Interest
 from .postgres_connection import PgConnection
 from .postgres_feed import ANNOUNCEMENTS, PostgresFeed, PostgresSource, bucket_of, is_pointer, listen
-from .sequencer import Sequencer, decode_entry
-
-LOOKED_AT = 200
-"""Followed channels whose last ids are compared with the store's, every ``QUIET`` seconds."""
+from .sequencer import decode_entry
 
 
-class PostgresChannelSource(PostgresSource, ChannelSource, Protocol):
+class PostgresChannelSource(PostgresSource, BothSources, Protocol):
     def snapshot(self, names: Sequence[str]) -> Snapshot:
         """How far the store and some of its channels are, read at one moment."""
 
 
-class PostgresChannelFeed(PostgresFeed):
+class PostgresChannelFeed(ChannelFeed, PostgresFeed):
     def __init__(
         self, source: PostgresChannelSource, listener: Listener, interest: Interest, timeout: float, **settings: Any
     ) -> None:
         """``timeout``: seconds that a marker may take. ``settings``: those of ``PostgresFeed``."""
         super().__init__(source, listener, **settings)
         self._channels = source
-        self._interest = interest
         self._timeout = timeout
-        self._followed = Followed(interest)
-        self._by_channel = ChannelSequencer(source, self._gate)
-        self._hears_all = False
-        self._waker = Waker()
-        interest.attach(self._waker.wake)
+        self._news = Waker()
+        self._follow_names(source, interest, self._news)
         self._names: tuple[str, str, str] = ("", "", "")
         """The NOTIFY channels of the bus, of announcements, and of this feed's markers."""
         self._buckets: Counter[int] = Counter()
         self._behind_marker: Sequence[Notify] = ()
         """What came in one piece with the last marker, behind it."""
-        self._looked_at = 0
-        self._left_out = False
-
-    def _run(self) -> None:
-        try:
-            super()._run()
-        finally:
-            self._interest.attach(lambda: None)
-            self._waker.close()
-
-    def _interrupt(self) -> None:
-        super()._interrupt()
-        self._waker.wake()
-
-    def _drop(self) -> None:
-        super()._drop()
-        self._waker.close()
-
-    def _follow(self) -> Iterator[None]:
-        if not self._hears_all:
-            try:
-                yield from self._follow_channels()
-            except HearAll:
-                self._sequencer = Sequencer(self._source, self._gate, again=self._by_channel.give_up())
-                self._hears_all = True
-        yield from super()._follow()
 
     def _follow_channels(self) -> Iterator[None]:
         self._source.named_state()
@@ -104,7 +71,7 @@ class PostgresChannelFeed(PostgresFeed):
                 looks = time.monotonic() >= look_at
                 if looks:
                     look_at = time.monotonic() + postgres_feed.QUIET
-                if looks or changes != Changes():
+                if looks or changes.any:
                     self._turn(connection, changes, looks)
                 else:
                     self._by_channel.received(self._items([*connection.notifies(timeout=0, stop_after=1)]))
@@ -122,9 +89,9 @@ class PostgresChannelFeed(PostgresFeed):
         """Until something has come, there is something to do, or so many seconds have passed."""
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN)
-        poll.register(self._waker.fileno(), select.POLLIN)
-        if self._waker.fileno() in [fd for fd, _ in poll.poll(max(seconds, 0.0) * 1000)]:
-            self._waker.clear()
+        poll.register(self._news.fileno(), select.POLLIN)
+        if self._news.fileno() in [fd for fd, _ in poll.poll(max(seconds, 0.0) * 1000)]:
+            self._news.clear()
 
     def _begin(self, connection: PgConnection) -> None:
         """Listen to all that is wanted, and let the sequencer go on from there."""
@@ -146,20 +113,17 @@ class PostgresChannelFeed(PostgresFeed):
         self._change_buckets(connection, changes)
         asked = [name for name, _ in changes.wanted]
         if looks:
-            begin = self._looked_at if self._looked_at < len(self._followed.names) else 0
-            self._looked_at = begin + LOOKED_AT
-            asked += islice(self._followed.names, begin, self._looked_at)
+            asked += self._followed.next_to_look_at()
         reached = sequencer.reached
         snapshot = self._channels.snapshot(asked)
         items = self._items_before_marker(connection)
         if snapshot.global_id >= reached:
             sequencer.received(items)
             snapshot = self._at_marker(snapshot, items)
-        left_out = sequencer.checked(snapshot)
-        if looks:
-            if left_out and self._left_out:
-                raise BackendUnavailable(f"{self._where} does not deliver what is published")
-            self._left_out = left_out
+        if not looks:
+            sequencer.checked(snapshot)
+        elif sequencer.looked(snapshot):
+            raise BackendUnavailable(f"{self._where} does not deliver what is published")
         self._tell(changes)
         sequencer.received(self._items(self._behind_marker))
 

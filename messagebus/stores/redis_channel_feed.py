@@ -11,11 +11,9 @@ then this feed goes over to the pub/sub channel that all have in common, and sta
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import hiredis
@@ -25,23 +23,20 @@ from ..loop.poller import Waker
 from ..message import Message
 from . import redis_feed
 from .base import Listener
-from .channel_sequencer import ChannelSequencer, ChannelSource, Item, Snapshot
-from .interest import Interest
+from .channel_feed import BothSources, ChannelFeed
+from .channel_sequencer import Item, Snapshot
+from .interest import HearAll, Interest
 from .redis_feed import RedisFeed, RedisSource
 from .redis_line import Line
-from .sequencer import Sequencer, Unreadable, decode_entry
+from .sequencer import Unreadable, decode_entry
 
-logger = logging.getLogger("messagebus.stores")
-
-LOOKED_AT = 200
-"""Followed channels whose last ids are compared with the store's, every ``QUIET`` seconds."""
 OTHERS = (
     "another process announces messages on the common pub/sub channel alone; give all processes of the bus "
     "redis_announce='by_channel', or all of them 'together', as the Ruby gem has it, and start this one again"
 )
 
 
-class RedisChannelSource(RedisSource, ChannelSource, Protocol):
+class RedisChannelSource(RedisSource, BothSources, Protocol):
     own_prefix: bytes
     """What the pub/sub channel of a channel begins with."""
 
@@ -55,67 +50,30 @@ class RedisChannelSource(RedisSource, ChannelSource, Protocol):
 class _Question(NamedTuple):
     """What was asked on the connection."""
 
-    channels: Sequence[bytes]
+    names: Sequence[str]
     wanted: Sequence[tuple[str, object]] = ()
     calls: Sequence[Callable[[], object]] = ()
 
 
-class _HearAll(Exception):
-    """Why the feed goes over to the common pub/sub channel."""
-
-
-class RedisChannelFeed(RedisFeed):
+class RedisChannelFeed(ChannelFeed, RedisFeed):
     def __init__(
         self, source: RedisChannelSource, listener: Listener, interest: Interest, announcements: bytes, **settings: Any
     ) -> None:
         """``settings``: those of ``RedisFeed``."""
         super().__init__(source, listener, announcements=announcements, **settings)
         self._channels = source
-        self._interest = interest
         self._prefix = source.own_prefix
         self._control = (announcements, source.own_prefix + b"/__epoch")
-        self._by_channel = ChannelSequencer(source, self._gate)
-        self._hears_all = False
-        self._waker = Waker()
-        interest.attach(self._waker.wake)
-        self._subscribed: dict[bytes, None] = {}
+        self._news = Waker()
+        self._follow_names(source, interest, self._news)
         self._questions: deque[_Question] = deque()
-        self._looked_at = 0
-        self._left_out = False
-        """Whether the last look had something that the stream should have brought."""
-
-    def _run(self) -> None:
-        try:
-            super()._run()
-        finally:
-            self._interest.attach(lambda: None)
-            self._waker.close()
-
-    def _interrupt(self) -> None:
-        super()._interrupt()
-        self._waker.wake()
-
-    def _drop(self) -> None:
-        super()._drop()
-        self._waker.close()
-
-    def _follow(self) -> Iterator[None]:
-        if not self._hears_all:
-            try:
-                yield from self._follow_channels()
-            except _HearAll as why:
-                if str(why):
-                    logger.warning("%s: from now on this process hears all channels: %s", self._where, why)
-                self._sequencer = Sequencer(self._source, self._gate, again=self._by_channel.give_up())
-                self._hears_all = self._interest.everything = True
-        yield from super()._follow()
 
     def _follow_channels(self) -> Iterator[None]:
         self._source.check_setup()
         connection = self._connection = self._connect()
         try:
             connection.connect()
-            line = Line(connection._sock, self._waker, self._timeout)
+            line = Line(connection._sock, self._news, self._timeout)
             rest = self._begin(line)
             self._came_up()
             yield
@@ -139,14 +97,9 @@ class RedisChannelFeed(RedisFeed):
 
     def _begin(self, line: Line) -> list[Any]:
         """Subscribe to all that is wanted, and let the sequencer go on from there. Returns what came behind that."""
-        interest = self._interest
         self._questions.clear()
-        interest.take()  # these are among the names
-        if interest.everything:
-            raise _HearAll
-        wanted = [(name, why) for name in interest.names() if (why := interest.find(name)) is not None]
-        channels = [name.encode() for name, _ in wanted]
-        self._subscribed = dict.fromkeys(channels)
+        changes = self._followed.begin()
+        channels = [name.encode() for name in self._followed.names]
         line.ask(b"HELLO", b"3")
         line.subscribe([*self._control, *[self._prefix + channel for channel in channels]])
         line.ask(b"MGET", *self._channels.snapshot_keys(channels))
@@ -162,45 +115,30 @@ class RedisChannelFeed(RedisFeed):
                 answers += 1
                 if answers == 2:
                     self._by_channel.resume(self._snapshot(channels, reply))
-                    self._gate.caught_up(self._by_channel.reached, wanted)
+                    self._tell(changes.wanted, changes.calls)
                     return replies[number + 1 :]
         raise BackendUnavailable(f"{self._where} gave no answer in time")
 
     def _send_changes(self, line: Line) -> None:
         """Subscribe to what is wanted by now, unsubscribe from what is not."""
-        interest = self._interest
-        names, calls = interest.take()
-        if interest.everything:
-            raise _HearAll
-        if not names and not calls:
+        changes = self._followed.take()
+        if not changes.any:
             return
-        wanted, more, less = [], [], []
-        for name in names:
-            channel, why = name.encode(), interest.find(name)
-            if why is not None:
-                wanted.append((name, why))
-                if channel not in self._subscribed:
-                    self._subscribed[channel] = None
-                    more.append(channel)
-            elif channel in self._subscribed:
-                del self._subscribed[channel]
-                less.append(channel)
+        less = [name.encode() for name in changes.less]
         self._by_channel.unfollow(less)
         line.subscribe([self._prefix + channel for channel in less], undo=True)
-        line.subscribe([self._prefix + channel for channel in more])
-        if wanted or calls:
-            self._ask(line, _Question([name.encode() for name, _ in wanted], wanted, calls))
+        line.subscribe([self._prefix + name.encode() for name in changes.more])
+        if changes.wanted or changes.calls:
+            self._ask(line, _Question([name for name, _ in changes.wanted], changes.wanted, changes.calls))
 
     def _look(self, line: Line) -> None:
         """Ask how far the store is, and whether some of the channels have all that they should."""
         if not self._questions:
-            begin = self._looked_at if self._looked_at < len(self._subscribed) else 0
-            self._looked_at = begin + LOOKED_AT
-            self._ask(line, _Question(list(islice(self._subscribed, begin, self._looked_at))))
+            self._ask(line, _Question(self._followed.next_to_look_at()))
 
     def _ask(self, line: Line, question: _Question) -> None:
         self._questions.append(question)
-        line.ask(b"MGET", *self._channels.snapshot_keys(question.channels))
+        line.ask(b"MGET", *self._channels.snapshot_keys([name.encode() for name in question.names]))
 
     def _hand_over_items(self, replies: Sequence[Any]) -> None:
         """Pass on what has come, in its order."""
@@ -234,16 +172,18 @@ class RedisChannelFeed(RedisFeed):
     def _answered(self, reply: Any) -> None:
         if isinstance(reply, Exception):
             raise BackendUnavailable(f"{self._where} said: {reply}")
-        channels, wanted, calls = self._questions.popleft()
+        names, wanted, calls = self._questions.popleft()
+        snapshot = self._snapshot([name.encode() for name in names], reply)
         # Those that were unsubscribed meanwhile are followed no more.
-        channels_now = [channel for channel in channels if channel in self._subscribed]
-        snapshot = self._snapshot(channels, reply)
-        last_ids = {channel: snapshot.last_ids[channel] for channel in channels_now}
-        left_out = self._by_channel.checked(snapshot._replace(last_ids=last_ids))
-        if not wanted and not calls:
-            if left_out and self._left_out:
-                raise BackendUnavailable(f"{self._where} does not deliver what is published")
-            self._left_out = left_out
+        now = [name.encode() for name in names if name in self._followed.names]
+        snapshot = snapshot._replace(last_ids={channel: snapshot.last_ids[channel] for channel in now})
+        if wanted or calls:
+            self._by_channel.checked(snapshot)
+        elif self._by_channel.looked(snapshot):
+            raise BackendUnavailable(f"{self._where} does not deliver what is published")
+        self._tell(wanted, calls)
+
+    def _tell(self, wanted: Sequence[tuple[str, object]], calls: Sequence[Callable[[], object]]) -> None:
         self._gate.caught_up(self._by_channel.reached, wanted)
         for call in calls:
             call()
@@ -251,7 +191,7 @@ class RedisChannelFeed(RedisFeed):
     def _snapshot(self, channels: Sequence[bytes], values: Sequence[bytes | None]) -> Snapshot:
         snapshot, has_others = self._channels.snapshot(channels, values)
         if has_others:
-            raise _HearAll(OTHERS)
+            raise HearAll(OTHERS)
         return snapshot
 
 

@@ -7,19 +7,18 @@ anything is missing (``channel_sequencer``). Everything: the partition's common 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from ..backoff import Backoff
 from ..errors import BackendUnavailable
 from ..message import Message
-from .channel_sequencer import ChannelSequencer, Item
+from .channel_sequencer import ChannelSequencer, Item, Snapshot
 from .feed_thread import FIRST_PAUSE
-from .interest import Interest
+from .interest import Followed, HearAll, Interest
 from .partition_gate import PartitionGate
-from .redis_channel_feed import LOOKED_AT, message_id_of
+from .redis_channel_feed import message_id_of
 from .redis_cluster_partition import Partition
 from .sequencer import Entry, Sequencer, Unreadable, decode_entry
 
@@ -43,7 +42,7 @@ class Question(NamedTuple):
     """What was asked on a line."""
 
     kind: Kind
-    channels: Sequence[bytes] = ()
+    names: Sequence[str] = ()
     wanted: Sequence[tuple[str, object]] = ()
     calls: Sequence[Callable[[], object]] = ()
 
@@ -78,17 +77,14 @@ class Follower:
         """How many lines it has been on: answers to what was asked before count no more."""
         self._codec = source.codec
         self._interest = interest
+        self._followed = None if interest is None else Followed(interest)
         self._stream: Stream | None = None
         self._by_channel = ChannelSequencer(source, gate)
         self._ordered: Sequencer | None = None
         self._prefix_size = len(source.own_prefix)
-        self._followed: dict[bytes, None] = {}
-        self._knows_names = False
         self._items: list[Item] = []
         self._entries: list[Entry] = []
-        self._looked_at = 0
         self._looks = 0
-        self._left_out = False
         self._is_live = False
         if interest is None:
             self._hear_all(again=False)
@@ -111,32 +107,22 @@ class Follower:
         self.has_begun = False
         self.turn += 1
         self._items, self._entries = [], []
-        interest = self._interest
-        if interest is not None and interest.everything and self._ordered is None:
-            self._hear_all(again=self._by_channel.give_up())
-        if self._ordered is not None or interest is None:
-            assert self._ordered
-            self._ordered.prepare()
-            stream.unsubscribe([self._shard_channel(channel) for channel in self._followed])
-            self._followed.clear()
-            stream.subscribe([self.source.common_channel])
-            stream.ask(self, Question(Kind.BEGIN_ALL), ())
-            return
-        names, calls = interest.take()
-        for name in names if self._knows_names else interest.names():
-            self._follow(name)
-        self._knows_names = True
-        wanted = []
-        for channel in list(self._followed):
-            name = channel.decode()
-            why = interest.find(name)
-            if why is None:
-                del self._followed[channel]
+        followed = self._followed
+        if followed is not None and self._ordered is None:
+            before = [*followed.names]
+            try:
+                changes = followed.begin()
+            except HearAll:
+                self._hear_all(again=self._by_channel.give_up())
+                stream.unsubscribe(self._shard_channels(before))
             else:
-                wanted.append((name, why))
-        channels = list(self._followed)
-        stream.subscribe([self.source.epoch_channel, *map(self._shard_channel, channels)])
-        self._ask(Question(Kind.BEGIN, channels, wanted, calls))
+                stream.subscribe([self.source.epoch_channel, *self._shard_channels(followed.names)])
+                self._ask(Question(Kind.BEGIN, [*followed.names], changes.wanted, changes.calls))
+                return
+        assert self._ordered
+        self._ordered.prepare()
+        stream.subscribe([self.source.common_channel])
+        stream.ask(self, Question(Kind.BEGIN_ALL), ())
 
     def leave(self) -> None:
         """The line is broken, or no longer the right one."""
@@ -150,33 +136,25 @@ class Follower:
 
     def send_changes(self) -> None:
         """Subscribe to what is wanted by now, unsubscribe from what is not."""
-        interest, stream = self._interest, self._stream
-        if interest is None or stream is None or not self.has_begun:
+        interest, followed, stream = self._interest, self._followed, self._stream
+        if interest is None or followed is None or stream is None or not self.has_begun:
             return  # at the beginning all of it is looked at
-        names, calls = interest.take()
         if self._ordered is not None:
+            _, calls = interest.take()
             for call in calls:
                 call()
             return
-        if interest.everything:
+        try:
+            changes = followed.take()
+        except HearAll:
             self.begin(stream)
             return
-        wanted, more, less = [], [], []
-        for name in names:
-            channel, why = name.encode(), interest.find(name)
-            if why is not None:
-                wanted.append((name, why))
-                if channel not in self._followed:
-                    self._followed[channel] = None
-                    more.append(channel)
-            elif channel in self._followed:
-                del self._followed[channel]
-                less.append(channel)
-        self._by_channel.unfollow(less)
-        stream.unsubscribe([self._shard_channel(channel) for channel in less])
-        stream.subscribe([self._shard_channel(channel) for channel in more])
-        if wanted or calls:
-            self._ask(Question(Kind.CHANGE, [name.encode() for name, _ in wanted], wanted, calls))
+        self._by_channel.unfollow([name.encode() for name in changes.less])
+        stream.unsubscribe(self._shard_channels(changes.less))
+        stream.subscribe(self._shard_channels(changes.more))
+        if changes.wanted or changes.calls:
+            names = [name for name, _ in changes.wanted]
+            self._ask(Question(Kind.CHANGE, names, changes.wanted, changes.calls))
 
     def look(self) -> None:
         """Find out how far the partition is, and whether something is missing."""
@@ -189,12 +167,11 @@ class Follower:
                 raise BackendUnavailable(f"Redis at {self.source.where} does not deliver what is published")
             self._is_live = False
             return
+        assert self._followed
         self._looks += 1
-        if not self._followed and self._looks % IDLE_LOOKS:
+        if not self._followed.names and self._looks % IDLE_LOOKS:
             return
-        begin = self._looked_at if self._looked_at < len(self._followed) else 0
-        self._looked_at = begin + LOOKED_AT
-        self._ask(Question(Kind.LOOK, list(islice(self._followed, begin, self._looked_at))))
+        self._ask(Question(Kind.LOOK, self._followed.next_to_look_at()))
 
     def ask_again(self, question: Question) -> None:
         """The node could not answer, for a moment."""
@@ -231,23 +208,18 @@ class Follower:
 
     def answered(self, question: Question, values: Any) -> None:
         """The answer to a question, at its place among what the line brings."""
-        kind, channels, wanted, calls = question
+        kind, names, wanted, calls = question
         if kind is Kind.BEGIN_ALL:
             assert self._ordered
             self._ordered.resume()
         else:
-            # Those that were unsubscribed meanwhile are followed no more.
-            snapshot, _ = self.source.snapshot(channels, values)
-            last_ids = {channel: snapshot.last_ids[channel] for channel in channels if channel in self._followed}
-            snapshot = snapshot._replace(last_ids=last_ids)
+            snapshot = self._snapshot(names, values)
             if kind is Kind.BEGIN:
                 self._by_channel.resume(snapshot)
-            else:
-                left_out = self._by_channel.checked(snapshot)
-                if kind is Kind.LOOK:
-                    if left_out and self._left_out:
-                        raise BackendUnavailable(f"Redis at {self.source.where} does not deliver what is published")
-                    self._left_out = left_out
+            elif kind is Kind.CHANGE:
+                self._by_channel.checked(snapshot)
+            elif self._by_channel.looked(snapshot):
+                raise BackendUnavailable(f"Redis at {self.source.where} does not deliver what is published")
             self.gate.caught_up(self._by_channel.reached, wanted)
         if kind in (Kind.BEGIN, Kind.BEGIN_ALL):
             self.has_begun = True
@@ -259,10 +231,15 @@ class Follower:
 
     def _ask(self, question: Question) -> None:
         assert self._stream
-        self._stream.ask(self, question, self.source.snapshot_keys(question.channels))
+        keys = self.source.snapshot_keys([name.encode() for name in question.names])
+        self._stream.ask(self, question, keys)
 
-    def _follow(self, name: str) -> None:
-        self._followed[name.encode()] = None
+    def _snapshot(self, names: Sequence[str], values: Any) -> Snapshot:
+        assert self._followed
+        snapshot, _ = self.source.snapshot([name.encode() for name in names], values)
+        # Those that were unsubscribed meanwhile are followed no more.
+        now = [name.encode() for name in names if name in self._followed.names]
+        return snapshot._replace(last_ids={channel: snapshot.last_ids[channel] for channel in now})
 
-    def _shard_channel(self, channel: bytes) -> bytes:
-        return self.source.own_prefix + channel
+    def _shard_channels(self, names: Iterable[str]) -> list[bytes]:
+        return [self.source.own_prefix + name.encode() for name in names]

@@ -9,58 +9,36 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from itertools import islice
 from typing import Protocol
 
 from .base import Listener
-from .channel_sequencer import ChannelSequencer, ChannelSource
-from .interest import Followed, HearAll, Interest
-from .sequencer import Sequencer
+from .channel_feed import BothSources, ChannelFeed
+from .interest import Interest
 from .sqlite_feed import QUIET, SqliteFeed, SqliteSource
 from .sqlite_waking import Alarm
 from .sqlite_wanted import Look, SqliteWanted
 
-LOOKED_AT = 200
-"""Followed channels whose last ids are compared with the file's, every ``QUIET`` seconds."""
 
-
-class SqliteChannelSource(SqliteSource, ChannelSource, Protocol):
+class SqliteChannelSource(SqliteSource, BothSources, Protocol):
     """What the two ways to hear ask the store."""
 
 
-class SqliteChannelFeed(SqliteFeed):
+class SqliteChannelFeed(ChannelFeed, SqliteFeed):
     def __init__(
         self, source: SqliteChannelSource, listener: Listener, path: str, interest: Interest, wanted: SqliteWanted
     ) -> None:
         super().__init__(source, listener, path)
-        self._interest = interest
         self._wanted = wanted
-        self._by_channel = ChannelSequencer(source, self._gate)
-        self._followed = Followed(interest)
-        self._looked_at = 0
         self._told = 0
         """The global id up to which the listener knows that it has everything."""
         self._announced = 0
-        self._hears_all = False
-        interest.attach(self._interrupt)
+        self._follow_names(source, interest)
 
     def _run(self) -> None:
         try:
             super()._run()
         finally:
-            self._interest.attach(lambda: None)
             self._wanted.close()
-
-    def _follow(self) -> Iterator[None]:
-        if not self._hears_all:
-            try:
-                yield from self._follow_channels()
-            except HearAll:
-                self._sequencer = Sequencer(self._source, self._gate, again=self._by_channel.give_up())
-                self._hears_all = True
-            else:
-                return  # closed
-        yield from super()._follow()
 
     def _follow_channels(self) -> Iterator[None]:
         alarm = self._alarm = Alarm(self._path, by_channel=True)
@@ -96,7 +74,7 @@ class SqliteChannelFeed(SqliteFeed):
         self._by_channel.unfollow([name.encode() for name in changes.less])
         asked = [*[name for name, _ in changes.wanted], *changes.less]
         if checks:
-            asked += self._next_to_check()
+            asked += followed.next_to_look_at()
         look = self._look(asked)
         while not look.is_all and (changes.wanted or changes.calls):
             # What is said of these holds for the end of what there is.
@@ -108,11 +86,6 @@ class SqliteChannelFeed(SqliteFeed):
             for call in changes.calls:
                 call()
         return look
-
-    def _next_to_check(self) -> list[str]:
-        begin = self._looked_at if self._looked_at < len(self._followed.names) else 0
-        self._looked_at = begin + LOOKED_AT
-        return list(islice(self._followed.names, begin, self._looked_at))
 
     def _look(self, asked: list[str]) -> Look:
         sequencer = self._by_channel
