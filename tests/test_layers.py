@@ -106,6 +106,7 @@ ROOMS = {
         "presence_watchers",
         "presence",
         "talks",
+        "planner",
         "node",
     ],
     "statistics": ["worker", "bus", "prometheus", "why"],

@@ -162,7 +162,7 @@ def test_a_client_that_knows_a_newer_epoch_than_the_process_waits_for_it() -> No
 
 
 def test_a_process_that_does_not_come_to_the_epoch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("messagebus.hub.node.PATIENCE", 0.05)
+    monkeypatch.setattr("messagebus.hub.planner.PATIENCE", 0.05)
     with late_feed(kept=10, window=10) as feed:
         feed.do("p")
         of_a_shared_store(feed, "old")

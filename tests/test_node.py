@@ -108,7 +108,7 @@ def plan(node: Node) -> float:
 def test_requests_are_refused_at_once_when_the_feed_has_said_that_the_store_is_away(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("messagebus.hub.node.PATIENCE", 60.0)
+    monkeypatch.setattr("messagebus.hub.planner.PATIENCE", 60.0)
     waits: list[float] = []
     thread = threading.Thread(target=lambda: waits.append(plan(node)))
     thread.start()

@@ -24,7 +24,7 @@ MAX_PLANS = 4
 """How many times a subscriber's backlog is read because its window moved, before the client is told to reconnect."""
 
 
-class Planner(Protocol):
+class MakesPlans(Protocol):
     """The part of a node that subscriptions need."""
 
     @property
@@ -42,7 +42,7 @@ class Join:
     __slots__ = ("_joined", "_node", "_plan", "_plans", "_subscriber")
 
     def __init__(
-        self, node: Planner, subscriber: Subscriber, plan: SubscriptionPlan, joined: Callable[[], None]
+        self, node: MakesPlans, subscriber: Subscriber, plan: SubscriptionPlan, joined: Callable[[], None]
     ) -> None:
         """``joined``: called when the subscriber may catch up, to give it the first piece in the same turn."""
         self._node = node
@@ -107,7 +107,7 @@ class Join:
             self.start()
 
 
-def join_when_ready(node: Planner, subscriber: Subscriber, plan: SubscriptionPlan) -> None:
+def join_when_ready(node: MakesPlans, subscriber: Subscriber, plan: SubscriptionPlan) -> None:
     """Register a new subscriber, and make it live on the channels of its request."""
     hub = node.hub
 
