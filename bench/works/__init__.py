@@ -10,6 +10,7 @@ from . import (
     actions,
     cluster,
     connect,
+    eight,
     fan_out,
     idle_cpu,
     idle_memory,
@@ -54,6 +55,7 @@ WORKS: dict[str, Callable[[Context], Section]] = {
     "workers": workers.run,
     "strangers": strangers.run,
     "cluster": cluster.run,
+    "eight": eight.run,
     "wire-bytes": wire_bytes.run,
     "idle-cpu": idle_cpu.run,
 }
