@@ -127,6 +127,59 @@ def test_a_stop_forgets_those_that_wait_and_lets_the_running_ones_end(some: Jobs
     assert sorted(held.begun) == sorted(held.ended) == [0, 1, 2]
 
 
+def test_a_call_that_fails_is_logged_and_costs_no_thread(some: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise SystemExit("it cannot go on")
+
+    for _ in range(2 * THREADS):
+        some.start(fail)
+    done = threading.Event()
+    some.start(done.set)
+    assert done.wait(30)
+    eventually(lambda: len(caplog.records) == 2 * THREADS)
+    eventually(lambda: some._running == 0)
+
+
+def test_where_the_system_gives_no_more_threads_those_that_are_there_run_all_calls(
+    some: Jobs, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held.start(some, 1)
+    held.have_begun(1)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        held.start(some, 3)
+    assert len(held.begun) == 1
+    held.go.release(4)
+    eventually(lambda: len(held.ended) == 4)
+    eventually(lambda: some._running == 0)
+    held.start(some, THREADS + 1)
+    held.have_begun(4 + THREADS)
+    held.go.release(100)
+    eventually(lambda: len(held.ended) == 5 + THREADS)
+    eventually(lambda: some._running == 0)
+    assert sorted(held.begun) == sorted(held.ended)
+
+
+def test_where_there_is_no_thread_at_all_the_caller_is_told(some: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ran: list[bool] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            some.start(lambda: ran.append(True))
+    done = threading.Event()
+    some.start(done.set)
+    assert done.wait(30)
+    eventually(lambda: some._running == 0)
+    assert ran == [], "the caller may have had it run in another way"
+
+
 def test_a_program_ends_when_its_running_job_has_and_begins_none_then() -> None:
     program = """
 import threading, time

@@ -108,6 +108,24 @@ def test_a_channel_ends_with_its_grant_and_no_other_is_asked_about(world: World)
     assert followed(writer) == {"/b", "/c"}
 
 
+def test_where_there_is_no_thread_to_ask_in_a_client_keeps_what_no_grant_had_allowed(regular: World) -> None:
+    def refuse(call: Callable[[], object]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    start = regular.jobs.append
+    writers = [regular.join("/a", "/b", a=-1) for _ in range(2 * AT_ONCE)]
+    regular.rechecks._start = refuse
+    for _ in range(3):
+        regular.answer()
+    assert [followed(writer) for writer in writers] == [{"/b"}] * (2 * AT_ONCE)
+    regular.rechecks._start = start
+    for writer in writers:
+        regular.show(writer, "/b", b=-1)
+    for _ in range(3):
+        regular.answer()
+    assert len(regular.asked) == 2 * AT_ONCE, "nobody counts as being asked"
+
+
 def test_a_channel_that_a_hook_allows_outlives_its_grant(world: World) -> None:
     writer = world.join("/a", a=-1)
     for _ in range(3):

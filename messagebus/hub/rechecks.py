@@ -114,7 +114,11 @@ class Rechecks:
         params = SubscribeParams(positions, grants=standing.grants, takes_refusals=True)
         request = SubscribeRequest(subscriber.identity, subscriber.site_id, params, subscriber.address)
         self._asking += 1
-        self._start(partial(self._ask, standing, request, names))
+        try:
+            self._start(partial(self._ask, standing, request, names))
+        except RuntimeError:  # the system gives no thread: it is as if nobody had answered
+            logger.warning("cannot ask again what a client may have: there is no thread for it")
+            self._hub.reactor.call_soon(self._answered, standing, request.params.grants, names, None)
 
     def _ask(self, standing: Standing, request: SubscribeRequest, names: Collection[str]) -> None:
         """Where it may block."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from .poller import gevent_is_in_charge
+
+logger = logging.getLogger("messagebus.loop")
 
 Call = Callable[[], object]
 LINGER_SECONDS = 0.1
@@ -31,10 +34,11 @@ class Jobs:
         self._stopped = False
 
     def start(self, call: Call) -> None:
-        """Run ``call``, which must not raise.
+        """Run ``call``. What it raises is logged.
 
         Raises:
-            RuntimeError: These jobs are stopped, or the interpreter ends.
+            RuntimeError: It is not run: these jobs are stopped, the interpreter ends, or the system gives no thread and
+                none is there.
         """
         if gevent_is_in_charge():
             import gevent
@@ -47,8 +51,14 @@ class Jobs:
             if self._lingering:
                 self._lingering.pop().give(call)
             elif self._running < self._threads:
-                self._begin_thread(call)
-                self._running += 1
+                try:
+                    self._begin_thread(call)
+                except RuntimeError:
+                    if not self._running:
+                        raise
+                    self._calls.append(call)  # for those that are there
+                else:
+                    self._running += 1
             else:
                 self._calls.append(call)
 
@@ -59,7 +69,14 @@ class Jobs:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=self._name)
         place = _Place()
         place.give(call)
-        self._pool.submit(self._work, place)
+        try:
+            self._pool.submit(self._work, place)
+        except RuntimeError:
+            # The pool has queued it all the same, and counts a thread that it does not have.
+            place.take()
+            self._pool.shutdown(wait=False)
+            self._pool = None
+            raise
 
     def _work(self, place: _Place) -> None:
         while True:
@@ -70,7 +87,11 @@ class Jobs:
                         self._running -= 1
                         return
                 place.wait()  # it was given a call meanwhile
-            place.take()()
+            call = place.take()
+            if call is None:
+                return  # it was taken back
+            _run(call)
+            del call  # nothing of it stays while the thread waits
             with self._lock:
                 if self._calls:
                     place.give(self._calls.popleft())
@@ -104,11 +125,17 @@ class _Place:
         """Whether a call was given; then it is to be taken. Below 0: wait for as long as it takes."""
         return self._given.acquire(timeout=seconds)
 
-    def take(self) -> Call:
-        """The call, of which nothing stays here."""
+    def take(self) -> Call | None:
+        """The call, of which nothing stays here; ``None``: it was taken before."""
         call, self._call = self._call, None
-        assert call is not None
         return call
+
+
+def _run(call: Call) -> None:
+    try:
+        call()
+    except BaseException:  # the thread goes on with others' calls
+        logger.exception("a call that was begun in the background failed")
 
 
 def start_thread(call: Callable[[], object], name: str) -> None:
