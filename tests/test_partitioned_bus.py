@@ -220,6 +220,26 @@ def test_only_what_has_to_be_read_from_a_partition_that_is_away_is_refused(site:
     eventually(lambda: site.poll({other: 0})[0] == 200)
 
 
+def test_statistics_name_the_partitions_that_are_away_and_count_the_others() -> None:
+    site = Site(statistics=True, admin_keys=["a" * 32])
+    headers = {"Authorization": "Bearer " + "a" * 32}
+    try:
+        site.bus.publish_many([(name, 0) for name in NAMES])
+        whole = site.bus.stats()
+        assert (whole["channels"], whole["published_messages"]) == (P, P)
+        assert "partitions_away" not in whole
+        site.take_away(2)
+        site.store.gone.add(3)  # whose feed has not noticed yet
+        found = site.client.get("/message-bus/stats", headers=headers).json
+        assert (found["channels"], found["published_messages"], found["partitions_away"]) == (None, P - 2, [2, 3])
+        for partition in (0, 1):
+            site.take_away(partition)
+        with pytest.raises(BackendUnavailable):
+            site.bus.stats()
+    finally:
+        site.bus.close()
+
+
 def test_a_page_goes_on_in_each_partition_from_where_it_was_rendered() -> None:
     site = Site(site_id_lookup=lambda environ: environ.get("HTTP_X_SITE"))
     app, bus = site.app, site.bus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import is_stored
@@ -20,6 +20,8 @@ COUNTED_PAGES = 50
 """Pages that are looked through for them: a page of a Redis that is full of other programs' keys may have none."""
 PAGE = 1000
 """Channels of one page, at most."""
+PATIENCE = 5.0
+"""Seconds that partitions which give no answer may take in all; those after them count as away, unasked."""
 
 
 class ChannelStats(NamedTuple):
@@ -60,23 +62,24 @@ def bus_stats(node: Node) -> dict[str, Any]:
     Raises:
         BackendUnavailable: The store gives no answer.
     """
-    return stats_of(node.store, workers_of(node))
+    return stats_of(node.store, workers_of(node), node.away)
 
 
-def stats_of(store: Store, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The same for a process that is no worker itself. ``reports``: of the workers."""
+def stats_of(
+    store: Store, reports: Mapping[str, Mapping[str, Any]], known_away: Collection[int] = ()
+) -> dict[str, Any]:
+    """The same for a process that is no worker itself. ``reports``: of the workers; ``known_away``: partitions that are
+    not asked."""
     now = time.time()
-    began = time.perf_counter()
-    first = store.state()
-    round_trip = time.perf_counter() - began
-    states = [first, *[store.state(partition) for partition in range(1, store.partitions)]]
+    published, round_trip, away = _ask_partitions(store, known_away)
     return {
         "hostname": socket.gethostname(),
         "time": _time(now),
         "uptime": max((_uptime(report, now) for report in reports.values()), default=0),
         "workers": len(reports),
-        "channels": count_channels(store),
-        "published_messages": sum([state.global_id // store.partitions for state in states]),
+        "channels": None if away else count_channels(store),
+        "published_messages": published,
+        **({"partitions_away": away} if away else {}),
         "store_round_trip": round(round_trip, 6),
         **sums(reports.values()),
         "by_worker": [
@@ -93,6 +96,34 @@ def stats_of(store: Store, reports: Mapping[str, Mapping[str, Any]]) -> dict[str
             for name, report in sorted(reports.items(), key=lambda item: str(item[1].get("since", "")))
         ],
     }
+
+
+def _ask_partitions(store: Store, known_away: Collection[int]) -> tuple[int, float, list[int]]:
+    """How many messages were published, the seconds that one partition took to say so, and the partitions that do not.
+
+    Raises:
+        BackendUnavailable: None of them gives an answer.
+    """
+    published, round_trip, lost = 0, 0.0, 0.0
+    away = {*known_away} if store.partitions > 1 else set()
+    trouble = BackendUnavailable("no partition of the store gives an answer")
+    for partition in range(store.partitions):
+        if partition in away:
+            continue
+        if lost > PATIENCE:
+            away.add(partition)
+            continue
+        began = time.perf_counter()
+        try:
+            published += store.state(partition).global_id // store.partitions
+            round_trip = time.perf_counter() - began
+        except BackendUnavailable as error:
+            away.add(partition)
+            lost += time.perf_counter() - began
+            trouble = error
+    if len(away) == store.partitions:
+        raise trouble
+    return published, round_trip, sorted(away)
 
 
 def sums(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
