@@ -230,7 +230,7 @@ def test_statistics_name_the_partitions_that_are_away_and_count_the_others() -> 
         assert "partitions_away" not in whole
         site.take_away(2)
         site.store.gone.add(3)  # whose feed has not noticed yet
-        found = site.client.get("/message-bus/stats", headers=headers).json
+        found: Any = site.client.get("/message-bus/stats", headers=headers).json
         assert (found["channels"], found["published_messages"], found["partitions_away"]) == (None, P - 2, [2, 3])
         for partition in (0, 1):
             site.take_away(partition)
