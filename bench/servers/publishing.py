@@ -1,6 +1,7 @@
 """Publishes for some seconds, and prints messages per second as JSON.
 
-``python -m bench.servers.publishing WAY URL SECONDS``, with a store's URL. WAY: ``script`` for Redis's script alone,
+``python -m bench.servers.publishing WAY URL SECONDS [ANNOUNCE]``, with a store's URL and the option
+``redis_announce``. WAY: ``script`` for Redis's script alone,
 through redis-py; ``bus``; ``listening`` for a bus with a subscriber in the process. Each has a process of its own: a
 bus hears what anybody publishes, and would take time from the others.
 """
@@ -28,7 +29,7 @@ CHANNELS = 10
 HUNDRED = 100
 
 
-def main(way: str, url: str, seconds: float) -> None:
+def main(way: str, url: str, seconds: float, announce: str = "together") -> None:
     texts = [(f"/publish-{i % CHANNELS}", payload(i)) for i in range(HUNDRED)]
     if way == "script":
         client = redis.Redis.from_url(url, protocol=2)
@@ -48,7 +49,7 @@ def main(way: str, url: str, seconds: float) -> None:
 
         print(json.dumps(_rates(lambda: bare(1), lambda: bare(HUNDRED), seconds)))
         return
-    bus = Bus(url=url)
+    bus = Bus(url=url, redis_announce=announce)
     if way == "listening":
         bus.subscribe(texts[0][0], lambda message: None)
     print(json.dumps(_rates(lambda: bus.publish(*texts[0]), lambda: bus.publish_many(texts), seconds)))
@@ -69,4 +70,4 @@ def _rates(one: Callable[[], object], many: Callable[[], object], seconds: float
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), *sys.argv[4:])

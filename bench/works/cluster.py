@@ -75,7 +75,7 @@ def run(context: Context) -> Section:
 
 
 def _published(store: RedisServer | RedisCluster, seconds: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.servers.publishing", "bus", store.url(), seconds]
+    command = [sys.executable, "-m", "bench.servers.publishing", "bus", store.url(), seconds, "by_channel"]
     found: dict[str, float] = json.loads(Process(command, SERVER_CORE).run())
     return found
 
