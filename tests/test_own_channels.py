@@ -288,6 +288,39 @@ def answer(socket: ClientConnection) -> dict[str, Any]:
             return told
 
 
+def test_those_that_enter_while_the_connect_hook_is_asked_meet_the_same_limit_and_key(calls: list[Any]) -> None:
+    bus = make_bus(calls, max_channels=2)
+    go_on = threading.Event()
+
+    @bus.connect
+    def connect(request: Any) -> dict[str, Any]:
+        calls.append("connect")
+        assert go_on.wait(30)
+        return {"user_id": 7}
+
+    found: list[tuple[int, Any]] = []
+    with served(bus) as url:
+        client = Caller(url)
+        threads = [
+            threading.Thread(
+                target=lambda key=key: found.append(client.call("enter", channel="RoomChannel", params={}, key=key))
+            )
+            for key in ("same", "same", "other", "third")
+        ]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: calls.count("connect") == 4)
+        go_on.set()
+        for thread in threads:
+            thread.join(30)
+    entered = [answer["id"] for status, answer in found if status == 200]
+    refused = [answer["code"] for status, answer in found if status != 200]
+    assert len({*entered}) == 2
+    assert len(entered) + len(refused) == 4
+    assert {*refused} <= {"too_many_channels"}
+    assert calls.count("subscribed") == 2
+
+
 def test_the_same_goes_over_an_open_websocket(url: str) -> None:
     with websocket(url) as socket:
         entered = ask(socket, enter={"channel": "RoomChannel"})["ok"]

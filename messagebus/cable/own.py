@@ -83,24 +83,22 @@ class OwnSubscriptions:
         params = value.get("params", {})
         if len(encode_json(params)) > MAX_IDENTIFIER:
             raise CommandError("params_too_long", f"params: {MAX_IDENTIFIER} bytes are the most", field="params")
-        known = self._by_key.get((call.client_id, value.get("key", "")))
-        if known is not None:  # asked again, for the answer was lost
-            if known.entered is not None:
-                answer(known.entered)
-            else:
-                known.waiting.append((answer, fail))
+        if self._was_asked_before(call, value, answer, fail):
             return
-        if len(self._entered) >= self._node.hub.capacity:
-            reason = "max_active_clients subscriptions are held here; come back"
-            raise CommandError("unavailable", reason, "max_active_clients", retry_after=RETRY_SECONDS)
-        limit = self._node.options.max_channels
-        if self._numbers.get(call.client_id, 0) >= limit:
-            raise CommandError("too_many_channels", f"max_channels allows {limit} subscriptions", "max_channels")
+        self._check_limits(call)
         handshake = caller.handshake
         if handshake is None:
             raise CommandError("unavailable", "this connection began before a channel class was there; connect again")
 
         def enter(connection: Connection) -> None:
+            if self.cable.classes.connect is not None:  # while that was asked, others have entered
+                if self._was_asked_before(call, value, answer, fail):
+                    return
+                try:
+                    self._check_limits(call)
+                except CommandError as error:
+                    fail(error)
+                    return
             client = OwnClient(self.cable, self._turns_of(call.client_id), caller.identity, connection, handshake)
             client.forgotten = self._forget
             client.waiting.append((answer, fail))
@@ -127,6 +125,29 @@ class OwnSubscriptions:
             enter(self._connect(caller, handshake))
         else:
             self._node.command_jobs.start(connect)
+
+    def _was_asked_before(self, call: Call, value: dict[str, Any], answer: Answer, fail: Fail) -> bool:
+        """Whether the client asks again, for the answer was lost; then it gets the first one's."""
+        known = self._by_key.get((call.client_id, value.get("key", "")))
+        if known is None:
+            return False
+        if known.entered is not None:
+            answer(known.entered)
+        else:
+            known.waiting.append((answer, fail))
+        return True
+
+    def _check_limits(self, call: Call) -> None:
+        """
+        Raises:
+            CommandError: There is no room for one more subscription of this client, or of any.
+        """
+        if len(self._entered) >= self._node.hub.capacity:
+            reason = "max_active_clients subscriptions are held here; come back"
+            raise CommandError("unavailable", reason, "max_active_clients", retry_after=RETRY_SECONDS)
+        limit = self._node.options.max_channels
+        if self._numbers.get(call.client_id, 0) >= limit:
+            raise CommandError("too_many_channels", f"max_channels allows {limit} subscriptions", "max_channels")
 
     def _connect(self, caller: Caller, handshake: Handshake) -> Connection:
         """Who the client is. In a job where there is a ``connect`` hook, which may block and raise."""

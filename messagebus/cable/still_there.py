@@ -34,8 +34,8 @@ class StillThere:
 
     def saw(self, client_id: str) -> None:
         """A client has polled. From any thread."""
+        self._polled.pop(client_id, None)  # it comes last; another thread may be dropping it
         self._polled[client_id] = self._node.reactor.clock()
-        self._polled.move_to_end(client_id)
         while len(self._polled) > self._node.options.max_active_clients + 1:
             self._polled.popitem(last=False)
 
@@ -67,6 +67,8 @@ class StillThere:
     def _look_elsewhere(self, away: list[str]) -> None:
         try:
             answers = self._node.workers.ask(QUESTION, away)
+            if self._node.workers.silent():
+                return  # a worker that is only slow may have them
         except (BackendUnavailable, BusClosed, ValueError):
             return  # nobody is gone of whom nothing can be known
         there = {client for answer in answers if isinstance(answer.value, list) for client in answer.value}

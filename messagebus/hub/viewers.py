@@ -64,7 +64,7 @@ class Viewers:
     def _polled(self, names: list[str], client_id: str, seconds: float) -> None:
         for name in names:
             watched = self._watched.get(name)
-            if watched is not None and len(watched.polls) < MAX_TOLD:
+            if watched is not None and (client_id in watched.polls or len(watched.polls) < MAX_TOLD):
                 watched.polls[client_id] = self._reactor.clock() + seconds
 
     def on_deadline(self) -> None:
