@@ -33,6 +33,10 @@ class RedisServer:
     def url(self, database: int = 0) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
+    def empty(self) -> None:
+        """Forget everything. Where somebody has announced messages together, no process hears by channel."""
+        self.client.flushall()
+
     def commands(self) -> int:
         """Commands that it has carried out, other than what this asks with."""
         stats = self.client.info("commandstats")

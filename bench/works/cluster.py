@@ -35,6 +35,7 @@ def run(context: Context) -> Section:
             ends.callback(stores[nodes].stop)
         for _ in range(context.runs):
             for nodes, row in rows.items():
+                context.redis.empty()
                 row.add(**_published(stores[nodes], "0.3" if context.quick else "0.5"))
                 with _started(stores[nodes]) as server:
                     row.add(rate=_delivered(context, server), strangers=strangers(context, server))

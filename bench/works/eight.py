@@ -74,6 +74,7 @@ def run(context: Context) -> Section:
 
 def _run(context: Context, store: RedisServer | RedisCluster) -> dict[str, float]:
     pages = context.some(PAGES)
+    context.redis.empty()
     with contextlib.ExitStack() as ends:
         workers = [ends.enter_context(Worker(context, store, number, pages)) for number in range(WORKERS)]
         out = ends.enter_context(closing(workers[0].server.publisher()))

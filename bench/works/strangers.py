@@ -69,6 +69,7 @@ def _started(context: Context, store: str) -> Iterator[MessageBus]:
         if store == "SQLite":
             server = MessageBus(file=Path(directory) / "bus.db")
         else:
+            context.redis.empty()
             server = MessageBus(context.redis, announce=store.removeprefix("Redis, "))
         try:
             yield server
