@@ -127,9 +127,15 @@ def header(response: h11.Response, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in response.headers if key == name), None)
 
 
+def shown(body: bytes) -> str:
+    """The beginning of an error's body, on one line: it may be a proxy's whole page."""
+    text = body[:SHOWN].decode(errors="replace")
+    return " ".join("".join([char if char.isprintable() else " " for char in text]).split())
+
+
 def failure_of(response: h11.Response, body: bytes) -> Failure:
     """What an answer that is not the one asked for says."""
-    status, said = response.status_code, body[:SHOWN].decode(errors="replace").strip()
+    status, said = response.status_code, shown(body)
     code, url = _code(body), None
     location = header(response, b"location")
     if location is not None and 300 <= status < 400:

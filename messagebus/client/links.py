@@ -17,7 +17,7 @@ from websockets.protocol import CLOSED, State
 from websockets.uri import parse_uri
 
 from .byte_stream import ByteStream
-from .http11 import SHOWN, HttpConnection, LinkEnded, failure_of, header
+from .http11 import SHOWN, HttpConnection, LinkEnded, failure_of, header, shown
 from .parsers import EventParser, StreamParser
 from .settings import Address
 from .types import Failure
@@ -301,7 +301,7 @@ class WebSocketLink(TransportLink):
 
 
 def _failure_of(response: Response) -> Failure:
-    said = bytes(response.body or b"")[:SHOWN].decode(errors="replace").strip()
+    said = shown(bytes(response.body or b""))
     retry_after = response.headers.get_all("Retry-After")
     return Failure(
         f"{response.status_code} {said}".strip(), response.status_code, retry_after[0] if retry_after else None
