@@ -28,6 +28,8 @@ def pytest_configure() -> None:
         del os.environ[name]
     # A run that is ended from outside ends as by Ctrl-C does, through the fixtures: no server stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell has what it starts in the background ignore Ctrl-C, and so would all programs that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
