@@ -164,6 +164,32 @@ def test_nonsense_from_another_program_is_ignored(make: MakeWorker, store: Memor
     eventually(lambda: worker.heard == [1])
 
 
+def test_a_worker_of_which_there_is_nothing_new_reports_no_more_than_it_must(
+    make: MakeWorker, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messagebus.hub.workers.REPORT_SECONDS", 0.01)
+    reports: list[str] = []
+    report = store.report
+
+    def count(name: str, text: str) -> None:
+        reports.append(text)
+        report(name, text)
+
+    monkeypatch.setattr(store, "report", count)
+    worker, looks, subscribers = make(), [0], [5]
+
+    def facts() -> dict[str, Any]:
+        looks[0] += 1
+        return {"subscribers": subscribers[0], "store_seconds": looks[0] / 1e6}
+
+    worker.workers.report_also(facts)
+    eventually(lambda: looks[0] > 20)
+    assert len(reports) == 2, "one without these facts, one with them"
+    subscribers[0] = 6
+    eventually(lambda: len(reports) == 3)
+    assert json.loads(reports[-1])["subscribers"] == 6
+
+
 def test_a_report_that_is_under_way_does_not_outlive_its_worker(
     make: MakeWorker, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,8 @@ class Workers:
         self._silent: dict[str, float] = {}
         self._known_others: tuple[float, frozenset[str]] = (-KNOWN_SECONDS, frozenset())
         self._reported = ""
+        self._told_facts: Facts = {}
+        """Those of the last report."""
         self._report_again_at = 0.0
         self._reporting = False
         self._stopped = False
@@ -272,10 +274,13 @@ class Workers:
         if self._stopped:
             return
         self._reactor.set_deadline(self, REPORT_SECONDS)
-        report = json.dumps(self.own_facts(), separators=(",", ":"))
+        facts = self.own_facts()
+        report = json.dumps(facts, separators=(",", ":"))
+        facts.pop("store_seconds", None)  # each report has another one, and on its account none is made
         now = self._reactor.clock()
-        if not self._reporting and (report != self._reported or now >= self._report_again_at):
+        if not self._reporting and (facts != self._told_facts or now >= self._report_again_at):
             self._reporting = True
+            self._told_facts = facts
             self._report_again_at = now + RENEW_SECONDS
             self._run(partial(self._report, report))
 
