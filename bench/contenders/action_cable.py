@@ -1,4 +1,4 @@
-"""ActionCable of Rails, on puma and Redis. It takes what is said on its own wire: it has no publisher here."""
+"""ActionCable of Rails, on puma and Redis. ``works.actions`` speaks to it on its own wire."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import subprocess
 
 from ..machine import SERVER_CORE
 from ..processes import ROOT, Process, free_port
-from ..publishers import Publisher
 from ..redis_server import RedisServer
-from .base import Contender
+from .base import Server
 
 GEMS = ("actioncable", "puma", "redis")
 _VERSIONS = "puts ARGV.map { |name| Gem::Specification.find_by_name(name).version }"
 
 
-class ActionCable(Contender):
+class ActionCable(Server):
     name = "ActionCable, puma"
-    wires = {}  # noqa: RUF012 - that of its channels: see works.actions
 
     def __init__(self, redis: RedisServer) -> None:
         self.port = free_port()
@@ -24,9 +22,6 @@ class ActionCable(Contender):
         environment = {"REDIS_URL": redis.url(), "RACK_ENV": "production"}
         self.process = Process(command, SERVER_CORE, environment)
         self.process.wait_for(self.port)
-
-    def publisher(self) -> Publisher:
-        raise NotImplementedError
 
 
 def action_cable_versions() -> dict[str, str] | None:

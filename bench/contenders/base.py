@@ -11,21 +11,26 @@ from ..publishers import Publisher
 from ..wires import Wire
 
 
-class Contender(ABC):
-    """A server on a port, in processes of its own, on the server's core."""
+class Server:
+    """One on a port, in processes of its own, on the server's core."""
 
     name: str
-    wires: Mapping[str, Wire]
-    """Transport -> how to subscribe."""
     port: int
     process: Process
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+class Contender(Server, ABC):
+    """A server that delivers what is published."""
+
+    wires: Mapping[str, Wire]
+    """Transport -> how to subscribe."""
 
     @abstractmethod
     def publisher(self) -> Publisher:
         """A new one; the caller closes it."""
-
-    def stop(self) -> None:
-        self.process.stop()
 
 
 class Entry(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from ..contenders import ActionCable, FlaskSocketIO, MessageBus
 from ..contenders.action_cable import action_cable_versions
-from ..contenders.base import Contender
+from ..contenders.base import Server
 from ..context import Context
 from ..crowd import Crowd
 from ..results import Bound, Row, Section
@@ -55,7 +55,7 @@ def _event(channel: str) -> tuple[Wire, Frame]:
 
 def run(context: Context) -> Section:
     counts = context.some(CALLS), context.some(ROUNDS), context.some(BROADCASTS)
-    servers: list[tuple[str, Contender, Say]] = []
+    servers: list[tuple[str, Server, Say]] = []
     notes = [
         "An action of a channel class that transmits what it was given, and an event with an acknowledgement. The "
         "broadcast is published through Redis, where the bus also stores it."
@@ -94,7 +94,7 @@ def run(context: Context) -> Section:
     return section
 
 
-def _once(contender: Contender, say: Say, channel: str, calls: int, rounds: int, broadcasts: int) -> dict[str, float]:
+def _once(contender: Server, say: Say, channel: str, calls: int, rounds: int, broadcasts: int) -> dict[str, float]:
     wire, frame = say(channel)
     with Crowd(contender.port, wire, [channel]) as page:
         page.open()
