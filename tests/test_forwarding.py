@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,27 +11,22 @@ import pytest
 
 from messagebus.cable import forwarding
 from messagebus.cable.forwarding import Answer, Call, Fail, Forwarding
-from messagebus.hub.workers import Workers
 from messagebus.loop.jobs import Jobs
-from messagebus.loop.reactor import Reactor
-from messagebus.message import Message
 from messagebus.options import Options
-from messagebus.stores import Listener, StoreState
 from messagebus.stores.base import MAX_ANNOUNCEMENT
 from messagebus.stores.memory import MemoryStore
 from messagebus.stores.parts import MAX_PARTS
 
 from .eventually import eventually
+from .test_workers import Worker as StoreWorker
 
 
-class Worker(Listener):
-    """One worker of a store that two share here; a call is carried out by noting it and answering with its value."""
+class Worker(StoreWorker):
+    """One of two workers of a store; a call is carried out by noting it and answering with its value."""
 
     def __init__(self, store: MemoryStore) -> None:
-        self.reactor = Reactor()
-        self.workers = Workers(store, self.reactor)
+        super().__init__(store)
         self.command_jobs = Jobs(2, "test-command")
-        self.store = store
         self.carried_out: list[Any] = []
         self.found: list[Any] = []
         self.errors: list[str] = []
@@ -39,8 +34,6 @@ class Worker(Listener):
             workers=self.workers, reactor=self.reactor, command_jobs=self.command_jobs, store=store
         )
         self.forwarding = Forwarding(node, self._carry_out)
-        self.reactor.start()
-        store.listen(self)
 
     def _carry_out(self, call: Call, answer: Answer, fail: Fail) -> None:
         self.carried_out.append(call.value)
@@ -62,23 +55,9 @@ class Worker(Listener):
         self.reactor.call_soon(go_on.wait, 30.0)
         return go_on
 
-    def started(self, state: StoreState) -> None:
-        self.workers.start()
-
-    def received(self, messages: Sequence[Message]) -> None: ...
-
-    def resync(self, state: StoreState) -> None: ...
-
-    def healthy(self, healthy: bool, partition: int = 0) -> None: ...
-
-    def announced(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            self.workers.announced(text)
-
     def stop(self) -> None:
-        self.workers.stop()
+        super().stop()
         self.command_jobs.stop()
-        self.reactor.stop()
 
 
 Two = tuple[Worker, Worker]
@@ -104,12 +83,18 @@ def test_a_call_is_carried_out_there_and_its_answer_comes_back(two: Two) -> None
     eventually(lambda: not here.forwarding.pending and not there.forwarding.offers)
 
 
-def test_a_call_that_was_given_up_is_not_carried_out_late(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+def given_up(here: Worker, there: Worker, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A call is on its way, and nobody waits for it any more. Until the event is set, the other loop does nothing."""
     monkeypatch.setattr(forwarding, "TAKEN_SECONDS", 0.05)
-    here, there = two
     go_on = there.held_up()
     here.send(there, "late")
     eventually(lambda: here.errors == ["gone"])
+    return go_on
+
+
+def test_a_call_that_was_given_up_is_not_carried_out_late(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = two
+    go_on = given_up(here, there, monkeypatch)
     monkeypatch.undo()
     go_on.set()
     here.send(there, "in time")
@@ -118,12 +103,9 @@ def test_a_call_that_was_given_up_is_not_carried_out_late(two: Two, monkeypatch:
 
 
 def test_an_offer_that_nobody_waits_for_is_forgotten(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarding, "TAKEN_SECONDS", 0.05)
     monkeypatch.setattr(forwarding, "ANSWER_SECONDS", 1.0)
     here, there = two
-    go_on = there.held_up()
-    here.send(there, "late")
-    eventually(lambda: here.errors == ["gone"])
+    go_on = given_up(here, there, monkeypatch)
     go_on.set()
     eventually(lambda: bool(there.forwarding.offers))
     eventually(lambda: not there.forwarding.offers)
