@@ -76,7 +76,10 @@ class WebSocketSubscriber(FramedSubscriber):
         if result is not None:
             self._complete(fields, command, result)
         else:
-            self._node.command_jobs.start(partial(self._perform, fields, command))
+            try:
+                self._node.command_jobs.start(partial(self._perform, fields, command))
+            except RuntimeError as error:  # there is no thread for it
+                self._fail(fields, error)
 
     def _caller(self) -> Caller:
         return Caller(self._node, self.identity, self.site_id, self.address, self, self._handshake, self.takes_refusals)

@@ -40,8 +40,14 @@ class HookRunner:
             return
         self._waiting.append((room, member, joined))
         if not self._is_running:
-            self._is_running = True
+            self._begin()
+
+    def _begin(self) -> None:
+        try:
             self._jobs.start(self._run)
+            self._is_running = True
+        except RuntimeError:
+            logger.exception("on_join and on_leave functions wait, until somebody else joins or leaves")
 
     def stop(self) -> None:
         """Call nothing more, after the present one. From any thread."""
@@ -66,8 +72,8 @@ class HookRunner:
             self._reactor.call_soon(self._ran)
 
     def _ran(self) -> None:
-        self._is_running = bool(self._waiting)
-        if self._is_running:
-            self._jobs.start(self._run)
+        self._is_running = False
+        if self._waiting:
+            self._begin()
         else:
             self._dropped = 0

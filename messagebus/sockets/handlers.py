@@ -111,8 +111,15 @@ class _Called:
                 self._told = True
                 call = partial(functions.on_close, socket) if functions.on_close is not None else _nothing
         if call is not None:
-            self._busy = True
-            self._node.command_jobs.start(partial(self._run, call, self._told))
+            self._busy, is_last = True, self._told
+            try:
+                self._node.command_jobs.start(partial(self._run, call, is_last))
+            except RuntimeError:
+                logger.exception("a socket of the application's own is closed: there is no thread for its functions")
+                self._busy = False
+                self._socket._close_with(FAILED)
+                if is_last:
+                    self._node.talks.end(False)
 
     def _run(self, call: Callable[[], object], is_last: bool) -> None:
         if not _call(call, self._functions, self._node, self._socket):
