@@ -11,6 +11,7 @@ from flask import Flask
 from messagebus import Bus
 from messagebus.command.doctor.application import check_extensions
 from messagebus.command.doctor.machine import check_files, check_kernel
+from messagebus.command.doctor.replicas import judge_replicas
 from messagebus.command.doctor.store import NoStore, check_store, judge_postgres, judge_redis
 
 
@@ -41,6 +42,36 @@ def test_an_old_redis_fails_and_one_without_persistence_is_a_warning() -> None:
 
 def test_a_redis_that_says_nothing_is_unknown_and_not_fine() -> None:
     assert {each.result for each in judge_redis({}, [], "x") if each.check != "store: rights"} == {"warn"}
+
+
+PRIMARY = {"role": "master", "connected_slaves": 0}
+IN_STEP = {"ip": "10.0.0.2", "port": 6379, "state": "online", "lag": 1}
+
+
+def test_replicas_that_copy_or_are_silent_do_not_count() -> None:
+    silent, copying = {**IN_STEP, "lag": 11}, {**IN_STEP, "state": "wait_bgsave", "lag": 0}
+    facts = {**PRIMARY, "connected_slaves": 3, "slave0": IN_STEP, "slave1": silent, "slave2": copying}
+    found = judge_replicas(facts, 2)
+    assert (found.result, found.found.partition(";")[0]) == ("fail", "1 in step")
+    assert "10.0.0.2:6379 has been silent for 11 s" in found.found
+    assert "10.0.0.2:6379 is still copying (wait_bgsave)" in found.found
+    assert judge_replicas(facts, 1).result == "warn"
+
+
+def test_a_redis_that_waits_for_replicas_which_are_not_there_fails_without_durable_too() -> None:
+    facts = {**PRIMARY, "connected_slaves": 1, "slave0": IN_STEP, "min_slaves_good_slaves": 1}
+    assert judge_replicas({**facts, "min-replicas-to-write": "1"}, 0).result == "ok"
+    found = judge_replicas({**facts, "min-replicas-to-write": "2"}, 0)
+    assert (found.result, found.lines["redis-cli"]) == ("fail", ("CONFIG SET min-replicas-to-write 1",))
+    # It may ask INFO and not CONFIG.
+    assert judge_replicas({**PRIMARY, "min_slaves_good_slaves": 0}, 0).result == "fail"
+    # Switched off by min-replicas-max-lag 0: INFO says nothing of it.
+    assert judge_replicas({**PRIMARY, "min-replicas-to-write": "2"}, 0).result == "ok"
+
+
+def test_a_cluster_is_told_how_a_replica_is_added_there() -> None:
+    assert "shell" in judge_replicas({**PRIMARY, "redis_mode": "cluster"}, 1).lines
+    assert "redis.conf of a replica" in judge_replicas(PRIMARY, 1).lines
 
 
 def test_a_replica_and_a_database_without_fsync_fail() -> None:
@@ -81,7 +112,8 @@ def test_a_sqlite_file_is_looked_at_and_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with contextlib.closing(Bus(url=url)) as bus:
         bus.publish("/a", 1)
-    (finding,) = check_store(url)
+    (finding, durable) = check_store(url, durable=1)
+    assert (durable.check, durable.result) == ("store: replicas", "fail")
     assert finding.found == f"{tmp_path}/bus.db: 1 messages so far"
     with pytest.raises(NoStore, match="there is no directory"):
         check_store("sqlite:////nowhere/at/all/bus.db")

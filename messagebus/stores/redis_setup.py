@@ -109,13 +109,14 @@ class RedisSetup(RedisAccess):
         return [command.decode() for command in refused]
 
     def facts(self) -> dict[str, Any]:
-        """What INFO and CONFIG GET say of the server, memory and persistence; without what this user may not ask."""
+        """What INFO and CONFIG GET say of the server, memory, persistence and replicas; without what this user may not
+        ask."""
         facts: dict[str, Any] = {}
         client = self._client()
-        for section in ("server", "memory", "persistence"):
+        for section in ("server", "memory", "persistence", "replication"):
             with suppress(redis.ResponseError):
                 facts |= client.info(section)
-        for name in ("client-output-buffer-limit", "save"):
+        for name in ("client-output-buffer-limit", "save", "min-replicas-to-write"):
             with suppress(redis.ResponseError):
                 facts |= client.config_get(name)
         return facts

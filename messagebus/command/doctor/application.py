@@ -33,6 +33,16 @@ def check_application(app: Any) -> list[Finding]:
     return findings
 
 
+def stores() -> dict[str, int]:
+    """The URLs of the stores that the app's buses use, but for memory, and how many replicas publishes wait for there
+    (``durable``)."""
+    found: dict[str, int] = {}
+    for bus in buses():
+        if isinstance(bus, Bus) and bus.has_blueprint and not bus.options.url.startswith("memory:"):
+            found[bus.options.url] = max(found.get(bus.options.url, 0), bus.options.durable)
+    return found
+
+
 def check_gevent() -> Finding:
     """Of this process, after the app was loaded."""
     check = "app: gevent"

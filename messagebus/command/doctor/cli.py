@@ -24,7 +24,7 @@ CANNOT_CONNECT = 2
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("url", metavar="[URL]", required=False)
-@click.option("--store", help="The store's URL.  [default: MESSAGEBUS_URL or REDIS_URL, where one is set]")
+@click.option("--store", help="The store's URL.  [default: the app's, or MESSAGEBUS_URL or REDIS_URL]")
 @click.option(
     "--app", "application", metavar="MODULE:APP", help="Load the app, and look at what it has beside the bus."
 )
@@ -67,17 +67,20 @@ def doctor(
     findings: list[Finding] = []
     try:
         given = store or environment_url()
+        stores = {given: options.from_environment().get("durable", 0)} if given else {}
         if application is not None:
             if store is not None:
                 options.set_from_command(url=store)
-            from .application import check_application  # it imports Flask, which serve must not before gevent patches
+            from . import application as apps  # it imports Flask, which serve must not before gevent patches
 
-            findings += check_application(load_application(application))
+            findings += apps.check_application(load_application(application))
+            stores = apps.stores() or stores
         if url is not None:
             path = parts.path.rstrip("/") or "/message-bus"
-            place = Place(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}", channel, patience)
-            findings += check_way(place)
-        findings += check_store(given) if given else []
+            way = Place(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}", channel, patience)
+            findings += check_way(way)
+        for place, durable in stores.items():
+            findings += check_store(place, durable)
         findings += check_machine(Options())
     except InvalidOption as error:
         raise click.UsageError(str(error)) from None

@@ -12,6 +12,7 @@ from ...errors import MessageBusError
 from ...options import Options
 from ...urls import redact
 from .findings import Finding, ok
+from .replicas import judge_replicas, no_replicas
 
 OLDEST_REDIS = (5, 0)
 TESTED_REDIS = (6, 2)
@@ -23,21 +24,22 @@ class NoStore(Exception):
     """It does not answer. The text says why."""
 
 
-def check_store(url: str) -> list[Finding]:
-    """
+def check_store(url: str, durable: int = 0) -> list[Finding]:
+    """``durable``: how many replicas the bus has its publishes wait for.
+
     Raises:
         NoStore: It does not answer, or the URL is none that the doctor knows.
     """
     try:
-        options = Options(url=url)
+        options = Options(url=url, durable=durable)
         if url.startswith(("redis:", "rediss:", "unix:", "redis+sentinel:", "rediss+sentinel:")):
             return _redis(options)
         if url.startswith(("redis+cluster:", "rediss+cluster:")):
             return _redis_cluster(options)
         if url.startswith(("postgres:", "postgresql:")):
-            return _postgres(options)
+            return _postgres(options) + no_replicas(durable)
         if url.startswith("sqlite:"):
-            return _sqlite(options)
+            return _sqlite(options) + no_replicas(durable)
     except MessageBusError as error:
         raise NoStore(f"the store {redact(url)}: {error}") from None
     raise NoStore(f"{redact(url)} is no store that can be looked at: give redis://, postgresql:// or sqlite:///")
@@ -61,7 +63,7 @@ def _redis(options: Options) -> list[Finding]:
     with closing(RedisStore(options)) as store:
         refused = store.refused_commands()
         facts = store.facts()
-    return judge_redis(facts, refused, store.rights())
+    return judge_redis(facts, refused, store.rights(), options.durable)
 
 
 def _redis_cluster(options: Options) -> list[Finding]:
@@ -71,20 +73,21 @@ def _redis_cluster(options: Options) -> list[Finding]:
         nodes = store.nodes()
         found = [ok("store: cluster", f"{store.partitions} partitions on {len(nodes)} nodes")]
         for (host, port), part in nodes:
-            for each in judge_redis(part.facts(), part.refused_commands(), part.rights()):
+            for each in judge_redis(part.facts(), part.refused_commands(), part.rights(), options.durable):
                 found.append(replace(each, check=f"{each.check} of {host}:{port}"))
     return found
 
 
-def judge_redis(facts: Mapping[str, Any], refused: list[str], rights: str) -> list[Finding]:
+def judge_redis(facts: Mapping[str, Any], refused: list[str], rights: str, durable: int = 0) -> list[Finding]:
     """``facts``: of INFO and CONFIG GET, as strings and numbers; a name that is missing may not be asked for.
-    ``rights``: of an ``ACL SETUSER`` that suffices."""
+    ``rights``: of an ``ACL SETUSER`` that suffices. ``durable``: how many replicas publishes wait for."""
     return [
         _redis_version(str(facts.get("redis_version", ""))),
         _redis_rights(refused, rights),
         _eviction(facts),
         _output_buffer(facts),
         _persistence(facts),
+        judge_replicas(facts, durable),
     ]
 
 
