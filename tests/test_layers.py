@@ -61,7 +61,7 @@ LAYERS = [
 # imports, by whatever way, itself.
 ROOMS = {
     "loop": ["poller", "jobs", "outboxes", "writer", "reactor", "socket_writer", "pausable_writer", "blocking_writer"],
-    "presence": ["member", "stamps", "telling", "own", "room", "rules", "view"],
+    "presence": ["member", "stamps", "telling", "own", "room", "rules", "arrivals", "view"],
     "hub": [
         "epochs",
         "seen",

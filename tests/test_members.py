@@ -12,6 +12,7 @@ import pytest
 from messagebus import Bus, InvalidChannel, InvalidMember, InvalidSite, Member, PresenceFull
 from messagebus.hub import attendance
 from messagebus.stores.base import MAX_ANNOUNCEMENT
+from messagebus.stores.sqlite import SqliteStore
 
 from .eventually import eventually
 
@@ -109,6 +110,33 @@ def test_several_workers_have_one_member_and_any_of_them_may_end_it(buses: tuple
     one.presence.leave("/room", 1)
     one.presence.leave("/room", 2)
     eventually(lambda: ids(one) == ids(other) == [])
+
+
+def test_a_worker_tells_of_its_members_once_its_report_is_in_the_store(
+    buses: tuple[Bus, Bus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = buses
+    done: list[str] = []
+    told = threading.Event()
+    report, announce = SqliteStore.report, SqliteStore.announce
+
+    def report_late(self: SqliteStore, worker: str, text: str) -> None:
+        told.wait(1)  # as long as nothing is told
+        report(self, worker, text)
+        done.append("reported")
+
+    def announce_at_once(self: SqliteStore, text: str) -> None:
+        done.append("told")
+        told.set()
+        announce(self, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "report", report_late)
+        patch.setattr(SqliteStore, "announce", announce_at_once)
+        one.presence.join("/room", 1)
+        eventually(lambda: "told" in done)
+    eventually(lambda: ids(other) == [1])
+    assert done[:2] == ["reported", "told"]
 
 
 def test_hooks_are_called_once_for_each_that_comes_and_goes_in_order(buses: tuple[Bus, Bus]) -> None:

@@ -79,6 +79,7 @@ class Presence:
         workers.on(HEARSAY, self._hear_of)
         workers.on(RELEASE, self._release)
         workers.on_question(PRESENCE, self._answer)
+        workers.when_known(self._stream.open)
         attendance.wake = self._wake
         attendance.watch = self._watch
 
@@ -232,7 +233,7 @@ class Presence:
 
     def _take(self, heard: Heard) -> None:
         for name, change in heard.changes:
-            if heard.author == self._worker and self._view.rooms[name].complete:
+            if heard.author == self._worker and self._view.has_wanted:
                 self._hooks.add(name, change.member, change.joined)
         for name in heard.changed:
             self._view.rooms[name].measure(self._attendance.most_told)
@@ -271,12 +272,10 @@ class Presence:
 
     def _has_wanted(self) -> None:
         """All is known of the rooms that hooks are for."""
-        # It is asked for again after an outage of the store: whom hooks have heard of then, they have heard of.
-        is_first, self._view.has_wanted = not self._view.has_wanted, True
-        for name, room in self._view.rooms.items():
+        for name, change in self._view.has_heard_all(self._worker):
+            self._hooks.add(name, change.member, change.joined)
+        for name in self._view.rooms:
             if self._rules.is_hooked(name):
-                for member in room.first_of(self._worker) if is_first else ():
-                    self._hooks.add(name, member, True)
                 self._complete(name)
 
     # --- by the clock ---

@@ -53,7 +53,7 @@ class Stream:
         self.number = 0
         """Of the last telling."""
         self._outbox: deque[Told] = deque()
-        self._is_sending = self._is_waking = self._stopped = False
+        self._is_open = self._is_sending = self._is_waking = self._stopped = False
         self._own_timer = Timer(self._on_due)
         self._send_timer = Timer(self._send)
 
@@ -61,6 +61,12 @@ class Stream:
     def is_behind(self) -> bool:
         """Whether something waits to be told."""
         return self._is_sending or bool(self._outbox)
+
+    def open(self) -> None:
+        """Begin to tell. Once this worker hears what is told, and the others know of it: who asks later waits for its
+        answer, and who has asked before hears what it tells."""
+        self._is_open = True
+        self._send()
 
     def wake(self) -> None:
         """Tell of changes of one's own members, once for all that happens in this turn."""
@@ -152,7 +158,7 @@ class Stream:
         self._send()
 
     def _send(self) -> None:
-        if self._is_sending or not self._outbox or self._stopped:
+        if self._is_sending or not self._outbox or self._stopped or not self._is_open:
             return
         self._is_sending = True
         tellings = [*self._outbox]

@@ -100,6 +100,7 @@ class Workers:
         self._questions: dict[str, _Question] = {}
         self._silent: dict[str, float] = {}
         self._known_others: tuple[float, frozenset[str]] = (-KNOWN_SECONDS, frozenset())
+        self._when_known: list[Callable[[], object]] = []
         self._reported = ""
         self._told_facts: Facts = {}
         """Those of the last report."""
@@ -126,6 +127,10 @@ class Workers:
     def report_also(self, facts: Callable[[], Facts]) -> None:
         """Have more in the report, as ``facts()`` tells: in the loop, or in another thread."""
         self._facts.append(facts)
+
+    def when_known(self, call: Callable[[], object]) -> None:
+        """Call ``call()`` in the loop once the first report is in the store."""
+        self._when_known.append(call)
 
     def start(self) -> None:
         """Begin to report."""
@@ -292,6 +297,8 @@ class Workers:
                     began = time.perf_counter()
                     self._store.report(self.id, report)
                     self.store_seconds = time.perf_counter() - began
+                    while self._when_known:
+                        self._reactor.call_soon(self._when_known.pop())
         except (BackendUnavailable, BusClosed):
             self._report_again_at = 0.0
         finally:

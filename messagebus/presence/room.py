@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..message import Message
@@ -97,13 +97,6 @@ class Room:
             for held in self._held.values()
             if _holds(held, worker)
         ]
-
-    def first_of(self, worker: str) -> Iterator[Member]:
-        """Those of a worker's members whom no other held before it."""
-        for held in self._held.values():
-            stamps = held.stamps()
-            if worker in stamps and min(stamps, key=lambda each: (stamps[each], each)) == worker:
-                yield held.member
 
     # --- what workers tell ---
 

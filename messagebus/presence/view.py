@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..message import id_key
+from .arrivals import Arrivals
 from .room import Change, Room
 from .telling import Entry, Group, Told, pieces
 
@@ -55,6 +56,8 @@ class View:
         self.rooms: dict[str, Room] = {}
         self.has_wanted = False
         """Whether all workers have told of all rooms that are wanted."""
+        self._arrivals = Arrivals()
+        """Of these rooms, until then."""
 
     def workers(self) -> list[str]:
         """Those that have told of members, and have not ended."""
@@ -90,20 +93,40 @@ class View:
         changed = []
         for group in told.rooms:
             room = self._room(group)
+            is_noted = not self.has_wanted and self._is_wanted(group.name)
+            if room is None and not is_noted:
+                continue
+            is_news = group.piece < 0
+            entries = group.joined if is_news else _collect(peer, group)
+            if entries is None:
+                continue
+            if is_noted:
+                self._note(told.worker, group, entries, is_news)
             if room is None:
                 continue
-            if group.piece < 0:
+            if is_news:
                 found = self._news(room, told.worker, group)
             else:
-                whole = _collect(peer, group)
-                if whole is None:
-                    continue
-                found = room.replace(told.worker, whole)
+                found = room.replace(told.worker, entries)
                 room.version = max(room.version, 0 if room.complete else told.stamp)
             if room.moved(told.stamp):
                 changed.append(group.name)
             changes += [(group.name, change) for change in found]
         return Heard(told.worker, changes, changed)
+
+    def _note(self, worker: str, group: Group, entries: Iterable[Entry], is_news: bool) -> None:
+        """Keep what is heard of a room that is wanted, for when it is known who was there."""
+        for entry in entries:
+            (self._arrivals.joined if is_news else self._arrivals.held)(worker, group.name, entry)
+        for each in group.left:
+            self._arrivals.left(worker, worker, group.name, id_key(each))
+
+    def has_heard_all(self, worker: str) -> list[tuple[str, Change]]:
+        """All workers have told of all rooms that are wanted; maybe again, after an outage. Returns what this one,
+        ``worker``, has changed over all of them since it began to listen, and could not know then."""
+        found = self._arrivals.changes_by(worker)
+        self.has_wanted, self._arrivals = True, Arrivals()
+        return found
 
     def _room(self, group: Group) -> Room | None:
         room = self.rooms.get(group.name)
@@ -181,6 +204,7 @@ class View:
         changes: list[tuple[str, Change]] = []
         changed = []
         if self._peers.pop(told.gone, None) is not None:
+            self._arrivals.gone(told.worker, told.gone)
             for name, room in self.rooms.items():
                 changes += [(name, change) for change in room.replace(told.gone, ())]
                 if room.moved(told.stamp):
