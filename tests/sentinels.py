@@ -176,6 +176,8 @@ class SentinelGroup:
 
             eventually(all_have_all)
             new = self.fail_over()
+            # The sentinels know of the new primary before the old one is told that it is none any more.
+            eventually(lambda: client.info("replication")["role"] == "slave")
             client.config_set("min-replicas-to-write", 0)
         return new
 

@@ -147,7 +147,7 @@ def test_a_failover_in_order_gives_a_new_name_and_nothing_else(
     eventually(lambda: recorder.data == [1])
     epoch = store.state().epoch
     group.settle()
-    group.fail_over()
+    group.fail_over_without_loss()
     eventually(lambda: publish(store, "/a", 2).message_id == 2)
     eventually(lambda: recorder.data == [1, 2])
     eventually(lambda: len(recorder.told("renewed")) == 1)
