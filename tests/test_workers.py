@@ -31,6 +31,8 @@ class Worker(Listener):
         self.reactor = Reactor()
         self.workers = Workers(store, self.reactor)
         self.heard: list[Any] = []
+        self.misses = 0
+        """Announcements that its feed does not bring, from now on."""
         self.workers.on("note", self.heard.append)
         self.workers.on_question("double", lambda value: value * 2)
         self.workers.on_question("large", lambda value: "ü" * 100_000)
@@ -49,7 +51,10 @@ class Worker(Listener):
 
     def announced(self, texts: Sequence[str]) -> None:
         for text in texts:
-            self.workers.announced(text)
+            if self.misses > 0:
+                self.misses -= 1
+            else:
+                self.workers.announced(text)
 
     def stop(self) -> None:
         self.workers.stop()
@@ -120,6 +125,23 @@ def test_a_worker_that_has_died_is_waited_for_once(make: MakeWorker, store: Memo
     begun = time.monotonic()
     assert one.workers.ask("double", 1, timeout=60) == [(one.workers.id, 2)]
     assert time.monotonic() - begun < 30
+
+
+def test_a_worker_that_has_just_begun_asks_when_it_can_hear_the_answers(make: MakeWorker) -> None:
+    other, one = make(), make()
+    one.misses = 3
+    assert {*one.workers.ask("double", 4)} == {(each.workers.id, 8) for each in (one, other)}
+    assert one.misses == 0
+
+
+def test_who_hears_nothing_for_a_while_takes_nobody_for_dead(make: MakeWorker) -> None:
+    one, other = make(), make()
+    assert len(one.workers.ask("double", 1)) == 2
+    one.misses = 1_000_000
+    assert one.workers.ask("double", 2, timeout=0.2) == [(one.workers.id, 4)]
+    assert one.workers.silent() == []
+    one.misses = 0
+    assert {*one.workers.ask("double", 4)} == {(each.workers.id, 8) for each in (one, other)}
 
 
 def test_a_report_tells_of_the_process_and_what_else_is_asked_of_it(make: MakeWorker, store: MemoryStore) -> None:

@@ -34,6 +34,10 @@ ANSWER_SECONDS = 1.0
 """How long an answer is waited for."""
 SILENT_SECONDS = 30.0
 """How long a worker that has not answered is not waited for: it may have died, and its report lasts so long."""
+FIRST_SECONDS = 1.0
+"""How long the first questions wait at most until this worker hears anything: answers before that would be lost."""
+PROBE_SECONDS = 0.05
+"""Between two words to itself, meanwhile."""
 
 FORGET = "forget"
 """Told with the name of a channel whose backlog was deleted."""
@@ -53,6 +57,8 @@ class _Question:
     def __init__(self, waits_for: set[str]) -> None:
         self.waits_for = waits_for
         self.answers: list[Answer] = []
+        self.is_heard = False
+        """Whether it has come back to who asks: then the answers do, too."""
         self.complete = threading.Event()
         if not waits_for:
             self.complete.set()
@@ -99,6 +105,8 @@ class Workers:
         self._joining = Joining()
         self._questions: dict[str, _Question] = {}
         self._silent: dict[str, float] = {}
+        self._hears = threading.Event()
+        self._waits_until: float | None = None
         self._known_others: tuple[float, frozenset[str]] = (-KNOWN_SECONDS, frozenset())
         self._when_known: list[Callable[[], object]] = []
         self._reported = ""
@@ -166,7 +174,7 @@ class Workers:
         """What every worker answers, this one first; or the worker ``of`` alone. Blocks; not for the loop.
 
         Waits for all that have reported, for ``timeout`` seconds at most, and not for those that have left a question
-        unanswered within the last ``SILENT_SECONDS``.
+        unanswered within the last ``SILENT_SECONDS``. A worker that has just begun waits first until it can hear them.
 
         Raises:
             BackendUnavailable: The store cannot be reached.
@@ -178,6 +186,7 @@ class Workers:
         if not others:
             own.complete.wait(timeout)
             return own.answers
+        self._wait_until_it_hears()
         now = time.monotonic()
         # Replaced and never changed: several threads may ask.
         self._silent = {worker: until for worker, until in self._silent.items() if until > now}
@@ -186,7 +195,7 @@ class Workers:
         self._questions[name] = question
         try:
             self._announce({"ask": kind, "value": value, "question": name, "from": self.id, "to": of})
-            if not question.complete.wait(timeout):
+            if not question.complete.wait(timeout) and question.is_heard:
                 self._silent = self._silent | dict.fromkeys(question.waits_for, now + SILENT_SECONDS)
         finally:
             del self._questions[name]
@@ -209,6 +218,17 @@ class Workers:
         """
         return reports_of(self._store)
 
+    def _wait_until_it_hears(self) -> None:
+        """The feed may have just begun, and nobody is told when it brings announcements: what it brings tells it."""
+        if self._hears.is_set():
+            return
+        if self._waits_until is None:
+            self._waits_until = time.monotonic() + FIRST_SECONDS
+        while time.monotonic() < self._waits_until:
+            self._announce({"tell": "", "from": self.id})
+            if self._hears.wait(PROBE_SECONDS):
+                break
+
     def _others(self) -> set[str]:
         asked_at, others = self._known_others
         now = self._reactor.clock()
@@ -225,8 +245,15 @@ class Workers:
 
     def announced(self, text: str) -> None:
         told = self._joining.add(text)
-        if told is not None and told.get("from") != self.id:
+        if told is None:
+            return
+        if told.get("from") != self.id:
             self._hear(told)
+            return
+        self._hears.set()
+        question = self._questions.get(str(told.get("question")))
+        if question is not None:
+            question.is_heard = True
 
     def _hear(self, told: dict[str, Any]) -> None:
         value = told.get("value")
