@@ -34,7 +34,7 @@ class Cable:
         self.streams = Streams(lambda name: hub.windows.epoch_for((name,)))
         self.pings = Pings(node.reactor)
         self.recovery = Recovery(node)
-        self.times = Times(node.reactor, hub.windows.reached, hub.epochs)
+        self.times = Times(node.reactor, hub.windows.reached, hub.epochs, lambda: node.following.learn(node.away))
         self.calls: ChannelCalls
         """For the bus's own clients."""
         self._subscriptions: set[Subscription] = set()

@@ -92,6 +92,14 @@ class Following:
         for done in asked:
             done.wait(max(0.0, until - self._reactor.clock()))
 
+    def learn(self, away: Collection[int]) -> None:
+        """Have the feed find out how far the store is, also where nothing comes that it brings. Waits for nothing."""
+        interest = self.interest
+        if interest is not None:
+            for partition in range(len(interest.parts)):
+                if partition not in away:  # where nobody would take it up
+                    interest.ask(_nothing, partition)
+
     # --- from the feed ---
 
     def hear(self, wanted: Sequence[tuple[str, object]]) -> list[ChannelWindow]:
@@ -107,3 +115,7 @@ class Following:
             if len(self._whole) == len(interest.parts):
                 self.interest = None
             self._reactor.call_soon(self._windows.hear_all, partition)
+
+
+def _nothing() -> None:
+    """The answer alone is wanted."""
