@@ -95,15 +95,16 @@ def _has(number: int, found: dict[str, Any]) -> bool:
 class Watcher:
     """What a client knows of a room by what it is told."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, channel: str = WATCH) -> None:
         self.client = client
+        self.channel = channel
         self.members: dict[str, Any] = {}
         self.events: list[tuple[str, str]] = []
 
     def follow(self, until: Callable[[dict[str, Any]], bool]) -> None:
         while not until(self.members):
             for message in self.client.messages(1, resume=True):
-                if message["channel"] == WATCH:
+                if message["channel"] == self.channel:
                     self.take(message["data"])
 
     def take(self, data: dict[str, Any]) -> None:
