@@ -161,9 +161,7 @@ def test_watchers_at_both_servers_hear_of_the_same_members_in_rooms_of_several_p
         assert sorted((event, who) for event, who, _ in events) == sorted(expected), "once each, whoever has two tabs"
 
 
-def test_a_program_that_has_just_begun_knows_who_is_there_and_one_process_is_told_who_comes_and_goes(
-    site: Site,
-) -> None:
+def test_a_program_that_has_just_begun_knows_who_is_there_and_hooks_are_called_once(site: Site) -> None:
     with contextlib.ExitStack() as stack:
         one, other = (stack.enter_context(contextlib.closing(Bus(url=site.url))) for _ in range(2))
         events: list[str] = []
@@ -172,15 +170,20 @@ def test_a_program_that_has_just_begun_knows_who_is_there_and_one_process_is_tol
             bus.presence.on_leave("/robots/*")(lambda room, member: events.append(f"{member.id} left"))
         for room in site.names("/robots/"):
             one.presence.join(room, "r2", {"name": "R2"})
-            eventually(lambda room=room: one.presence.count(room) == 1)  # type: ignore[misc]
+            _knows(one, room, "R2")
             with contextlib.closing(Bus(url=site.url)) as fresh:
                 assert [(each.id, each.info) for each in fresh.presence.members(room)] == [("r2", {"name": "R2"})]
-            eventually(lambda room=room: other.presence.count(room) == 1)  # type: ignore[misc]
-            other.presence.join(room, "r2")
+            _knows(other, room, "R2")
+            other.presence.join(room, "r2", {"name": "R2 of the other"})
+            _knows(one, room, "R2 of the other")
             one.presence.leave(room, "r2")
             eventually(lambda room=room: other.presence.count(room) == 0)  # type: ignore[misc]
         eventually(lambda: len(events) >= 6)
         assert sorted(events) == ["r2 joined"] * 3 + ["r2 left"] * 3
+
+
+def _knows(bus: Bus, room: str, name: str) -> None:
+    eventually(lambda: [each.info for each in bus.presence.members(room)] == [{"name": name}])
 
 
 # --- channel classes ---
@@ -320,17 +323,13 @@ def test_statistics_list_the_channels_of_every_partition_page_by_page(site: Site
         infos = site.ask("GET", "channels-stats?id=ALL")[1]["infos"]
         assert {each["channel"]: each["stored_messages"] for each in infos}.items() >= dict.fromkeys(names, 2).items()
         assert site.ask("GET", f"channels-stats?id={names[5][1:]}")[1]["subscribers"] == 1
-        stats = eventually(lambda: _with_workers(site, 2))
+        eventually(lambda: site.ask("GET", "stats")[1]["workers"] == 2)
+        stats = site.ask("GET", "stats")[1]
         assert stats["published_messages"] >= 60
         assert stats["channels"] >= 30
         assert sorted(worker["pid"] for worker in stats["by_worker"]) == sorted(
             pid for server in site.servers for pid in server.worker_pids()
         )
-
-
-def _with_workers(site: Site, number: int) -> Any:
-    stats = site.ask("GET", "stats")[1]
-    return stats if stats["workers"] == number else None
 
 
 def test_the_admin_page_shows_channels_clients_and_messages_of_the_whole_bus(site: Site) -> None:
