@@ -28,7 +28,7 @@ function makeBus(...answers) {
       return () => listeners.splice(listeners.indexOf(fn), 1);
     },
   });
-  return { bus, calls, answers, followed, listeners, state: (state) => listeners.forEach((fn) => fn(state)) };
+  return { bus, calls, answers, followed, listeners, state: (...told) => listeners.forEach((fn) => fn(...told)) };
 }
 
 function makeRoom(world, params = { id: 7 }) {
@@ -74,6 +74,22 @@ test("a rejected one is told once, and calls nothing any more", async () => {
   await assert.rejects(room.perform("speak"), { code: "rejected" });
   assert.deepEqual(events.map(([kind, { code }]) => [kind, code]), [["rejected", "rejected"]]);
   assert.deepEqual([world.calls.length, world.listeners.length], [1, 0]);
+});
+
+test("where the first connection fails it asks as well, and tells only of a server that no longer knows it", async () => {
+  const world = makeBus(entered("w.1"), entered("w.1"), failure("gone"), entered("v.1")), { events, room } = makeRoom(world);
+  await room.ready;
+  for (const [call, told] of [[1, 1], [2, 3]]) {
+    world.state("connecting", { message: "no connection" });
+    world.state("connected", {});
+    await settle();
+    assert.deepEqual(world.calls[call], ["enter", { id: "w.1" }]);
+    assert.equal(events.length, told);
+  }
+  assert.deepEqual(events.slice(1), [["disconnected"], ["connected", { reconnected: true }]]);
+  world.state("connected", {});
+  await settle();
+  assert.equal(world.calls.length, 4);
 });
 
 test("after a reconnect it asks whether the server still knows it, and enters again where not", async () => {

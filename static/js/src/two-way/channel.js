@@ -35,6 +35,7 @@ export function enter(bus, name, params = {}, listeners = {}) {
   const tokens = new Map(); // channel -> what lets the page follow it
   const refusedAt = new Map(), renewing = new Set(); // channels: of which a permission was over, and which are to be asked for again
   let id, own, entering, timer, isOver = false, isTold = false;
+  let isInDoubt = false; // it has entered, and the first connection failed: the server that knows it may have died
 
   const tell = (event, ...args) => {
     try {
@@ -96,6 +97,7 @@ export function enter(bus, name, params = {}, listeners = {}) {
         answer ||= await bus.call("enter", { channel: name, params, key });
         if (isOver) return void bus.call("leave", { id: answer.id }).catch(() => {});
         if (answer.id !== id) {
+          if (wasIn) down();
           const before = own;
           ({ id, private: own } = answer);
           follow(answer);
@@ -136,9 +138,13 @@ export function enter(bus, name, params = {}, listeners = {}) {
     again();
   }
 
-  const forget = bus.on("state", (state) => {
+  const forget = bus.on("state", (state, { message } = {}) => {
     if (AWAY.includes(state)) down();
-    else if (state === "connected" && id && !isTold) again();
+    else if (state === "connecting" && message) isInDoubt = true;
+    else if (state === "connected" && id && (isInDoubt || !isTold)) {
+      isInDoubt = false;
+      again();
+    }
   });
 
   function end() {
