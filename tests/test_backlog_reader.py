@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from messagebus.errors import BackendUnavailable
-from messagebus.hub.backlog_reader import BacklogReader
+from messagebus.hub.backlog_reader import BacklogReader, OtherEpoch
 from messagebus.hub.history import HistoryView
 from messagebus.message import Message
 from messagebus.options import Options
@@ -72,6 +72,22 @@ class Readers:
         for thread in self._threads:
             thread.join(30)
         return self.results
+
+
+def test_all_who_wait_for_a_reading_of_another_epoch_are_told_so_and_nobody_keeps_it() -> None:
+    store = SlowStore()
+    readers = Readers(store)
+    readers.reader._epoch = lambda: "old"
+    pages = store.backlogs
+    store.backlogs = lambda *given: [page._replace(epoch="new") for page in pages(*given)]  # type: ignore[method-assign]
+    for _ in range(3):
+        readers.start(("/a", 0))
+    store.may_answer.set()
+    assert [type(result) for result in readers.join()] == [OtherEpoch] * 3
+    assert readers.absorbed == []
+    readers.reader._epoch = lambda: "new"
+    found = readers.reader.read([BacklogQuery("/a", 998)])["/a"]
+    assert [message.message_id for message in found.messages] == [999, 1000]
 
 
 def waiting(readers: Readers) -> Callable[[], bool]:

@@ -172,6 +172,45 @@ def test_a_process_that_does_not_come_to_the_epoch_says_so(monkeypatch: pytest.M
         assert feed.node.plan(request_for(Cursor(NAME, NAME, 3, stale=True), epoch="lost")).epoch == "old"
 
 
+def whose_pages_tell_the_epoch(feed: LateFeed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Returns the store's."""
+    store = feed.node.store
+    read, epoch = store.backlogs, store.state().epoch
+    assert epoch
+    monkeypatch.setattr(store, "backlogs", lambda *given: [each._replace(epoch=epoch) for each in read(*given)])
+    return epoch
+
+
+def test_nobody_is_given_what_is_of_an_epoch_that_the_process_has_not_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with late_feed(kept=10, window=10) as feed:
+        feed.do("ppp")
+        epoch = whose_pages_tell_the_epoch(feed, monkeypatch)
+        of_a_shared_store(feed, "old")
+        plans = []
+        thread = threading.Thread(target=lambda: plans.append(feed.node.plan(request_for(Cursor(NAME, NAME, 0)))))
+        thread.start()
+        thread.join(0.5)
+        assert not plans
+        window = feed.node.hub.windows.find(NAME)
+        assert window is None or window.state is None
+        feed.renewed(StoreState(3, epoch, {"old": 3}))
+        while thread.is_alive():
+            feed.node.reactor.turn(0)
+        [plan] = plans
+        assert plan.epoch == epoch
+        assert [message.message_id for message in plan.pages[NAME].messages] == [1, 2, 3]
+
+
+def test_a_reading_of_an_epoch_to_which_the_process_does_not_come_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("messagebus.hub.planner.PATIENCE", 0.05)
+    with late_feed(kept=10, window=10) as feed:
+        feed.do("p")
+        whose_pages_tell_the_epoch(feed, monkeypatch)
+        of_a_shared_store(feed, "old")
+        with pytest.raises(BackendUnavailable, match="what became of the store"):
+            feed.node.plan(request_for(Cursor(NAME, NAME, 0)))
+
+
 def test_a_plan_of_another_epoch_is_made_again() -> None:
     with late_feed(kept=10, window=10) as feed:
         feed.do("ppp")

@@ -29,6 +29,14 @@ PROBE_SECONDS = 1.0
 """Seconds between tries of a store that does not answer."""
 
 
+class OtherEpoch(BackendUnavailable):
+    """What was read is of another epoch than this process has come to: its clients know no name yet for that, or the
+    store that was read is no longer the one. To be read again in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__("this process does not know yet what became of the store")
+
+
 class _Round:
     """The queries of one round trip."""
 
@@ -66,12 +74,15 @@ class BacklogReader:
         timeout: float,
         absorb: Callable[[str, HistoryView], object],
         clock: Callable[[], float] = time.monotonic,
+        epoch: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """``timeout``: seconds that the store may take. ``absorb``: called with every page that was read."""
+        """``timeout``: seconds that the store may take. ``absorb``: called with every page that was read. ``epoch``:
+        the one that this process has come to, ``None`` where it knows none."""
         self._store = PatternBacklogs(store)
         self._patience = min(PATIENCE, timeout)
         self._absorb = absorb
         self._clock = clock
+        self._epoch = epoch
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # who reads
         self._next: _Round | None = None
@@ -87,6 +98,7 @@ class BacklogReader:
         """By channel: a page that answers its query, read after this call began.
 
         Raises:
+            OtherEpoch: See there.
             BackendUnavailable: The store gave no answer, or is known to be unreachable.
         """
         found: dict[str, HistoryView] = {}
@@ -127,7 +139,7 @@ class BacklogReader:
         if mine.error is not None:
             if leads and not isinstance(mine.error, BackendUnavailable):
                 raise mine.error
-            raise BackendUnavailable(str(mine.error))
+            raise mine.error if isinstance(mine.error, OtherEpoch) else BackendUnavailable(str(mine.error))
         return mine
 
     def _lead(self, mine: _Round, until: float) -> None:
@@ -159,6 +171,10 @@ class BacklogReader:
             self.is_away, self._probe_at = True, self._clock() + PROBE_SECONDS
             raise
         self.is_away = False
+        here = self._epoch()
+        if here is not None and any(page.epoch not in (None, here) for page in pages):
+            # Nobody may have any of it, nor remember it: it would be taken for what this process's epoch has there.
+            raise OtherEpoch
         for query, page in zip(queries, pages, strict=True):
             mine.pages.setdefault(query.name, []).append(page)
             self._absorb(query.name, view_of_page(page, mine.read_at))

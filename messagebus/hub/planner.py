@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Sequence, Set
+from functools import partial
 from itertools import islice
 
 from ..errors import BackendUnavailable, BusClosed
 from ..names import subscription_name
 from ..options import Options
 from ..stores import BacklogQuery, Store
-from .backlog_reader import PATIENCE, BacklogReader
+from .backlog_reader import PATIENCE, BacklogReader, OtherEpoch
 from .epochs import Named
 from .following import Following
 from .history import Cursor, HistoryView, covers, query_for
@@ -22,6 +23,10 @@ from .lineage import judged
 from .presence import Presence
 from .request_times import RequestTimes
 from .subscribe_request import SubscribeRequest, SubscriptionPlan
+
+LOOK_AGAIN = 0.2
+"""Seconds after which a store is read again that was of another epoch than this process: it may be the one that was
+wrong."""
 
 
 class Planner:
@@ -50,7 +55,10 @@ class Planner:
         self._away = away
         self._clock = hub.reactor.clock
         self._readers = [
-            BacklogReader(store, options.store_timeout, self._absorb, self._clock) for _ in range(store.partitions)
+            BacklogReader(
+                store, options.store_timeout, self._absorb, self._clock, partial(hub.epochs.__getitem__, each)
+            )
+            for each in range(store.partitions)
         ]
         """One for each partition: one that is away holds up no readings of the others."""
         self._rules = () if all(rule.stored for rule in options.channels) else options.channels
@@ -99,10 +107,23 @@ class Planner:
             for each in partitions:
                 if named.is_over(each) and named.shared(each) is None:
                     self._wait_for_epoch(each, named, is_clients=True)
-        plan = self._read(request)
+        plan = self._read_in_one_epoch(request)
         while self._is_of_another_epoch(plan):
-            plan = self._read(request)
+            plan = self._read_in_one_epoch(request)
         return plan._replace(watches=watches)
+
+    def _read_in_one_epoch(self, request: SubscribeRequest) -> SubscriptionPlan:
+        """Read in the epoch that this process has come to, which the store may be ahead of for a moment."""
+        until = self._clock() + min(PATIENCE, self._options.store_timeout)
+        while True:
+            other = self._other_epoch
+            try:
+                return self._read(request)
+            except OtherEpoch:
+                left = until - self._clock()
+                if left <= 0:
+                    raise
+                other.wait(min(left, LOOK_AGAIN))
 
     def plan_at_once(self, request: SubscribeRequest) -> SubscriptionPlan | None:
         """The plan, if nothing has to be read over the network; otherwise ``None``. Never blocks."""

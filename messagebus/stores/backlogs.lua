@@ -1,18 +1,19 @@
 -- Reads parts of several channels' backlogs, each as it stands at one moment. Writes nothing, so that it also runs
 -- where Redis is full, or a replica.
 --
--- KEYS: for each query: the channel's id, the channel's backlog
+-- KEYS: the epoch; then for each query: the channel's id, the channel's backlog
 -- ARGV: 1 bytes after which a part ends; then for each query: the message id after which it begins, or -k for the newest k
--- Returns for each query {after, through, last id, first id, milliseconds left or negative, {stored message, ...}}: every
--- kept message with after < id <= through is there; first id is the oldest that is kept, last id + 1 where none is.
+-- Returns the epoch (false: none), then for each query {after, through, last id, first id, milliseconds left or negative,
+-- {stored message, ...}}: every kept message with after < id <= through is there; first id is the oldest that is kept,
+-- last id + 1 where none is.
 
 local STEP = 100
 local max_bytes = tonumber(ARGV[1])
 local call = redis.call
-local pages = {}
+local pages = { call("GET", KEYS[1]) }
 
-for query = 1, #KEYS / 2 do
-  local id_key, backlog_key = KEYS[2 * query - 1], KEYS[2 * query]
+for query = 1, (#KEYS - 1) / 2 do
+  local id_key, backlog_key = KEYS[2 * query], KEYS[2 * query + 1]
   local oldest = call("ZRANGE", backlog_key, 0, 0, "WITHSCORES")
   local newest = call("ZRANGE", backlog_key, -1, -1, "WITHSCORES")
   -- Other programs let the id's key expire with the backlog; the one may go a moment before the other.
@@ -38,6 +39,6 @@ for query = 1, #KEYS / 2 do
     rank = rank + STEP
   until #step < STEP or size >= max_bytes
 
-  pages[query] = { after, through, last_id, first_id, call("PTTL", backlog_key), messages }
+  pages[query + 1] = { after, through, last_id, first_id, call("PTTL", backlog_key), messages }
 end
 return pages

@@ -98,6 +98,8 @@ class BacklogPage(NamedTuple):
     """The oldest message id that is still kept, whether it was asked for or not; ``last_id + 1`` where none is."""
     expires_in: float = math.inf
     """Seconds from the reading until the kept messages expire, unless newer messages push them out before."""
+    epoch: str | None = None
+    """That of the channel's partition at that moment, where the store may change it by itself and has one."""
 
 
 class ChannelPage(NamedTuple):

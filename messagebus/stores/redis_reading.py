@@ -40,16 +40,17 @@ class RedisReading(RedisAccess):
         """What ``backlogs.lua`` is called with."""
         names = [query.name.encode() for query in queries]
         keys = [key for name in names for key in (self.keys.backlog_id + name, self.keys.backlog + name)]
-        return (len(keys), *keys, max_bytes, *[query.after for query in queries])
+        return (1 + len(keys), self.keys.epoch, *keys, max_bytes, *[query.after for query in queries])
 
     def pages_of(self, answers: Any) -> list[BacklogPage]:
         """The pages, from the answer of ``backlogs.lua``."""
         pages = []
-        for after, through, last_id, first_id, milliseconds, stored in answers:
+        epoch = None if answers[0] is None else answers[0].decode()
+        for after, through, last_id, first_id, milliseconds, stored in answers[1:]:
             entries = [decode_entry(each, self._options.transport_codec) for each in stored]
             messages = [entry for entry in entries if isinstance(entry, Message)]
             expires_in = milliseconds / 1000 if milliseconds >= 0 else math.inf
-            pages.append(BacklogPage(messages, after, through, last_id, first_id, expires_in))
+            pages.append(BacklogPage(messages, after, through, last_id, first_id, expires_in, epoch))
         return pages
 
     def last_ids(self, names: Sequence[str]) -> list[int]:

@@ -100,7 +100,7 @@ def test_several_backlogs_are_read_at_once_and_each_says_where_its_channel_stand
     assert beyond[:5] == ([], 9, 7, 7, 3)
     assert [message.data for message in b.messages] == [1]
     assert b[1:5] == (0, 1, 1, 1)
-    assert nothing == ([], 0, 0, 0, 1, math.inf)
+    assert nothing[:6] == ([], 0, 0, 0, 1, math.inf)
     assert store.backlogs([], EVERYTHING) == []
 
 
@@ -136,7 +136,24 @@ def test_a_page_says_how_long_what_is_kept_lasts(harness: StoreUnderTest) -> Non
     publish(store, "/a", 3, age=1)
     harness.pass_time(2)
     [a] = store.backlogs([BacklogQuery("/a", 0)], EVERYTHING)
-    assert a == ([], 0, 3, 3, 4, math.inf)
+    assert a[:6] == ([], 0, 3, 3, 4, math.inf)
+
+
+def test_a_page_says_of_which_epoch_it_is_where_the_store_may_change_that_by_itself(harness: StoreUnderTest) -> None:
+    store = harness.open()
+
+    def epoch_of_page() -> str | None:
+        [page] = store.backlogs([BacklogQuery("/a", 0)], EVERYTHING)
+        return page.epoch
+
+    assert epoch_of_page() is None
+    publish(store, "/a", 1)
+    partition, tells = store.partition_of("/a"), harness.url.startswith("redis")
+    before = store.state(partition).epoch
+    assert epoch_of_page() == (before if tells else None)
+    after = store.renew_epoch(before, partition).epoch
+    assert before != after
+    assert epoch_of_page() == (after if tells else None)
 
 
 def test_ids_have_no_holes_under_eight_publishers_and_each_ones_order_is_kept(harness: StoreUnderTest) -> None:
