@@ -137,6 +137,10 @@ class ChannelSequencer:
         """The store has forgotten these channels: they go on at another message id."""
         self._last.update((channel, 0) for channel in channels if channel in self._last)
 
+    def is_in(self, epoch: str) -> bool:
+        """Whether it follows this epoch, as far as it knows."""
+        return self._epoch in (None, epoch)
+
     def received(self, items: Sequence[Item]) -> None:
         """The next items of the stream."""
         run: list[Message] = []
@@ -147,7 +151,7 @@ class ChannelSequencer:
                 self._deliver(run)
                 run = []
                 if global_id < 0:
-                    self._check_epoch()
+                    self.check_epoch()
                     last, reached = self._last, self._reached
                     continue
                 self._went_back(global_id)
@@ -253,7 +257,7 @@ class ChannelSequencer:
         self._resync(self._source.renew_epoch(snapshot.epoch)._replace(global_id=snapshot.global_id))
         self._go_on(snapshot.last_ids)
 
-    def _check_epoch(self) -> None:
+    def check_epoch(self) -> None:
         """The stream says that the epoch may have changed."""
         state = self._source.named_state()
         if not self._is_other_life(state.epoch) or self._is_renamed():

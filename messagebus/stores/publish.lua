@@ -23,6 +23,9 @@
 -- Where the server is in another replication history than the store, messages may be missing, and their ids would be
 -- given again. Nothing is numbered until renew_history.lua has given the store another epoch.
 --
+-- On a cluster what is announced begins with "@epoch|", for a primary that was replaced and does not know it yet passes
+-- on what it announces to the one that has taken its place, whose listeners would take it for that one's.
+--
 -- Who hears only some channels hears nothing of a message that was announced on the common channel alone. So whoever
 -- announces by channel notes the last global id, and if it is not the one that was noted last, that somebody does not.
 
@@ -36,6 +39,7 @@ local number, remembered = ARGV[5], ARGV[6] ~= "0"
 local ANNOUNCED, OTHERS, own_prefix = KEYS[6], KEYS[7], ARGV[7]
 local HISTORY, history = KEYS[8], ARGV[8]
 local OTHERS_SECONDS = 3600
+local IS_SHARDED = false  -- true in the script for a cluster
 local by_channel = own_prefix ~= ""
 local channels = (#KEYS - 8) / 2
 -- KEYS and ARGV of a channel begin behind these.
@@ -139,11 +143,12 @@ for message = argument_of(channels + 1), #ARGV, 2 do
   end
 end
 
+local tag = IS_SHARDED and "@" .. (values[2] or ARGV[4]) .. "|" or ""
 local function announce()
   for each = 1, #stored do
-    call("PUBLISH", pubsub_channel, stored[each])
+    call("PUBLISH", pubsub_channel, tag .. stored[each])
     if by_channel then
-      call("PUBLISH", own[each], stored[each])
+      call("PUBLISH", own[each], tag .. stored[each])
     end
   end
 end

@@ -7,6 +7,7 @@ anything is missing (``channel_sequencer``). Everything: the partition's common 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +22,8 @@ from .partition_gate import PartitionGate
 from .redis_channel_feed import message_id_of
 from .redis_cluster_partition import Partition
 from .sequencer import Entry, Sequencer, Unreadable, decode_entry
+
+logger = logging.getLogger("messagebus.stores")
 
 LONGEST_PAUSE = 1.0
 """Seconds, as ``feed_thread`` has it; shorter, as the other nodes know within a moment who was promoted."""
@@ -86,6 +89,8 @@ class Follower:
         self._entries: list[Entry] = []
         self._looks = 0
         self._is_live = False
+        self._stray: str | None = None
+        """An epoch that is not the store's, in which a node still publishes that does not know that it was replaced."""
         if interest is None:
             self._hear_all(again=False)
         else:
@@ -107,6 +112,7 @@ class Follower:
         self.has_begun = False
         self.turn += 1
         self._items, self._entries = [], []
+        self._stray = None
         followed = self._followed
         if followed is not None and self._ordered is None:
             before = [*followed.names]
@@ -184,6 +190,10 @@ class Follower:
             return
         if self._ordered is not None and shard_channel != self.source.common_channel:
             return  # on its way since before all was wanted
+        if stored[:1] == b"@":
+            epoch, _, stored = stored[1:].partition(b"|")
+            if self._is_stray(epoch.decode("ascii", "replace")):
+                return
         entry = decode_entry(stored, self._codec)
         if self._ordered is not None:
             self._is_live = True
@@ -195,6 +205,20 @@ class Follower:
             self._items.append(Item(channel, entry.global_id, entry.message_id, entry))
         elif isinstance(entry, Unreadable):
             self._items.append(Item(channel, entry.global_id, message_id_of(stored), None))
+
+    def _is_stray(self, epoch: str) -> bool:
+        """Whether a message was published in another epoch than the store is in."""
+        sequencer = self._by_channel if self._ordered is None else self._ordered
+        if sequencer.is_in(epoch):
+            return False
+        if epoch != self._stray:
+            self.hand_over()
+            sequencer.check_epoch()
+            if sequencer.is_in(epoch):
+                return False
+            self._stray = epoch
+            logger.warning("Redis at %s: a node that was replaced still publishes; nobody hears it", self.source.where)
+        return True
 
     def hand_over(self) -> None:
         """Pass on what was heard."""
@@ -216,6 +240,8 @@ class Follower:
             snapshot = self._snapshot(names, values)
             if kind is Kind.BEGIN:
                 self._by_channel.resume(snapshot)
+                if self.turn > 1:
+                    self.source.named_state()  # a node in another history gets another epoch now, which is announced
             elif kind is Kind.CHANGE:
                 self._by_channel.checked(snapshot)
             elif self._by_channel.looked(snapshot):

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import hiredis
@@ -186,11 +187,15 @@ class ClusterLine:
         if self._owner.closed:
             return
         connection.connect()
-        if self._inbox:
-            self._inbox[0].source.check_setup()
         line = self._line = Line(connection._sock, self._waker, self._timeout)
         self._asked.append(_Asked(None, None, False))
         line.ask(b"HELLO", b"3")
+        while self._asked:  # a node that is silent costs its partitions one timeout together
+            if self._owner.closed:
+                return
+            self._take_in(line.receive(self._timeout))
+        if self._inbox:
+            self._inbox[0].source.check_setup()
         look_at = time.monotonic() + redis_feed.QUIET
         while not self._owner.closed:
             self._begin_new()
@@ -250,7 +255,7 @@ class ClusterLine:
                 channel = reply[1]
                 follower = self._followers.get(channel[: channel.index(b"}") + 1])
                 if follower is not None:
-                    follower.heard(channel, reply[2])
+                    self._guarded(follower, partial(follower.heard, channel, reply[2]))
                     touched[follower] = None
             elif reply[0] == b"message":
                 announced.append(reply[2].decode(errors="replace"))

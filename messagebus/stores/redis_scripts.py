@@ -21,7 +21,8 @@ class Script(NamedTuple):
 
     def sharded(self) -> Script:
         """The same script with the pub/sub channels of a cluster's shards in place of the common ones."""
-        return Script.of(self.text.replace(b'"PUBLISH"', b'"SPUBLISH"'))
+        text = self.text.replace(b"IS_SHARDED = false", b"IS_SHARDED = true")
+        return Script.of(text.replace(b'"PUBLISH"', b'"SPUBLISH"'))
 
 
 PUBLISH = Script.load("publish.lua")

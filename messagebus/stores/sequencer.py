@@ -118,6 +118,10 @@ class Sequencer:
         self._owed = self._delivered if self._delivered > before else 0
         return True
 
+    def is_in(self, epoch: str) -> bool:
+        """Whether it follows this epoch, as far as it knows."""
+        return self._epoch in (None, epoch)
+
     def check_epoch(self) -> None:
         """Called while messages come: checks whether the epoch has changed."""
         state = self._source.named_state()
