@@ -153,6 +153,16 @@ class RedisCluster:
                 lambda: client.info("replication")["slave0"]["offset"] >= facts["master_repl_offset"], timeout=30
             )
 
+    def stop_replication(self, primary: RedisServer) -> RedisServer:
+        """The replica of a primary keeps what it has, and gets nothing more; returns it."""
+        replica = self.replica_of(primary)
+        with replica.client() as client:
+            client.config_set("masterauth", "wrong")
+        with primary.client() as client:
+            client.client_kill_filter(_type="replica")
+            eventually(lambda: client.info("replication")["connected_slaves"] == 0)
+        return replica
+
     @contextlib.contextmanager
     def moving(self, key: bytes, target: RedisServer) -> Iterator[None]:
         """Within it the slot of a key is on the move, and afterwards it is on another node."""

@@ -87,9 +87,9 @@ class Load:
 
 
 @contextmanager
-def followed(cluster: RedisCluster) -> Iterator[tuple[RedisClusterStore, Told, Recorder]]:
+def followed(cluster: RedisCluster, timeout: float = 3) -> Iterator[tuple[RedisClusterStore, Told, Recorder]]:
     """A store, who follows half of the channels, and who hears everything."""
-    with closing(open_store(Options(url=cluster.url(P), store_timeout=3))) as store:
+    with closing(open_store(Options(url=cluster.url(P), store_timeout=timeout))) as store:
         some = Told(store, *NAMES[::2])
         everything = Recorder()
         store.listen(everything)
@@ -249,3 +249,50 @@ def test_a_failover_that_lost_messages_is_told_to_those_on_its_partitions_alone(
 
 def resynced(recorder: Recorder) -> set[int]:
     return {state.global_id % P for state in recorder.told("resync") if isinstance(state, StoreState)}
+
+
+def test_what_a_primary_publishes_that_does_not_know_that_it_was_replaced_is_heard_by_nobody(
+    mortal_cluster: RedisCluster,
+) -> None:
+    victim = mortal_cluster.owner(hash_tags(P)[0] + b"x")
+    replica = mortal_cluster.replica_of(victim)
+    with (
+        followed(mortal_cluster, timeout=1) as (store, some, everything),
+        closing(open_store(Options(url=mortal_cluster.url(P), store_timeout=0.5))) as other,
+    ):
+        names = [name for name in NAMES if store.partition_of(name) in partitions_on(mortal_cluster, victim)]
+
+        def publish(number: int) -> None:
+            for name in names:
+                eventually(lambda name=name: tried(store, name, number), timeout=60)  # type: ignore[misc]
+
+        publish(1)
+        other.publish(names[0], b'{"data":1}', max_backlog_size=100, max_backlog_age=100)  # it is connected
+        eventually(lambda: len(everything.messages) == len(names) + 1)
+        mortal_cluster.settle(victim)
+        mortal_cluster.cut_off(victim)
+        with pytest.raises(BackendUnavailable):
+            other.publish_many([Publication(name, b'{"data":"lost"}', 100, 100) for name in names * 20])
+        mortal_cluster.wait_for_promotion(replica)
+        publish(2)
+        eventually(lambda: len(everything.messages) == 2 * len(names) + 1, timeout=60)
+        mortal_cluster.go_on(victim)  # it does first what it was sent, and tells its former replica of that
+        eventually(lambda: victim not in mortal_cluster.primaries(), timeout=60)
+        publish(3)
+        eventually(lambda: len(everything.messages) == 3 * len(names) + 1, timeout=60)
+        wanted = [name for name in names if name in NAMES[::2]]
+        eventually(lambda: len(some.messages) == 3 * len(wanted) + (names[0] in wanted), timeout=60)
+        for name in names:
+            expected = [1, 1, 2, 3] if name == names[0] else [1, 2, 3]
+            assert [message.data for message in everything.messages if message.name == name] == expected
+            assert some.of(name) == (expected if name in wanted else [])
+        assert some.told("resync") == everything.told("resync") == []
+
+
+def tried(store: Store, name: str, number: int) -> bool:
+    """Whether the store has taken a message, now."""
+    try:
+        store.publish(name, b'{"data":%d}' % number, max_backlog_size=100, max_backlog_age=100)
+    except BackendUnavailable:
+        return False
+    return True

@@ -14,8 +14,9 @@ import pytest
 from messagebus import Bus
 from messagebus.stores.hash_tags import hash_tags
 from messagebus.stores.partitions import partition_of
-from tests.clients import TRANSPORTS, Client, Ended, Refused
+from tests.clients import TRANSPORTS
 from tests.eventually import eventually
+from tests.readers import END, Reader
 from tests.redis_cluster import RedisCluster
 from tests.servers import Server
 
@@ -26,42 +27,6 @@ CHANNELS = [f"/story{number}" for number in range(40)]
 CLIENTS = 25
 RATE, BURST = 500, 10
 """Messages a second, and how many are published at once."""
-END = "end"
-
-
-class Reader:
-    """A client in a thread of its own, until it has heard the end of each of its channels."""
-
-    def __init__(self, kind: type[Client], url: str, channels: list[str]) -> None:
-        self.client = kind(url, dict.fromkeys(channels, 0), epoch="", timeout=60.0)
-        self.client.partitions = P
-        self.kind = kind
-        self.data: dict[str, list[object]] = {channel: [] for channel in channels}
-        self.ended: list[int | None] = []
-        self.refused: list[int] = []
-        self.trouble: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name=f"{kind.transport} {channels}")
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            with self.client as client:
-                client.reconnect()
-                while not all(heard[-1:] == [END] for heard in self.data.values()):
-                    try:
-                        client.next_batch()
-                    except Ended as ended:
-                        self.ended.append(ended.code)
-                        client.reconnect()
-                    except Refused as refused:
-                        self.refused.append(refused.status)
-                        time.sleep(0.1)
-                        client.reconnect()
-                    received, client.received = client.received, []
-                    for message in received:
-                        self.data[message["channel"]].append(message["data"])
-        except BaseException as error:
-            self.trouble = error
 
 
 class Story:
@@ -74,7 +39,7 @@ class Story:
         self._stop = threading.Event()
         self.readers = [
             Reader(
-                TRANSPORTS[number % len(TRANSPORTS)], server.url, [CHANNELS[(number * 4 + k) % 40] for k in range(4)]
+                TRANSPORTS[number % len(TRANSPORTS)], server.url, [CHANNELS[(number * 4 + k) % 40] for k in range(4)], P
             )
             for number in range(CLIENTS)
         ]
