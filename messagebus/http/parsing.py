@@ -24,6 +24,7 @@ from ..message import check_id, id_key
 from ..names import check_site
 from ..options import Options
 from ..transports import BY_CHANNEL, FORMS, PlainTransport, plain_transport
+from ..transports.event_ids import split_ids
 from ..wire import CLIENT_ID
 from .origins import is_allowed, is_same
 from .refusals import HTTPRefusal
@@ -143,12 +144,12 @@ def _resumed(request: Request, params: SubscribeParams) -> SubscribeParams:
     last_event_id = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not last_event_id:
         return params
-    seen = last_event_id.split(".")
-    if not (last_event_id.isascii() and all(each.isdigit() and len(each) <= 18 for each in seen)):
+    try:
+        return params._replace(resumed_at=split_ids(last_event_id))
+    except ValueError:
         raise HTTPRefusal(
             HTTPStatus.BAD_REQUEST, "invalid_position", "Last-Event-ID: expected the id of an event", "Last-Event-ID"
-        )
-    return params._replace(resumed_at=tuple(map(int, seen)))
+        ) from None
 
 
 def check_origin(request: Request, allowed: Sequence[str | re.Pattern[str]]) -> None:

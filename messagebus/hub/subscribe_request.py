@@ -51,8 +51,9 @@ class SubscribeParams(NamedTuple):
     """By channel, and so not among ``positions``."""
     members: Mapping[str, Member] = {}
     """Who the client is in the rooms of these channels."""
-    resumed_at: Sequence[int] = ()
-    """Global ids up to which it has everything, each in its partition (``Last-Event-ID``)."""
+    resumed_at: Sequence[int] | None = ()
+    """Global ids up to which it has everything, each in its partition (``Last-Event-ID``). ``None``: there were too
+    many of them, and nothing is known of what it has."""
     outdated: Collection[int] = ()
     """Partitions of which the client's positions are of another life, whatever epoch it has been told since."""
 
@@ -97,22 +98,25 @@ class SubscribeRequest(NamedTuple):
         ``rules``: those that may say of a channel that it is not stored. Nobody is given what was there before, but who
         comes back with a position is given what it has missed."""
         known, partitions = epochs.named(self.params.epoch), len(epochs)
+        resumed_at, is_lost = self.params.resumed_at or (), self.params.resumed_at is None
         cursors = []
         for channel, position in self.params.positions.items():
             if is_presence(channel):
                 continue
             name = subscription_name(channel, self.site_id)
             partition = partition_of(name, partitions)
-            for seen in self.params.resumed_at:
+            for seen in resumed_at:
                 if seen % partitions == partition:
                     position = position.resumed_at(seen)
             message_id, global_id = position
-            knows_something = message_id >= 0 or global_id is not None
+            knows_something = is_lost or message_id >= 0 or global_id is not None
             epoch = known[partition]
             stale = known.is_over(partition) or partition in self.params.outdated
             shared = known.shared(partition) if stale and partition not in self.params.outdated else None
             if global_id is not None and global_id >= partitions and global_id % partitions != partition:
                 stale, shared = True, None  # an id of elsewhere, which says nothing of this channel
+            if is_lost:
+                stale, shared = True, None
             strict = bool(epoch) and not stale
             least = 0 if epoch else 1  # who knows the epoch may have come before the first message
             if rules and not stale and message_id < least and not is_stored(rules, channel):

@@ -2,12 +2,24 @@
 
 Where a reader's channels are all in one partition of the store, that is one global id. Otherwise it is one for each of
 these partitions: ``1234.99``. Which id is of which partition they say themselves.
+
+A browser returns it in a header, of which proxies and servers take 8 KB. So it has a bound, beyond which the same
+numbers are packed; and where they do not even fit then, it says that nothing is known.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+LONGEST = 4096
+"""Bytes of an id. As numbers it has room for 215 partitions, packed for 438."""
+PACKED = b"~"
+"""How a packed id begins. By itself it says that its reader has to begin anew."""
+_LARGEST = 7
+"""Bytes of a packed number: more than JSON's numbers have."""
 
 
 class Reached(NamedTuple):
@@ -48,4 +60,41 @@ class Spread:
 
     def _join(self, known: Mapping[int, int]) -> bytes:
         reached = self._reached
-        return b".".join([b"%d" % known.get(each, reached[each]) for each in self._partitions])
+        return join_ids([known.get(each, reached[each]) for each in self._partitions])
+
+
+def join_ids(ids: Sequence[int]) -> bytes:
+    """The id of an event after which its reader has everything up to these global ids."""
+    text = b".".join([b"%d" % each for each in ids])
+    if len(text) <= LONGEST:
+        return text
+    size = (max(ids).bit_length() + 7) // 8
+    if size <= _LARGEST:
+        numbers = b"".join([each.to_bytes(size, "big") for each in ids])
+        text = PACKED + base64.urlsafe_b64encode(bytes([size]) + numbers).rstrip(b"=")
+    return text if len(text) <= LONGEST else PACKED
+
+
+def split_ids(text: str) -> Sequence[int] | None:
+    """The global ids that the id of an event says. ``None``: they did not fit into it.
+
+    Raises:
+        ValueError: It is not the id of an event.
+    """
+    if not text.isascii():
+        raise ValueError(text)
+    if not text.startswith("~"):
+        ids = text.split(".")
+        if not all(each.isdigit() and len(each) <= 18 for each in ids):
+            raise ValueError(text)
+        return [*map(int, ids)]
+    if text == "~":
+        return None
+    try:
+        packed = base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError(text) from error
+    size = packed[0]
+    if not 1 <= size <= _LARGEST or len(packed) % size != 1 % size:
+        raise ValueError(text)
+    return [int.from_bytes(packed[at : at + size], "big") for at in range(1, len(packed), size)]
