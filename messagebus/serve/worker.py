@@ -115,8 +115,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         self._say_so()
         gevent.spawn(self._give_signs_of_life)
         gevent.spawn(self._wait_for_the_end_of_the_master)
-        while self.alive and not self._end.is_set():
-            self._end.wait(LOOK_SECONDS)  # `alive` is changed by gunicorn, too, without a word
+        self._end.wait()
         # Before clients are told to move, so that none of them comes back here. The acceptor closes its copies only:
         # while these stood the kernel would take connections that nobody serves.
         for each in self.sockets:
@@ -196,6 +195,8 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
         while True:
             self.notify()
+            if not self.alive:  # gunicorn changes it, too, without a word
+                self._end.set()
             gevent.sleep(LOOK_SECONDS)
 
 

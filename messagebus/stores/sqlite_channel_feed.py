@@ -59,7 +59,7 @@ class SqliteChannelFeed(ChannelFeed, SqliteFeed):
                 if time.monotonic() >= look_at:
                     look_at = time.monotonic() + QUIET
                 if not self.closed:
-                    alarm.wait(max(look_at - time.monotonic(), 0.0))
+                    self._wait(alarm, max(look_at - time.monotonic(), 0.0))
         finally:
             if self._alarm is alarm:
                 self._alarm = None
@@ -89,6 +89,7 @@ class SqliteChannelFeed(ChannelFeed, SqliteFeed):
 
     def _look(self, asked: list[str]) -> Look:
         sequencer = self._by_channel
+        self._stillness.begin_look()
         look = self._wanted.look(sequencer.reached, self._followed.names, asked)
         if look.snapshot.epoch is None and self._source.named_state().epoch is not None:
             self._wanted.begin_again()

@@ -11,6 +11,7 @@ from ..errors import BackendUnavailable, MessageBusError
 from .base import Listener
 from .feed_thread import FeedThread
 from .sequencer import Entry, Source
+from .sqlite_stillness import Stillness
 from .sqlite_waking import Alarm
 
 QUIET = 1.0
@@ -46,6 +47,12 @@ class SqliteFeed(FeedThread):
         self._source = source
         self._path = path
         self._alarm: Alarm | None = None
+        self._stillness = Stillness(path)
+
+    def _wait(self, alarm: Alarm, timeout: float) -> None:
+        """Until the feed is woken, or the file may have news of which it was not told."""
+        while not alarm.wait(timeout) and not self.closed and self._stillness.lasts():
+            timeout = QUIET
 
     def _interrupt(self) -> None:
         alarm = self._alarm
@@ -67,6 +74,7 @@ class SqliteFeed(FeedThread):
             self._came_up()
             yield
             while not self.closed:
+                self._stillness.begin_look()
                 news = self._source.news(position, known.resets)
                 if news.resets != known.resets:
                     position = 0
@@ -89,7 +97,7 @@ class SqliteFeed(FeedThread):
                 if len(news.entries) >= AT_ONCE:
                     time.sleep(0)  # let other greenlets run
                 elif not self.closed:
-                    alarm.wait(QUIET)
+                    self._wait(alarm, QUIET)
         finally:
             if self._alarm is alarm:
                 self._alarm = None

@@ -16,6 +16,9 @@ from .base import REMEMBERED, Publication, PublicationId, ids_age
 FOR_FEEDS = 2000
 """Newest messages that stay in the file, at least, also where their channel keeps fewer: for the feeds, which have yet
 to read them. A feed that is further behind has lost messages."""
+DELETE_EVERY = 16
+"""Messages of a channel between two times that what its backlog has no more is deleted. It writes other pages than the
+rest of a publish."""
 GROUPS = 0xFFFF
 SWEPT_AT_ONCE = 1000
 """Channels that one sweep looks at."""
@@ -67,7 +70,8 @@ def publish(
     for name, part in parts.items():
         channel, last_id, first_id = _advance(connection, name, part, clear_every, now)
         numbers[name] = channel, last_id - part.messages
-        trimmed.append((channel, first_id, 2 * part.messages + 2, floor))
+        if last_id // DELETE_EVERY > (last_id - part.messages) // DELETE_EVERY:
+            trimmed.append((channel, first_id, 2 * (part.messages + DELETE_EVERY), floor))
     rows, given = [], []
     for global_id, (name, envelope, _, _) in enumerate(messages, former + 1):
         channel, last_id = numbers[name]
@@ -75,7 +79,7 @@ def publish(
         given.append(Ids(last_id + 1, global_id))
         rows.append((global_id, channel, last_id + 1, envelope))
     connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows)
-    # The oldest of what is left over, and more of it than came: so it does not grow.
+    # The oldest of what is left over, and more of it than has come since: so it does not grow.
     connection.executemany(
         """DELETE FROM messages WHERE global_id IN (
             SELECT global_id FROM messages WHERE channel = ? AND message_id < ? ORDER BY message_id LIMIT ?
@@ -139,16 +143,25 @@ def _known(connection: sqlite3.Connection, publication_id: PublicationId, now: f
 
 
 def _remember(connection: sqlite3.Connection, publication_id: PublicationId, given: Sequence[Ids], now: float) -> None:
+    record, sequence = publication_id
+    ids = given[0].global_id, ",".join([str(ids.message_id) for ids in given])
+    # Whole minutes, so that the index seldom changes: then a publisher's next publish leaves that page alone, which is
+    # one of the six that a publish writes.
+    forget_at = (int(now) // 60 + 1) * 60 + REMEMBERED
+    if sequence > 1 and _replace(connection, record, forget_at, sequence, *ids):
+        return
     connection.execute(
-        "INSERT OR REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
-        (
-            *publication_id,
-            given[0].global_id,
-            ",".join(str(ids.message_id) for ids in given),
-            # Whole minutes, so that the index seldom changes.
-            (int(now) // 60 + 1) * 60 + REMEMBERED,
-        ),
+        "INSERT OR REPLACE INTO publications VALUES (?, ?, ?, ?, ?)", (record, sequence, *ids, forget_at)
     )
+
+
+def _replace(connection: sqlite3.Connection, record: str, forget_at: int, *latest: object) -> bool:
+    cursor = connection.execute(
+        """UPDATE publications SET sequence = ?, first_global_id = ?, message_ids = ?
+        WHERE record = ? AND forget_at = ?""",
+        (*latest, record, forget_at),
+    )
+    return cursor.rowcount > 0
 
 
 def _sweep(connection: sqlite3.Connection, floor: int, now: float) -> None:

@@ -1,0 +1,55 @@
+"""Whether a SQLite file may have been written to since a feed looked at it, told by what the file system says of it.
+
+A look is a transaction, which costs many times as much. Times of files have steps: one that was written to a moment ago
+may be written to again, and nothing will tell.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+STEP = 2.0
+"""Seconds between two times that a file can have where they are coarsest (FAT)."""
+LONGEST = 10.0
+"""Seconds after which a file is no longer believed to be still."""
+
+_Stamp = tuple[int, int, int, int]
+"""Device, number, size in bytes, and time of the last write in nanoseconds."""
+
+
+class Stillness:
+    """See the module. For one thread."""
+
+    def __init__(
+        self, path: str, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+    ) -> None:
+        self._paths = path, path + "-wal"  # a transaction is written to the second, and later to the first
+        self._clock = clock
+        self._now = now
+        self._stamps: list[_Stamp | None] | None = None
+        self._looked_at = 0.0
+
+    def begin_look(self) -> None:
+        """Whatever is in the file now is seen by the look that follows."""
+        stamps = self._read()
+        written = max((stamp[3] for stamp in stamps if stamp is not None), default=0)
+        is_over = written + STEP * 1e9 < self._now() * 1e9
+        self._stamps = stamps if is_over else None
+        self._looked_at = self._clock()
+
+    def lasts(self) -> bool:
+        """Whether nothing can have come since the last look. ``False`` where that is not known."""
+        return self._stamps is not None and self._clock() < self._looked_at + LONGEST and self._read() == self._stamps
+
+    def _read(self) -> list[_Stamp | None]:
+        return [_stamp(path) for path in self._paths]
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
