@@ -41,7 +41,7 @@ def connect(
     writer = subscriber.writer = Finished()
     writer.owner = subscriber
     world.hub.add(subscriber)
-    world.hub.catch_up_on(subscriber, [], {})
+    world.hub.due.catch_up_on(subscriber, [], {})
     world.hub.attend(subscriber, watches or {}, members or {})
     world.hub.pacer.proceed(subscriber)
     if not writer.finished:

@@ -277,8 +277,8 @@ def test_who_is_sent_away_while_waiting_for_the_feed_is_let_in_nowhere() -> None
         subscriber.writer = RecordingClient()
         called: list[Subscriber] = []
         assert hub.add(subscriber)
-        hub.when_reached([2], subscriber, lambda waiting: waiting.end(RESYNC))
-        hub.when_reached([1], subscriber, called.append)
+        hub.feed_wait.when_over([2], subscriber, lambda waiting: waiting.end(RESYNC))
+        hub.feed_wait.when_over([1], subscriber, called.append)
         subscriber.on_deadline()
         assert called == []
 

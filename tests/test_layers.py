@@ -89,6 +89,8 @@ ROOMS = {
         "moving",
         "transients",
         "pacing",
+        "due",
+        "feed_wait",
         "request_times",
         "hub",
         "withdrawing",

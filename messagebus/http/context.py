@@ -71,7 +71,7 @@ class RequestContext:
             tells_epoch = subscribe.lacks_epoch(hub.windows.epoch_for(names), unasked=False)
             batch = None
             if hub.windows.is_of_now(plan.epoch, names):
-                batch = hub.due_now(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
+                batch = hub.due.at_once(plan.cursors, plan.pages, subscribe.identity, tells_epoch)
             if batch is not None:
                 due = self.node.presence.due(plan.watches) if plan.watches else ()
                 return before_status([*subscribe.notices(), *batch], due)

@@ -1,7 +1,7 @@
 """The subscribers of this process, from their registration until their connection has ended. No HTTP.
 
-``membership`` has the channels that they follow, ``windows`` the messages that the process remembers. ``dispatch``
-delivers new messages, ``pacing`` delivers missed ones.
+``membership`` has the channels that they follow, ``windows`` the messages that the process remembers. ``due`` tells
+what a subscriber has missed, ``pacing`` delivers it, and ``dispatch`` delivers what is new.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
-
-import msgspec
 
 from ..errors import REPLACED, RESYNC, SHUTDOWN, SLOW, Close
 from ..limit_counts import LimitCounts
@@ -26,20 +24,20 @@ from ..stores import StoreState
 from ..transports import Transport
 from ..transports.event_ids import Spread
 from .attendance import Attendance
-from .catch_up import CatchUp
 from .dispatch import Dispatcher
+from .due import Due
 from .ended import Ended
 from .ending import Ending
 from .epochs import Epochs
-from .history import Cursor, HistoryView, covers, merged
+from .feed_wait import FeedWait
 from .membership import Membership
 from .moving import Moving
 from .orders import HeardOrders
 from .pacing import Pacer
 from .permissions import Access, ReportError
 from .subscribe_request import SubscribeRequest
-from .subscriber import Identity, Phase, Subscriber
-from .trail import Positions, Trail
+from .subscriber import Phase, Subscriber
+from .trail import Trail
 from .transients import Transients
 from .window import ChannelWindow
 from .windows import Windows
@@ -47,8 +45,6 @@ from .windows import Windows
 logger = logging.getLogger("messagebus.hub")
 
 SWEEP_SECONDS = 5.0
-WAIT_SECONDS = 2.0
-"""Seconds that a subscriber which has seen more than this process waits for the feed."""
 DRAIN_SECONDS = 10.0
 """Seconds that an ending connection may take nothing of its last bytes."""
 
@@ -91,6 +87,8 @@ class Hub:
         self._moving = Moving(reactor, self.membership, self.endings)
         self.pacer = Pacer(options, reactor, self.windows, self.membership, self.outboxes, self.endings, access, report)
         self.pacer.counters = self.counters
+        self.due = Due(options, self.windows, self.membership, self.pacer, self.trail, self.counters)
+        self.feed_wait = FeedWait(self.windows, self.membership, reactor)
         self.transients = Transients(
             self.windows, self.membership, access, report, self.counters, self.dispatcher.answer
         )
@@ -105,7 +103,6 @@ class Hub:
         self.on_ended: Callable[[Ended], object] | None = None
         """Told of each connection that was to stay open, when it has ended. Must not block for long."""
         self._when_empty: Callable[[], object] | None = None
-        self._waiting: dict[Subscriber, list[tuple[Sequence[int], Callable[[Subscriber], None]]]] = {}
         self._spread: WeakValueDictionary[tuple[Transport, tuple[int, ...]], Transport] = WeakValueDictionary()
         self.tick = 0
 
@@ -116,11 +113,6 @@ class Hub:
         """Those of the store's partitions."""
         return self.windows.epochs
 
-    def has_reached(self, global_ids: Iterable[int]) -> bool:
-        """Whether everything up to these was dispatched, each in its partition."""
-        reached = self.windows.reached
-        return all(each <= reached[each % len(reached)] for each in global_ids)
-
     @property
     def is_ending(self) -> bool:
         """Whether its clients are on their way elsewhere. It may still serve who comes."""
@@ -128,47 +120,6 @@ class Hub:
 
     def is_full(self) -> bool:
         return len(self.membership) >= self.capacity
-
-    def due_now(
-        self, wants: Iterable[Cursor], readings: Mapping[str, HistoryView], identity: Identity, say_epoch: bool
-    ) -> list[Message] | None:
-        """What a poll that is answered at once is due, or the first piece of it; ``None`` where that was forgotten
-        since it was read: read again."""
-        views: dict[str, HistoryView] = {}
-        catch_up = CatchUp(identity)
-        catch_up.say_epoch = say_epoch
-        epoch = self.windows.epoch_for([want.name for want in wants])
-        for want in wants:
-            view = self._view_with(want, readings.get(want.name))
-            if view is None:
-                return None
-            views[want.name] = view
-            catch_up.add(want, view)
-
-        def holding(name: str, position: int) -> HistoryView | None:
-            view = views[name]
-            return view if position < view.through or view.ends else None
-
-        may_see = self.pacer.may_see(identity)
-        size = self.options.max_catch_up_batch
-        batch = catch_up.take(holding, may_see, size, epoch, self.windows.reached).batch
-        self.trail.answered(identity, _positions(wants))
-        if batch:
-            self.counters.caught_up(batch, sum([len(message.raw) for message in batch]))
-        return batch
-
-    def _view_with(self, want: Cursor, page: HistoryView | None) -> HistoryView | None:
-        """What tells where ``want`` begins: what is known here, together with what was read for it."""
-        if page is None:
-            return self.windows.covering(want)
-        window = self.windows.find(want.name)
-        state = window.state if window is not None else None
-        if state is None:
-            return page
-        view = merged(state, page)
-        if view is not None and covers(view, want):
-            return view
-        return msgspec.structs.replace(page, forgotten=state.forgotten)
 
     # --- subscribers ---
 
@@ -201,49 +152,6 @@ class Hub:
         self.membership.add(subscriber)
         if self.added is not None:
             self.added(subscriber)
-        return True
-
-    def when_reached(
-        self, global_ids: Sequence[int], subscriber: Subscriber, call: Callable[[Subscriber], None]
-    ) -> None:
-        """Call ``call`` when everything up to these, each in its partition, has been dispatched, or the wait is
-        over."""
-        if self.has_reached(global_ids):
-            call(subscriber)
-        else:
-            self._waiting.setdefault(subscriber, []).append((global_ids, call))
-            self.reactor.set_deadline(subscriber.writer, WAIT_SECONDS)
-
-    def _stop_waiting(self, subscriber: Subscriber) -> None:
-        for _, call in self._waiting.pop(subscriber, ()):
-            if subscriber in self.membership:  # the call before may have ended it
-                call(subscriber)
-
-    def catch_up_on(self, subscriber: Subscriber, wants: Iterable[Cursor], readings: Mapping[str, HistoryView]) -> bool:
-        """Have a subscriber catch up on channels, so that it becomes live on them; :meth:`Pacer.proceed` begins. Where
-        it follows one already, it begins again there. ``False``, and nothing is changed, where what was read has grown
-        too old to tell."""
-        found = []
-        for want in wants:
-            self.windows.enter(want.name)
-            read = readings.get(want.name)
-            page = None if read is None else self.windows.absorb(want.name, read)
-            view = self.windows.covering(want)
-            if view is None and read is not None and page is not None:
-                state = self.windows.enter(want.name).state
-                if want.position < 0 and state is not None and state.floor <= page.floor:
-                    view = state  # it has what was read for it, but for what the feed has yet to bring
-                elif read.last_id < want.position:
-                    view = page  # the store itself has not come so far
-            if view is None:
-                return False
-            found.append((want, view))
-        catch_up = subscriber.catch_up or CatchUp(subscriber.identity)
-        for want, view in found:
-            self.membership.leave(subscriber, want.name)
-            catch_up.add(want, view)
-        subscriber.catch_up = catch_up
-        self.trail.begins(subscriber, _positions([want for want, _ in found]))
         return True
 
     def attend(self, subscriber: Subscriber, watches: Mapping[str, int], members: Mapping[str, Member]) -> None:
@@ -321,7 +229,7 @@ class Hub:
             else:
                 subscriber.writer.abort()
             return
-        self._stop_waiting(subscriber)
+        self.feed_wait.end(subscriber)
         if was is not Phase.OPEN or subscriber.state is not Phase.OPEN:
             return
         if subscriber.transport.bounded:
@@ -353,7 +261,7 @@ class Hub:
 
     def _end_delivery(self, subscriber: Subscriber) -> None:
         """Deliver nothing more to a subscriber. May be repeated."""
-        self._waiting.pop(subscriber, None)
+        self.feed_wait.forget(subscriber)
         if subscriber.standing is not None:
             self.reactor.clear_deadline(subscriber.standing)
             subscriber.standing = None
@@ -389,13 +297,7 @@ class Hub:
     def dispatch(self, messages: Sequence[Message]) -> None:
         """Deliver the feed's next messages, and let in the subscribers that waited for them."""
         self.dispatcher.dispatch(messages)
-        self._let_in()
-
-    def _let_in(self) -> None:
-        if self._waiting:
-            for subscriber, waiting in list(self._waiting.items()):
-                if all(self.has_reached(global_ids) for global_ids, _ in waiting):
-                    self._stop_waiting(subscriber)
+        self.feed_wait.proceed()
 
     def caught_up(self, global_id: int, windows: Iterable[ChannelWindow], read_from: float) -> None:
         """Everything up to a global id has been dispatched, of the channels that the feed brings of its partition;
@@ -403,7 +305,7 @@ class Hub:
         reached = self.windows.reached
         reached[global_id % len(reached)] = global_id
         self.windows.hear(windows, global_id, read_from)
-        self._let_in()
+        self.feed_wait.proceed()
 
     def renewed(self, state: StoreState) -> None:
         """A partition has another epoch, which has all that this process has delivered. Clients that know epochs go on
@@ -447,7 +349,3 @@ class Hub:
         self.windows.sweep(self.membership.is_followed)
         self.dispatcher.forget(lambda name: not self.membership.is_followed(name))
         self.reactor.set_deadline(self, min(SWEEP_SECONDS, self.options.write_timeout / 2))
-
-
-def _positions(wants: Iterable[Cursor]) -> Positions:
-    return tuple([(want.name, want.position) for want in wants])

@@ -52,7 +52,7 @@ class Join:
         self._plans = 1
 
     def start(self) -> None:
-        self._node.hub.when_reached(self._plan.seen, self._subscriber, self._reached)
+        self._node.hub.feed_wait.when_over(self._plan.seen, self._subscriber, self._reached)
 
     def _reached(self, _: Subscriber) -> None:
         hub = self._node.hub
@@ -60,12 +60,12 @@ class Join:
         if lost is None:
             return
         plan = self._plan
-        ahead = not hub.has_reached(plan.seen)
+        ahead = not hub.feed_wait.is_over(plan.seen)
         # What was planned for another epoch says nothing of where the client stands in this one.
         if (
             not ahead
             and hub.windows.is_of_now(plan.epoch, [cursor.name for cursor in plan.cursors])
-            and hub.catch_up_on(self._subscriber, plan.cursors, plan.pages)
+            and hub.due.catch_up_on(self._subscriber, plan.cursors, plan.pages)
         ):
             if plan.watches or plan.request.params.members:
                 hub.attend(self._subscriber, plan.watches, plan.request.params.members)

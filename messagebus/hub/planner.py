@@ -135,7 +135,7 @@ class Planner:
     def _is_of_another_epoch(self, plan: SubscriptionPlan) -> bool:
         """Whether what somebody has seen, and this process has not, is of another epoch; it has come to that now."""
         named = self._hub.epochs.named(plan.epoch)
-        ahead = [each % len(self._seen) for each in plan.seen if not self._hub.has_reached((each,))]
+        ahead = [each % len(self._seen) for each in plan.seen if not self._hub.feed_wait.is_over((each,))]
         return any(self._wait_for_epoch(each, named) for each in ahead)
 
     def _wait_for_epoch(self, partition: int, named: Named, *, is_clients: bool = False) -> bool:
@@ -198,7 +198,7 @@ class Planner:
     def _ahead(self, cursors: Sequence[Cursor]) -> set[int]:
         """The partitions in which somebody with these cursors is ahead of this process."""
         afters = [cursor.after for cursor in cursors if cursor.after is not None and not cursor.stale]
-        return {after % len(self._seen) for after in afters if not self._hub.has_reached((after,))}
+        return {after % len(self._seen) for after in afters if not self._hub.feed_wait.is_over((after,))}
 
     def _read(self, request: SubscribeRequest) -> SubscriptionPlan:
         for each in self._partitions_of(request):
