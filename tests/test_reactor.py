@@ -278,6 +278,34 @@ def test_the_loop_ends_when_it_is_stopped_and_has_done_what_was_handed_over() ->
     assert done == [1, 2]
 
 
+def test_spawned_work_that_no_thread_could_be_had_for_is_done_as_soon_as_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("messagebus.loop.reactor.AGAIN_SECONDS", 0.1)
+    reactor = Reactor()
+    reactor.start()
+    refused, done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.release()
+        raise RuntimeError("can't start new thread")
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                reactor.spawn(done.release)
+            for _ in range(4):
+                assert refused.acquire(timeout=30)
+            assert not done.acquire(blocking=False)
+        for _ in range(2):
+            assert done.acquire(timeout=30)
+        assert not done.acquire(timeout=0.3), "each once"
+    finally:
+        reactor.stop()
+    assert caplog.text.count("can't start new thread") == 1
+
+
 def test_spawned_work_is_done_elsewhere_at_the_same_time() -> None:
     reactor = Reactor()
     reactor.start()

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .jobs import Jobs
 from .poller import PEER_CLOSED, READABLE, WRITABLE, Poller, Waker, gevent_is_in_charge, open_poller
 
 logger = logging.getLogger("messagebus.loop")
@@ -23,6 +24,8 @@ TICK = 0.1
 """Precision of deadlines in seconds, so that those of many connections fall into one turn."""
 EVENTS_PER_TURN = 512
 SPAWNED_THREADS = 4
+AGAIN_SECONDS = 1.0
+"""Until a call is tried again for which the system gave no thread."""
 _READ = READABLE | PEER_CLOSED
 
 
@@ -68,6 +71,8 @@ class Reactor:
         self._due: dict[int, set[HasDeadline]] = {}
         self._ticks: list[int] = []
         self.stopped = False
+        self._jobs = Jobs(SPAWNED_THREADS, "messagebus-job")
+        self._lacks_threads = False
         self._driver: _ThreadDriver | _GeventDriver = (
             _GeventDriver(self) if gevent_is_in_charge() else _ThreadDriver(self)
         )
@@ -95,8 +100,18 @@ class Reactor:
             self._wake()
 
     def spawn(self, call: Callable[[], object]) -> None:
-        """Run ``call`` where it may block: in one of a few threads, or in a greenlet."""
-        self._driver.spawn(call)
+        """Run ``call`` where it may block: in one of a few threads, or in a greenlet. Where the system gives no thread,
+        it runs as soon as there is one: who waits for what comes of it waits for a while, and not for ever."""
+        try:
+            self._jobs.start(call)
+            self._lacks_threads = False
+        except RuntimeError as error:
+            if self.stopped:
+                return
+            if not self._lacks_threads:
+                self._lacks_threads = True
+                logger.error("the bus's work in the background waits: %s", error)
+            self.call_soon(self.set_deadline, _PutOff(self, call), AGAIN_SECONDS)
 
     def _wake(self) -> None:
         self._awake = True
@@ -203,10 +218,21 @@ class Reactor:
         self._waker.close()
 
 
+class _PutOff:
+    """A call for which there was no thread."""
+
+    def __init__(self, reactor: Reactor, call: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._call = call
+        self.tick = 0
+
+    def on_deadline(self) -> None:
+        self._reactor.spawn(self._call)
+
+
 class _ThreadDriver:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._pool: Any = None
         self._thread = threading.Thread(target=self._run, name="messagebus-reactor", daemon=True)
 
     def start(self) -> None:
@@ -220,15 +246,7 @@ class _ThreadDriver:
         while reactor.turn(reactor.seconds_to_next()):
             pass
         reactor._close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-
-    def spawn(self, call: Callable[[], object]) -> None:
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._pool = ThreadPoolExecutor(SPAWNED_THREADS, thread_name_prefix="messagebus-job")
-        self._pool.submit(call)
+        reactor._jobs.stop()
 
 
 class _GeventDriver:
@@ -244,11 +262,6 @@ class _GeventDriver:
 
     def start(self) -> None:
         self._readable.start(self._turn)
-
-    def spawn(self, call: Callable[[], object]) -> None:
-        import gevent
-
-        gevent.spawn(call)
 
     def rearm(self) -> None:
         """Let gevent's timer go off at the earliest tick."""
