@@ -63,6 +63,15 @@ def test_two_people_see_each_other_type_talk_and_whisper(sign_in: SignIn) -> Non
     assert bob.get_by_label("Name").is_visible()
 
 
+def test_whose_name_has_the_focus_keeps_it_when_somebody_comes(sign_in: SignIn) -> None:
+    ada, _ = sign_in("Ada"), sign_in("Bob")
+    bobs = ada.get_by_role("button", name="Bob")
+    bobs.focus()
+    sign_in("Eve")
+    ada.get_by_role("button", name="Eve").wait_for()
+    expect(bobs).to_be_focused()
+
+
 def test_cursors_move_on_the_other_board(demo: Server, sign_in: SignIn) -> None:
     ada, bob = sign_in("Ada"), sign_in("Bob", viewport={"width": 390, "height": 800})
     for page in (ada, bob):

@@ -73,17 +73,20 @@ $("text").oninput = () => {
 MessageBus.presence(ROOM, {
   onChange({ count, members }) {
     $("count").textContent = count;
+    const focused = $("members").querySelector("button:focus")?.dataset.member;
     $("members").replaceChildren(...(members ?? []).map((member) => {
       const row = make("li"), { name } = member.info;
       if (member.id === me) row.append(make("span", `${name} (you)`));
       else {
         const button = make("button", name, "quiet");
         button.title = `Whisper to ${name}`;
+        button.dataset.member = member.id;
         button.onclick = () => address(member);
         row.append(button);
       }
       return row;
     }));
+    [...$("members").querySelectorAll("button")].find((button) => button.dataset.member === focused)?.focus();
   },
 });
 
