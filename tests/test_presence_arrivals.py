@@ -129,9 +129,29 @@ def test_each_coming_and_going_is_one_workers_whenever_the_others_began(steps: l
 def test_who_was_buried_before_all_was_known_has_gone_by_who_told_it() -> None:
     arrivals = Arrivals()
     ann, bob = Entry("ann", None, 1, 1), Entry("bob", None, 2, 2)
-    arrivals.held("dead", "r", ann)
+    arrivals.held("dead", "r", [ann])
     arrivals.joined("dead", "r", bob)
     arrivals.joined("lives", "r", bob)
     arrivals.gone("lives", "dead")
     assert arrivals.changes_by("lives") == [("r", Change(id_key("ann"), Member("ann"), joined=False))]
     assert arrivals.changes_by("other") == []
+
+
+def test_who_is_no_longer_among_all_whom_a_worker_tells_has_gone_though_that_was_not_heard() -> None:
+    view = View(Clock(), lambda room: True)
+    ann = Entry("ann", None, 1, 1)
+    view.hear(Told("other", 1, 1, [Group("r", [ann])]))
+    view.hear(Told("other", 3, 3, pieces("r", [])))  # in the second she has left
+    view.hear(Told("own", 1, 4, [Group("r", [ann])]))
+    assert view.has_heard_all("own") == [("r", Change(ann.key, ann.member, joined=True))]
+
+
+def test_who_goes_before_all_is_known_has_the_last_info() -> None:
+    view = View(Clock(), lambda room: True)
+    first, last = Entry("ann", "first", 1, 1), Entry("ann", "last", 1, 2)
+    for number, group in enumerate([Group("r", [first]), Group("r", [last]), Group("r", [], ["ann"])], 1):
+        view.hear(Told("own", number, number, [group]))
+    assert view.has_heard_all("own") == [
+        ("r", Change(first.key, first.member, joined=True)),
+        ("r", Change(first.key, last.member, joined=False)),
+    ]

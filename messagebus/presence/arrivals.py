@@ -8,6 +8,7 @@ all others have told whom they hold, and goes through it then.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from typing import NamedTuple
 
 from .member import Key, Member
@@ -37,34 +38,44 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._steps: list[_Step] = []
-        self._held: dict[str, dict[Place, Member]] = {}
+        self._held: dict[str, dict[str, dict[Key, Member]]] = {}
+        """Worker -> room -> whom it holds there."""
 
     def joined(self, worker: str, name: str, entry: Entry) -> None:
         """A worker has told of somebody who has come, or whose info is another."""
         self._begins(worker, name, entry, was_there=entry.stamp < entry.at)
 
-    def held(self, worker: str, name: str, entry: Entry) -> None:
-        """A worker has told of somebody among all whom it holds in a room. Who was not heard to come was there."""
-        self._begins(worker, name, entry, was_there=True)
+    def held(self, worker: str, name: str, entries: Collection[Entry]) -> None:
+        """A worker has told of all whom it holds in a room. Who was not heard to come was there, and who is not among
+        them was not heard to go."""
+        now = {entry.key for entry in entries}
+        for key in self._in(worker, name).keys() - now:
+            self.left(worker, worker, name, key)
+        for entry in entries:
+            self._begins(worker, name, entry, was_there=True)
 
     def left(self, author: str, worker: str, name: str, key: Key) -> None:
         """A worker no longer holds somebody, as ``author`` tells."""
         place = name, key
-        member = self._held.get(worker, {}).pop(place, None)
+        member = self._in(worker, name).pop(key, None)
         if member is None:
             self._steps.append(_Step(worker, worker, place, None, joined=True, was_there=True))
         self._steps.append(_Step(author, worker, place, member, joined=False, was_there=False))
 
     def gone(self, author: str, worker: str) -> None:
         """A worker holds nobody any more, as ``author`` tells."""
-        for name, key in list(self._held.get(worker, ())):
-            self.left(author, worker, name, key)
+        for name, held in self._held.get(worker, {}).items():
+            for key in list(held):
+                self.left(author, worker, name, key)
 
     def _begins(self, worker: str, name: str, entry: Entry, was_there: bool) -> None:
-        held, place = self._held.setdefault(worker, {}), (name, entry.key)
-        if place not in held:
-            held[place] = entry.member
-            self._steps.append(_Step(worker, worker, place, entry.member, joined=True, was_there=was_there))
+        held = self._in(worker, name)
+        if entry.key not in held:
+            self._steps.append(_Step(worker, worker, (name, entry.key), entry.member, joined=True, was_there=was_there))
+        held[entry.key] = entry.member
+
+    def _in(self, worker: str, name: str) -> dict[Key, Member]:
+        return self._held.setdefault(worker, {}).setdefault(name, {})
 
     def changes_by(self, author: str) -> list[tuple[str, Change]]:
         """Who has come and gone over all workers by what ``author`` told, in order: with the names of their rooms."""

@@ -114,10 +114,13 @@ class View:
             changes += [(group.name, change) for change in found]
         return Heard(told.worker, changes, changed)
 
-    def _note(self, worker: str, group: Group, entries: Iterable[Entry], is_news: bool) -> None:
+    def _note(self, worker: str, group: Group, entries: list[Entry], is_news: bool) -> None:
         """Keep what is heard of a room that is wanted, for when it is known who was there."""
+        if not is_news:
+            self._arrivals.held(worker, group.name, entries)
+            return
         for entry in entries:
-            (self._arrivals.joined if is_news else self._arrivals.held)(worker, group.name, entry)
+            self._arrivals.joined(worker, group.name, entry)
         for each in group.left:
             self._arrivals.left(worker, worker, group.name, id_key(each))
 
