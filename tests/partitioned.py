@@ -122,10 +122,12 @@ class PartitionedStore(Store):
         partition = int(number or 0)
         if partition not in range(self.partitions):
             raise ValueError(f"no page has the cursor {cursor!r}")
-        names, more = self._part(partition).channels(rest, limit)
-        if more:
-            return ChannelPage(names, f"{partition}:{more}")
-        return ChannelPage(names, f"{partition + 1}:" if partition + 1 < self.partitions else "")
+        if len(self.gone) == self.partitions:
+            raise BackendUnavailable("all partitions are away")
+        is_gone = partition in self.gone
+        names, more, _ = ChannelPage([], "") if is_gone else self._part(partition).channels(rest, limit)
+        after = f"{partition + 1}:" if partition + 1 < self.partitions else ""
+        return ChannelPage(names, f"{partition}:{more}" if more else after, (partition,) if is_gone else ())
 
     def forget(self, name: str) -> None:
         self._part(self.partition_of(name)).forget(name)

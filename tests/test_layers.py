@@ -111,7 +111,7 @@ ROOMS = {
         "planner",
         "node",
     ],
-    "statistics": ["worker", "bus", "prometheus", "why"],
+    "statistics": ["worker", "reachable", "bus", "prometheus", "why"],
     "http": [
         "requested_channels",
         "refusals",

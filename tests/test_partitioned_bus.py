@@ -14,6 +14,7 @@ import flask
 import pytest
 
 from messagebus import Bus, InvalidOption
+from messagebus.admin.busiest import Busiest
 from messagebus.errors import BackendUnavailable, PublishQueueFull
 from messagebus.message import Message
 from messagebus.stores.partitions import encode_id, partition_of
@@ -237,6 +238,47 @@ def test_statistics_name_the_partitions_that_are_away_and_count_the_others() -> 
         with pytest.raises(BackendUnavailable):
             site.bus.stats()
     finally:
+        site.bus.close()
+
+
+def test_channels_are_listed_without_the_partitions_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(statistics=True, admin_keys=["a" * 32])
+    headers = {"Authorization": "Bearer " + "a" * 32}
+
+    def listed() -> tuple[list[str], list[int] | None]:
+        page: Any = site.client.get("/message-bus/stats?channels=*", headers=headers).json
+        found = [each["channel"] for each in page["channels"]]
+        while page["cursor"]:
+            query = f"channels=*&cursor={page['cursor']}"
+            more: Any = site.client.get(f"/message-bus/stats?{query}", headers=headers).json
+            page = {"partitions_away": page.get("partitions_away"), **more}
+            found += [each["channel"] for each in page["channels"]]
+        return found, page["partitions_away"]
+
+    try:
+        site.bus.publish_many([(name, 0) for name in NAMES])
+        assert listed() == (NAMES, None)
+        site.store.gone.add(2)
+        assert listed() == ([NAMES[0], NAMES[1], NAMES[3]], [2])
+        site.store.gone.clear()
+        # It goes between the two questions: for names, and for their numbers.
+        names = site.store.channels
+
+        def channels(cursor: str = "", limit: int = 1000) -> Any:
+            site.store.gone.clear()
+            found = names(cursor, limit)
+            site.store.gone.add(1)
+            return found
+
+        monkeypatch.setattr(site.store, "channels", channels)
+        assert listed() == ([NAMES[0], NAMES[2], NAMES[3]], [1])
+        busiest = Busiest(site.store, "").find(10)
+        assert (busiest.names, busiest.away) == (sorted(set(NAMES) - {NAMES[1]}), {1})
+        monkeypatch.undo()
+        site.store.gone |= {0, 1, 2, 3}
+        assert site.client.get("/message-bus/stats?channels=*", headers=headers).status_code == 503
+    finally:
+        site.store.gone.clear()
         site.bus.close()
 
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from ..errors import BackendUnavailable, BusClosed, Close
 from ..hub.node import Node
 from ..hub.subscriber import Phase, Subscriber
-from ..hub.workers import tell
+from ..hub.workers import Answer, tell
 from ..message import Message, encode_json
-from ..statistics.bus import bus_stats, channel_stats
+from ..statistics.bus import bus_stats, reachable_channel_stats
+from ..statistics.reachable import with_away
 from ..transports import join_batch
 from .busiest import Busiest
 from .connected import QUESTION, SHOWN, Connected
@@ -145,16 +146,25 @@ class Admin:
 
     def _snapshot(self, channels: str, clients: str) -> dict[str, Any]:
         busiest = self._busiest.setdefault(channels, Busiest(self._node.store, channels))
-        names, has_more = busiest.find(CHANNELS)
-        answers = [each.value for each in self._node.workers.ask(QUESTION, clients) if isinstance(each.value, dict)]
+        names, has_more, away = busiest.find(CHANNELS)
+        channels_stats, more_away = reachable_channel_stats(self._node, names)
+        stats = bus_stats(self._node)
+        answers = [each.value for each in self._ask(clients) if isinstance(each.value, dict)]
         connected = [client for answer in answers for client in answer["clients"]]
         return {
-            "stats": bus_stats(self._node),
-            "channels": [each._asdict() for each in channel_stats(self._node, names)],
+            "stats": {**stats, **with_away([*away, *more_away, *stats.get("partitions_away", ())])},
+            "channels": [each._asdict() for each in channels_stats],
             "has_more_channels": has_more,
             "clients": sorted(connected, key=lambda client: client["since"])[:SHOWN],
             "matching_clients": sum(answer["total"] for answer in answers),
         }
+
+    def _ask(self, clients: str) -> list[Answer]:
+        workers = self._node.workers
+        try:
+            return workers.ask(QUESTION, clients)
+        except BackendUnavailable:  # nobody knows who the others are
+            return workers.ask(QUESTION, clients, of=workers.id)
 
     def _put(self, watcher: Watcher, value: Any) -> None:
         subscriber = watcher.subscriber

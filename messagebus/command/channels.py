@@ -8,6 +8,7 @@ from itertools import islice
 import click
 
 from ..option_kinds import check_pattern
+from .ending import Incomplete
 from .output import for_people, write_json, write_table
 from .url_option import open_place, with_place
 
@@ -30,7 +31,8 @@ def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None
 
     PATTERN is a channel, or its beginning and a *. With each channel stand the number of its messages that are kept and
     the number of those that were ever published, which is the newest one's id. A server also tells how many listen; the
-    key is one of its admin_keys.
+    key is one of its admin_keys. Where partitions of a Redis Cluster give no answer, the channels of the others are
+    listed, the standard error names those that are away, and the exit code is 1.
 
     \b
       messagebus channels
@@ -40,7 +42,7 @@ def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None
     """
     check_pattern(pattern)
     with closing(open_place(url, key)) as place:
-        found = place.channels(pattern)
+        found, away = place.channels(pattern)
         if for_people():
             # Of the order of the store nobody can make anything.
             listed = sorted(islice(found, limit), key=lambda each: (each.channel, each.site or ""))
@@ -52,3 +54,5 @@ def channels(pattern: str, limit: int, url: str | None, key: str | None) -> None
                 write_json({name: value for name, value in each._asdict().items() if value is not None})
         if next(found, None) is not None:
             click.echo(f"there are more than {limit}; --limit says how many to print", err=True)
+        if away:
+            raise Incomplete(away)

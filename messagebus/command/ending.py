@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -18,6 +18,15 @@ class Failed(click.ClickException):
     """What was asked for was understood, and did not succeed: exit code 1."""
 
     exit_code = 1
+
+
+class Incomplete(Failed):
+    """What was printed is right, and not all."""
+
+    def __init__(self, away: Iterable[int]) -> None:
+        """``away``: the partitions of the store that are lacking."""
+        numbers = ", ".join(map(str, sorted({*away})))
+        super().__init__(f"this is not all: these partitions of the store give no answer: {numbers}")
 
 
 class CannotDo(click.ClickException):

@@ -37,6 +37,15 @@ class Channel(NamedTuple):
     site: str | None = None
 
 
+class Channels(NamedTuple):
+    """Channels that have messages."""
+
+    found: Iterator[Channel]
+    """In no order; read as they are asked for."""
+    away: set[int]
+    """Partitions of the store that gave no answer while these were read: what they have is not among them."""
+
+
 class Backlog(NamedTuple):
     """What is kept of a channel."""
 
@@ -87,8 +96,8 @@ class Place(ABC):
         """The messages that are kept of a channel. ``last_id``: ``n`` after message n; ``-k`` the last k-1."""
 
     @abstractmethod
-    def channels(self, pattern: str = "/*") -> Iterator[Channel]:
-        """The channels that have messages and match, in no order; read as they are asked for."""
+    def channels(self, pattern: str = "/*") -> Channels:
+        """The channels that have messages and match."""
 
     @abstractmethod
     def forget(self, channel: str) -> None:

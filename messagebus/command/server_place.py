@@ -18,7 +18,7 @@ from ..names import check_channel
 from ..option_kinds import check_pattern
 from ..statistics.why import Finding
 from .ending import CannotDo, Failed
-from .places import Backlog, Channel, Place, Published
+from .places import Backlog, Channel, Channels, Place, Published
 from .server_requests import FAILURES, Refused, Requests, Unreachable
 
 LISTS = ("user_ids", "group_ids", "client_ids", "exclude_client_ids")
@@ -151,7 +151,11 @@ class ServerPlace(Place):
             "for it. Give the URL of the store"
         )
 
-    def channels(self, pattern: str = "/*") -> Iterator[Channel]:
+    def channels(self, pattern: str = "/*") -> Channels:
+        away: set[int] = set()
+        return Channels(self._channels(pattern, away), away)
+
+    def _channels(self, pattern: str, away: set[int]) -> Iterator[Channel]:
         if not pattern.endswith("*"):
             found = _channel(self._ask(f"stats?channel={quote(check_channel(pattern), safe='')}"))
             if found.published_messages:
@@ -163,6 +167,7 @@ class ServerPlace(Place):
             page = self._ask(f"stats?{query}")
             if not isinstance(page.get("channels"), list):
                 raise _no_statistics()
+            away.update(page.get("partitions_away", ()))
             yield from map(_channel, page["channels"])
             cursor = page.get("cursor", "")
             if not cursor:

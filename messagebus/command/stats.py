@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .ending import Incomplete
 from .output import for_people, printable, write_json, write_table
 from .url_option import open_place, with_place
 
@@ -21,7 +22,8 @@ def stats(url: str | None, key: str | None) -> None:
     """Print what a bus counts, once.
 
     Summed over all processes that listen, and for each of them. messagebus top shows it live. A server wants one of its
-    admin_keys.
+    admin_keys. Where partitions of a Redis Cluster give no answer, the others are counted, partitions_away names those
+    that are away, and the exit code is 1.
 
     \b
       messagebus stats
@@ -29,9 +31,15 @@ def stats(url: str | None, key: str | None) -> None:
     """
     with closing(open_place(url, key)) as place:
         found = place.stats()
-    if not for_people():
+    if for_people():
+        _show(found)
+    else:
         write_json(found)
-        return
+    if "partitions_away" in found:
+        raise Incomplete(found["partitions_away"])
+
+
+def _show(found: Mapping[str, Any]) -> None:
     lines = list(_flat({name: value for name, value in found.items() if name != "by_worker"}))
     width = max((len(name) for name, _ in lines), default=0)
     for name, value in lines:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from ..bus import Bus
+from ..errors import BackendUnavailable
 from ..hub.workers import reports_of
 from ..message import Message
 from ..names import check_channel, split_name
 from ..option_kinds import check_pattern, matches
-from ..statistics.bus import stats_of
+from ..statistics.bus import newest_page, stats_of
+from ..statistics.reachable import ask_reachable
 from ..statistics.why import Finding, read_user_id
 from ..stores import BacklogQuery, Store, open_store
 from .ending import CannotDo
-from .places import Backlog, Channel, Place, Published
+from .places import Backlog, Channel, Channels, Place, Published
 from .watch import Watch
 
 WAITING = 1000
@@ -56,8 +58,10 @@ class StorePlace(Place):
             raise CannotDo(f"{patterns[0]}: --last and --from are for channels by their names, not for a pattern")
         for channel in channels:
             check_channel(channel)
-        self._store.state()  # it answers: later the bus itself comes back to it, however long that takes
         names = [channel for channel in dict.fromkeys(channels) if channel not in patterns]
+        # They answer: later the bus itself comes back to them, however long that takes.
+        for partition in sorted({self._store.partition_of(name) for name in names} or {0}):
+            self._store.state(partition)
         for channel in names:
             self._bus.subscribe(channel, self._put, last_id)
 
@@ -95,21 +99,27 @@ class StorePlace(Place):
                 return
             after = page.through
 
-    def channels(self, pattern: str = "/*") -> Iterator[Channel]:
+    def channels(self, pattern: str = "/*") -> Channels:
+        away: set[int] = set()
+        return Channels(self._channels(pattern, away), away)
+
+    def _channels(self, pattern: str, away: set[int]) -> Iterator[Channel]:
         seen: set[str] = set()
         cursor = ""
         while True:
             found = self._store.channels(cursor)
             names = [name for name in dict.fromkeys(found.names) if name not in seen]
             seen.update(names)
-            yield from self._describe([name for name in names if matches(pattern, split_name(name)[0])])
+            away.update(found.away)
+            yield from self._describe([name for name in names if matches(pattern, split_name(name)[0])], away)
             cursor = found.cursor
             if not cursor:
                 return
 
-    def _describe(self, names: Sequence[str]) -> Iterator[Channel]:
-        pages = self._store.backlogs([BacklogQuery(name, -1) for name in names], 1)
-        for name, page in zip(names, pages, strict=True):
+    def _describe(self, names: Sequence[str], away: set[int]) -> Iterator[Channel]:
+        pages, more_away = ask_reachable(self._store, names, newest_page(self._store))
+        away.update(more_away)
+        for name, page in pages.items():
             stored = page.last_id - page.first_id + 1
             if stored > 0:  # or it has gone meanwhile
                 channel, site_id = split_name(name)
@@ -120,7 +130,13 @@ class StorePlace(Place):
 
     def stats(self) -> dict[str, Any]:
         # Not Bus.stats, which would make this process one of those that it counts.
-        return stats_of(self._store, reports_of(self._store))
+        try:
+            reports = reports_of(self._store)
+        except BackendUnavailable:
+            if self._store.partitions == 1:
+                raise
+            reports = {}  # the others can be counted without the partition that has them
+        return stats_of(self._store, reports)
 
     def why(self, channel: str, message_id: int, user: str | None, client: str | None) -> list[Finding]:
         return self._bus.why(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from ..errors import BackendUnavailable
+from ..statistics.reachable import with_away
 from .ending import NoAnswer
 from .output import for_people, printable, table_lines, write_json
 from .places import Channel, Place
@@ -103,9 +104,12 @@ def top(interval: float, count: int | None, rows: int | None, url: str | None, k
 
 
 def _look(place: Place) -> Look:
-    found = list(islice(place.channels(), MOST_CHANNELS))
+    some, away = place.channels()
+    found = list(islice(some, MOST_CHANNELS))
     channels = {(each.channel, each.site): each for each in found}
-    return Look(time.monotonic(), place.stats(), channels, len(found) < MOST_CHANNELS)
+    stats = place.stats()
+    stats |= with_away([*away, *stats.get("partitions_away", ())])
+    return Look(time.monotonic(), stats, channels, len(found) < MOST_CHANNELS and not stats.get("partitions_away"))
 
 
 def busiest(before: Look, now: Look) -> list[Row]:
@@ -126,6 +130,8 @@ def busiest(before: Look, now: Look) -> list[Row]:
 
 def rate(before: Look, now: Look, name: str) -> float:
     """What a number grows by in a second. It begins with 0 again where a store was reset, or a process has ended."""
+    if before.stats.get("partitions_away") != now.stats.get("partitions_away"):
+        return 0.0  # of other partitions
     new: int = now.stats.get(name, 0) - before.stats.get(name, 0)
     return max(new, 0) / max(now.at - before.at, 0.001)
 
@@ -170,6 +176,8 @@ def _draw(before: Look, now: Look, rows: int | None) -> None:
         f"{len(now.channels)}{'' if now.complete else '+'} channels   {stats['subscribers']} subscribers   "
         f"{stats['workers']} processes"
     )
+    if "partitions_away" in stats:
+        counts += f"   partitions away: {', '.join(map(str, stats['partitions_away']))}"
     shown = busiest(before, now)[: min(rows or height, max(height - 4, 1))]
     heads = ["channel", "per second", "kept", "published"]
     cells: list[list[Any]] = [

@@ -20,6 +20,7 @@ from ..names import check_channel
 from ..options import Options
 from ..statistics.bus import PAGE, ChannelStats, bus_stats, channel_stats, channels_page, workers_of
 from ..statistics.prometheus import CONTENT_TYPE, render_metrics
+from ..statistics.reachable import with_away
 from ..statistics.why import read_user_id, why
 from . import parsing
 from .keys import bearer_token
@@ -96,7 +97,8 @@ def _stats(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
             page = channels_page(node, pattern[:-1], query.get("cursor", ""), limit)
         except ValueError as error:
             raise _bad("cursor", str(error)) from None
-        return _as_json({"channels": [each._asdict() for each in page.channels], "cursor": page.cursor})
+        found = [each._asdict() for each in page.channels]
+        return _as_json({"channels": found, "cursor": page.cursor, **with_away(page.away)})
     return _as_json(bus_stats(node))
 
 
@@ -136,6 +138,7 @@ def _channels_stats(node: Node, query: Mapping[str, str]) -> tuple[str, bytes]:
         "uptime": stats["uptime"],
     }
     page = channels_page(node)
+    whole |= with_away([*page.away, *stats.get("partitions_away", ())])
     if asked == "ALL":
         return _as_json({**whole, "infos": [_as_push_stream(each) for each in page.channels]})
     by_worker = [

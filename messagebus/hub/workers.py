@@ -233,7 +233,12 @@ class Workers:
         asked_at, others = self._known_others
         now = self._reactor.clock()
         if now >= asked_at + KNOWN_SECONDS:
-            others = frozenset(self._store.reports()) - {self.id}
+            try:
+                others = frozenset(self._store.reports()) - {self.id}
+            except BackendUnavailable:
+                # The reports are in one partition, and any other takes what is told: who was there last is asked.
+                if self._store.partitions == 1 or not others:
+                    raise
             self._known_others = now, others
         return {*others}
 

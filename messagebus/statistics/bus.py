@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel_rules import is_stored
 from ..errors import BackendUnavailable
+from ..hub.audience import Audience
 from ..hub.node import Node
 from ..names import split_name
-from ..stores import BacklogQuery, Store
+from ..stores import BacklogPage, BacklogQuery, Store
+from .reachable import PATIENCE, ask_reachable, with_away
 from .worker import COUNTED, MEASURED, worker_facts
 
 MAX_COUNTED_CHANNELS = 10_000
@@ -20,8 +22,6 @@ COUNTED_PAGES = 50
 """Pages that are looked through for them: a page of a Redis that is full of other programs' keys may have none."""
 PAGE = 1000
 """Channels of one page, at most."""
-PATIENCE = 5.0
-"""Seconds that partitions which give no answer may take in all; those after them count as away, unasked."""
 
 
 class ChannelStats(NamedTuple):
@@ -44,6 +44,8 @@ class ChannelStatsPage(NamedTuple):
     channels: list[ChannelStats]
     cursor: str
     """Empty: this is the last page."""
+    away: Sequence[int] = ()
+    """Partitions that gave no answer: their channels are on no page, or not all of them."""
 
 
 def workers_of(node: Node) -> dict[str, dict[str, Any]]:
@@ -72,14 +74,15 @@ def stats_of(
     not asked."""
     now = time.time()
     published, round_trip, away = _ask_partitions(store, known_away)
+    channels, away = (None, away) if away else _count_channels(store)
     return {
         "hostname": socket.gethostname(),
         "time": _time(now),
         "uptime": max((_uptime(report, now) for report in reports.values()), default=0),
         "workers": len(reports),
-        "channels": None if away else count_channels(store),
+        "channels": channels,
         "published_messages": published,
-        **({"partitions_away": away} if away else {}),
+        **with_away(away),
         "store_round_trip": round(round_trip, 6),
         **sums(reports.values()),
         "by_worker": [
@@ -98,7 +101,7 @@ def stats_of(
     }
 
 
-def _ask_partitions(store: Store, known_away: Collection[int]) -> tuple[int, float, list[int]]:
+def _ask_partitions(store: Store, known_away: Collection[int]) -> tuple[int, float, Sequence[int]]:
     """How many messages were published, the seconds that one partition took to say so, and the partitions that do not.
 
     Raises:
@@ -141,39 +144,69 @@ def sums(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def count_channels(store: Store) -> int:
-    """The channels with stored messages, ``MAX_COUNTED_CHANNELS`` at most, and those found in ``COUNTED_PAGES``."""
+def _count_channels(store: Store) -> tuple[int | None, Sequence[int]]:
+    """The channels with stored messages, ``MAX_COUNTED_CHANNELS`` at most, and those found in ``COUNTED_PAGES``;
+    ``None``, and which, where a partition gives no answer."""
     cursor, number = "", 0
     for _ in range(COUNTED_PAGES):
-        names, cursor = store.channels(cursor, PAGE)
+        names, cursor, away = store.channels(cursor, PAGE)
+        if away:
+            return None, away
         number += len(names)
         if not cursor or number >= MAX_COUNTED_CHANNELS:
             break
-    return min(number, MAX_COUNTED_CHANNELS)
+    return min(number, MAX_COUNTED_CHANNELS), ()
 
 
 def channels_page(node: Node, prefix: str = "", cursor: str = "", limit: int = PAGE) -> ChannelStatsPage:
     """The numbers of up to about ``limit`` channels with stored messages whose names begin with ``prefix``. A page may
-    have none, and not be the last. Blocks.
+    have none, and not be the last. Goes on without the partitions that give no answer. Blocks.
 
     Raises:
         ValueError: No page has that ``cursor``.
         BackendUnavailable: The store gives no answer.
     """
-    names, cursor = node.store.channels(cursor, min(limit, PAGE))
-    return ChannelStatsPage(channel_stats(node, [name for name in names if name.startswith(prefix)]), cursor)
+    names, cursor, away = node.store.channels(cursor, min(limit, PAGE))
+    found, more = reachable_channel_stats(node, [name for name in names if name.startswith(prefix)])
+    return ChannelStatsPage(found, cursor, sorted({*away, *more}))
+
+
+def reachable_channel_stats(node: Node, names: Sequence[str]) -> tuple[list[ChannelStats], list[int]]:
+    """The numbers of those channels whose partitions give an answer, and the partitions that do not."""
+    pages, away = ask_reachable(node.store, names, newest_page(node.store))
+    return _channel_stats(node, [*pages], [*pages.values()]), away
+
+
+def newest_page(store: Store) -> Callable[[Sequence[str]], list[BacklogPage]]:
+    """Reads of each name what its backlog says of itself, with the newest message alone."""
+    return lambda names: store.backlogs([BacklogQuery(name, -1) for name in names], 1)
 
 
 def channel_stats(node: Node, names: Sequence[str]) -> list[ChannelStats]:
-    """The numbers of these channels, as the store names them."""
-    pages = node.store.backlogs([BacklogQuery(name, -1) for name in names], 1)
+    """The numbers of these channels, as the store names them.
+
+    Raises:
+        BackendUnavailable: The store gives no answer for one of them.
+    """
+    return _channel_stats(node, names, newest_page(node.store)(names))
+
+
+def _channel_stats(node: Node, names: Sequence[str], pages: Sequence[BacklogPage]) -> list[ChannelStats]:
     found = []
-    for name, page, audience in zip(names, pages, node.audiences.of(names), strict=True):
+    for name, page, audience in zip(names, pages, _audiences(node, names), strict=True):
         channel, site = split_name(name)
         stored = page.last_id - page.first_id + 1 if is_stored(node.options.channels, channel) else 0
         asked_for = None if audience.asked_for is None else int(audience.asked_for)
         found.append(ChannelStats(channel, site, page.last_id, max(0, stored), audience.subscribers, asked_for))
     return found
+
+
+def _audiences(node: Node, names: Sequence[str]) -> list[Audience]:
+    """Those of this worker alone where nobody knows who the others are."""
+    try:
+        return node.audiences.of(names)
+    except BackendUnavailable:
+        return node.audiences.own(names)
 
 
 def _uptime(report: Mapping[str, Any], now: float) -> int:

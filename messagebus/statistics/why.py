@@ -11,6 +11,7 @@ from ..hub.node import Node
 from ..hub.subscriber import Identity
 from ..message import Message, id_key
 from ..names import check_channel, store_name
+from .bus import workers_of
 
 
 class Finding(NamedTuple):
@@ -64,7 +65,7 @@ def why(
             text = f"the filter of {prefix} withholds message {message_id} from all clients"
             return [Finding("filtered", text)]
     asked = {"name": name, "id": message_id, "user_id": user_id, "client_id": client_id}
-    reports = node.workers.reports()
+    reports = workers_of(node)
     for worker, answer in node.workers.ask("why", asked):
         if isinstance(answer, dict):
             found += _of_worker(_called(worker, reports), answer, message_id, channel, message)

@@ -109,6 +109,8 @@ class ChannelPage(NamedTuple):
     """In no order. A name that is published to meanwhile may be missing, or come twice."""
     cursor: str
     """What the next page is asked for with; empty: this was the last one."""
+    away: Sequence[int] = ()
+    """Partitions that gave no answer: their names are not here, or not all of them, nor on a later page."""
 
 
 class Trace(NamedTuple):
@@ -341,7 +343,10 @@ class Store(ABC):
     def channels(self, cursor: str = "", limit: int = 1000) -> ChannelPage:
         """About ``limit`` of the names that have a backlog, beginning where the page with that ``cursor`` ended.
 
+        Goes on without the partitions that give no answer, and names each of these on one page.
+
         Raises:
+            BackendUnavailable: None of them gives an answer.
             ValueError: No page of such a store has that cursor.
         """
 

@@ -45,6 +45,16 @@ class Moved(BackendUnavailable):
         """The node that has it."""
 
 
+class _Topology(RedisCluster):
+    """redis-py's cluster, for what it knows of nodes and slots alone.
+
+    It begins by asking a node which commands there are, and none other where just that one is away. Nobody calls any
+    command here, so the answer is that there are none."""
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        return {}
+
+
 class ClusterNodes:
     """See the module. Safe from any thread and greenlet; connects to nothing yet."""
 
@@ -91,6 +101,17 @@ class ClusterNodes:
                 self._check_layout(cluster)
             place = self._owners[slot] = _owner(cluster, slot)
             return place
+
+    def places(self, slots: Sequence[int]) -> list[Place | None]:
+        """The node that has each slot, ``None`` where none has it; raises like :meth:`connections`."""
+        self.place(slot_of(LAYOUT_KEY))
+        with self._one_asks():
+            cluster = self._topology()
+            return [self._owners.get(slot) or _owner_if_any(cluster, slot) for slot in slots]
+
+    def connections_to(self, place: Place) -> Connections:
+        """Connections to a node, whatever it has."""
+        return self._to(place)
 
     def known_place(self, slot: int) -> Place | None:
         """The node that has a slot as far as is known; asks nobody."""
@@ -187,7 +208,7 @@ class ClusterNodes:
         self._asked_at = time.monotonic()
         try:
             if cluster is None:
-                cluster = self._cluster = RedisCluster(**self._settings())
+                cluster = self._cluster = _Topology(**self._settings())
             else:
                 # Those of the URL as well: of the nodes that it knew none may be left.
                 cluster.nodes_manager.initialize(additional_startup_nodes_info=list(self.url.places))
@@ -285,6 +306,13 @@ def _owner(cluster: RedisCluster, slot: int) -> Place:
     except RedisClusterException as error:
         raise NoNode(str(error)) from error
     return node.host, node.port
+
+
+def _owner_if_any(cluster: RedisCluster, slot: int) -> Place | None:
+    try:
+        return _owner(cluster, slot)
+    except NoNode:
+        return None
 
 
 def translate(error: Exception, where: str) -> Meaning:

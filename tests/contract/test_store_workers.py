@@ -145,7 +145,7 @@ def test_reports_are_neither_messages_nor_channels(store: Store) -> None:
 
 def test_channels_are_those_with_a_backlog_a_page_at_a_time(harness: StoreUnderTest) -> None:
     store = harness.open()
-    assert store.channels() == ([], "")
+    assert store.channels() == ([], "", ())
     names = {f"/c{number}" for number in range(50)} | {"/a|b$|$my|site", "/häuser/雪"}
     for name in names:
         store.publish(name, encode_envelope(b"1"), **LIMITS)

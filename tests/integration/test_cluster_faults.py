@@ -247,6 +247,35 @@ def test_a_failover_that_lost_messages_is_told_to_those_on_its_partitions_alone(
             assert (store.state(number).epoch != state.epoch) == (number in wanted)
 
 
+def test_names_are_listed_without_the_partitions_that_are_away_and_with_them_once_a_replica_has_them(
+    mortal_cluster: RedisCluster,
+) -> None:
+    victim = mortal_cluster.owner(hash_tags(P)[0] + b"x")
+    concerned = partitions_on(mortal_cluster, victim)
+    # Nobody listens, who would find out that a replica was promoted.
+    with closing(open_store(Options(url=mortal_cluster.url(P), store_timeout=3))) as store:
+        for name in NAMES:
+            store.publish(name, b'{"data":1}', max_backlog_size=10, max_backlog_age=100)
+        assert listed(store) == ({*NAMES}, [])
+        mortal_cluster.settle(victim)
+        replica = mortal_cluster.replica_of(victim)
+        victim.kill()
+        assert listed(store) == ({name for name in NAMES if store.partition_of(name) not in concerned}, [*concerned])
+        mortal_cluster.wait_for_promotion(replica)
+        eventually(lambda: listed(store) == ({*NAMES}, []))
+
+
+def listed(store: Store) -> tuple[set[str], list[int]]:
+    names, away, cursor = set[str](), list[int](), ""
+    while True:
+        page = store.channels(cursor, 7)
+        names |= {*page.names}
+        away += page.away
+        cursor = page.cursor
+        if not cursor:
+            return names, sorted(away)
+
+
 def resynced(recorder: Recorder) -> set[int]:
     return {state.global_id % P for state in recorder.told("resync") if isinstance(state, StoreState)}
 

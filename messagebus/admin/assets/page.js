@@ -70,6 +70,7 @@ function chart(key) {
 
 function show({ stats, channels, has_more_channels, clients, matching_clients }) {
   const at = performance.now() / 1000;
+  showAway(stats.partitions_away ?? []);
   showTiles(stats, at);
   fill($("channels"), channels, ({ channel, site }) => `${channel} ${site ?? ""}`, (one) => {
     const key = `channel ${one.channel} ${one.site ?? ""}`;
@@ -101,6 +102,14 @@ function clientRow(one) {
   return make("tr", {},
     make("th", { scope: "row" }, watch), cell(one.user_id ?? "–"), cell(one.address || "–"), cell(one.transport),
     cell(ago(Date.now() / 1000 - one.since)), cell(one.named.join(", ") + (rest > 0 ? ` and ${rest} more` : ""), "wide"), cell(behind, "number"));
+}
+
+function showAway(partitions) {
+  const text = partitions.length ? `This is not all: these partitions of the store give no answer: ${partitions.join(", ")}.` : "";
+  if (text === $("away").textContent) return; // said once
+  $("away").textContent = text;
+  $("away").hidden = !text;
+  rates.delete("tile published_messages"); // of other partitions
 }
 
 function showTiles(stats, at) {
