@@ -112,13 +112,14 @@ class RedisSetup(RedisAccess):
         """What INFO and CONFIG GET say of the server, memory, persistence and replicas; without what this user may not
         ask."""
         facts: dict[str, Any] = {}
-        client = self._client()
-        for section in ("server", "memory", "persistence", "replication"):
-            with suppress(redis.ResponseError):
-                facts |= client.info(section)
-        for name in ("client-output-buffer-limit", "save", "min-replicas-to-write"):
-            with suppress(redis.ResponseError):
-                facts |= client.config_get(name)
+        with self._errors():
+            client = self._client()
+            for section in ("server", "memory", "persistence", "replication"):
+                with suppress(redis.ResponseError):
+                    facts |= client.info(section)
+            for name in ("client-output-buffer-limit", "save", "min-replicas-to-write"):
+                with suppress(redis.ResponseError):
+                    facts |= client.config_get(name)
         return facts
 
     def _check_may_wait(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from messagebus.command.doctor.store import check_store
 from messagebus.stores.hash_tags import hash_tags
 from messagebus.stores.partitions import partition_of
 from tests.clients import WebSocket, request
@@ -142,6 +143,13 @@ def test_commands_on_one_channel_work_where_its_partition_does(hurt: Hurt, place
     assert shell.data("backlog", name) == ["y"]
     done = shell.run("backlog", hurt.lost)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_the_doctor_names_the_node_that_is_away_and_looks_at_the_others(hurt: Hurt) -> None:
+    found = check_store(hurt.site.url)
+    [away] = [each for each in found if each.check.startswith("store: node of")]
+    assert (away.result, "does not answer" in away.found) == ("fail", True)
+    assert sum(each.check.startswith("store: rights of") for each in found) == 2
 
 
 def test_a_node_that_falls_silent_is_away_until_it_speaks_again() -> None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from ...errors import MessageBusError
+from ...errors import BackendUnavailable, MessageBusError
 from ...options import Options
 from ...urls import redact
 from .findings import Finding, ok
@@ -73,8 +73,13 @@ def _redis_cluster(options: Options) -> list[Finding]:
         nodes = store.nodes()
         found = [ok("store: cluster", f"{store.partitions} partitions on {len(nodes)} nodes")]
         for (host, port), part in nodes:
-            for each in judge_redis(part.facts(), part.refused_commands(), part.rights(), options.durable):
-                found.append(replace(each, check=f"{each.check} of {host}:{port}"))
+            try:
+                refused, facts = part.refused_commands(), part.facts()
+                judged = judge_redis(facts, refused, part.rights(), options.durable)
+            except BackendUnavailable as error:  # the others are looked at all the same
+                advice = "what is published on its partitions waits: start it again, or promote a replica of it"
+                judged = [Finding("store: node", "fail", str(error), advice)]
+            found += [replace(each, check=f"{each.check} of {host}:{port}") for each in judged]
     return found
 
 
