@@ -44,6 +44,9 @@ def make_bus(calls: list[Any], url: str = "memory://", **options: Any) -> Bus:
             self.broadcast("/rooms/7", data["text"])
             return {"number": self.number, "user": self.user_id}
 
+        def may_see(self, data: dict[str, Any]) -> bool:
+            return self.connection.is_granted(data["channel"])
+
         def move(self) -> None:
             self.stop_all_streams()
             self.stream_from("/rooms/8")
@@ -99,6 +102,22 @@ def url(bus: Bus) -> Iterator[str]:
 @pytest.fixture
 def client(url: str) -> Caller:
     return Caller(url)
+
+
+def test_a_class_may_ask_for_the_grants_that_were_shown_when_it_was_entered(bus: Bus, url: str) -> None:
+    caller = Caller(url)
+    token = bus.grant("/vip", client_id="c1")
+    status, entered = caller.call("enter", channel="RoomChannel", grants=["no token", token])
+    assert status == 200
+
+    def may_see(subscription: dict[str, Any], channel: str) -> Any:
+        return caller.call("perform", id=subscription["id"], action="may_see", data={"channel": channel})[1]["result"]
+
+    assert (may_see(entered, "/vip"), may_see(entered, "/other")) == (True, False)
+    assert not may_see(caller.enter(), "/vip")
+    for grants in (token, [token, 7], {"0": token}):
+        status, error = caller.call("enter", channel="RoomChannel", grants=grants)
+        assert (status, error["field"]) == (400, "grants")
 
 
 def test_entering_names_the_streams_where_they_stand_and_grants_them(client: Caller, bus: Bus) -> None:

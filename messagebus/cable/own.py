@@ -6,7 +6,7 @@ docs/design.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -76,7 +76,7 @@ class OwnSubscriptions:
             fail(error)
 
     def _enter(self, call: Call, caller: Caller, answer: Answer, fail: Fail) -> None:
-        value = _fields("enter", call.value, {"channel": str}, {"params": dict, "key": str})
+        value = _fields("enter", call.value, {"channel": str}, {"params": dict, "key": str, "grants": list})
         class_ = self.cable.classes.find(value["channel"])
         if class_ is None:
             raise CommandError("unknown_channel", f"there is no channel class {value['channel']:.80}", field="channel")
@@ -86,6 +86,9 @@ class OwnSubscriptions:
         if self._was_asked_before(call, value, answer, fail):
             return
         self._check_limits(call)
+        grants = value.get("grants", [])
+        if not all(isinstance(token, str) for token in grants):
+            raise CommandError("bad_request", "grants: expected a list of strings", field="grants")
         handshake = caller.handshake
         if handshake is None:
             raise CommandError("unavailable", "this connection began before a channel class was there; connect again")
@@ -115,14 +118,14 @@ class OwnSubscriptions:
         def connect() -> None:
             soon = self._node.reactor.call_soon
             try:
-                soon(enter, self._connect(caller, handshake))
+                soon(enter, self._connect(caller, handshake, grants))
             except ConnectRefused as refused:
                 soon(fail, CommandError("forbidden", str(refused)))
             except BaseException as error:  # gevent's timeouts, which a hook may have set, are no Exception
                 soon(fail, CommandError.of(error))
 
         if self.cable.classes.connect is None:
-            enter(self._connect(caller, handshake))
+            enter(self._connect(caller, handshake, grants))
         else:
             self._node.command_jobs.start(connect)
 
@@ -149,14 +152,16 @@ class OwnSubscriptions:
         if self._numbers.get(call.client_id, 0) >= limit:
             raise CommandError("too_many_channels", f"max_channels allows {limit} subscriptions", "max_channels")
 
-    def _connect(self, caller: Caller, handshake: Handshake) -> Connection:
-        """Who the client is. In a job where there is a ``connect`` hook, which may block and raise."""
+    def _connect(self, caller: Caller, handshake: Handshake, grants: Iterable[str]) -> Connection:
+        """Who the client is, with the grants that it shows here and those of its connection. In a job where there is a
+        ``connect`` hook, which may block and raise."""
         identifiers: Mapping[str, Any] = {}
         if self.cable.classes.connect is not None:
             with handshake.entered() as request:
                 identifiers = self.cable.classes.identify(request)
         identity, options = identify(caller.identity, identifiers), self._node.options
-        return make_connection(identity, caller.site_id, caller.address, identifiers, handshake.grants, options)
+        shown = (*grants, *handshake.grants)
+        return make_connection(identity, caller.site_id, caller.address, identifiers, shown, options)
 
     def _carry_out(self, call: Call, answer: Answer, fail: Fail) -> None:
         """A command for a subscription of this process."""
@@ -256,7 +261,7 @@ def _fields(verb: str, value: Any, needed: Mapping[str, type], more: Mapping[str
         raise CommandError("bad_request", f"{verb}: expected an object")
     for field, kind in {**needed, **more}.items():
         if (field in value or field in needed) and not isinstance(value.get(field), kind):
-            expected = "a string" if kind is str else "an object"
+            expected = "a string" if kind is str else "an object" if kind is dict else "a list"
             raise CommandError("bad_request", f"{field}: expected {expected}", field=field)
     unknown = [field for field in value if field not in needed and field not in more]
     if unknown:

@@ -51,6 +51,17 @@ test("it enters, follows the streams from where they stand, and hears both strea
   assert.deepEqual(events, [["connected", { reconnected: false }], ["received", { text: "hi" }], ["received", null]]);
 });
 
+test("it shows the page's own grants as it enters, whether they are a list or a function", async () => {
+  for (const grants of [["mine"], async () => "mine"]) {
+    const world = makeBus(entered("w.1"), entered("w.2"));
+    world.bus.grants = grants;
+    await makeRoom(world).room.ready;
+    await makeRoom(world).room.ready;
+    assert.deepEqual(world.calls.map(([, value]) => value.grants), [["mine"], ["mine"]]);
+    assert.deepEqual((await world.bus.grants())[0], "mine");
+  }
+});
+
 test("an action's result is the promise's, and an error has its code", async () => {
   const world = makeBus(entered("w.1"), { result: 42 }, failure("unknown_action")), { room } = makeRoom(world);
   assert.equal(await room.perform("speak", { text: "hi" }), 42);

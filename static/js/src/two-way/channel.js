@@ -14,6 +14,12 @@ const isPassing = ({ code }) => ["disconnected", "timeout", "unavailable"].inclu
 /** What each bus shows beside the grants of its own settings: the tokens of each subscription, by stream. */
 const granted = new WeakMap();
 
+/** The page's own, as of now: a class may ask what a page may see, also before there is a connection. */
+async function ownGrants(bus) {
+  const mine = granted.get(bus), pages = mine && bus.grants === mine.all ? mine.pages : bus.grants;
+  return [await (isFunction(pages) ? pages() : pages) || []].flat();
+}
+
 /** Has the bus show these tokens, too, as long as they are there. The page's own grants, which may be a function, stay. */
 function show(bus, tokens) {
   let mine = granted.get(bus);
@@ -22,7 +28,7 @@ function show(bus, tokens) {
   if (bus.grants === mine.all) return;
   mine.pages = bus.grants;
   const ofStreams = () => new Map([...mine.shown].flatMap((one) => [...one])).values();
-  mine.all = async () => [await (isFunction(mine.pages) ? mine.pages() : mine.pages) || [], ...ofStreams()].flat();
+  mine.all = async () => [...await ownGrants(bus), ...ofStreams()];
   bus.grants = mine.all;
 }
 
@@ -94,7 +100,10 @@ export function enter(bus, name, params = {}, listeners = {}) {
             if (error.code !== "gone") throw error;
             id = null;
           });
-        answer ||= await bus.call("enter", { channel: name, params, key });
+        if (!answer) {
+          const grants = await ownGrants(bus);
+          answer = await bus.call("enter", { channel: name, params, key, ...(grants[0] && { grants }) });
+        }
         if (isOver) return void bus.call("leave", { id: answer.id }).catch(() => {});
         if (answer.id !== id) {
           if (wasIn) down();
