@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from .clients import Client, Ended, Refused
+from .clients import Client, Ended, EventSource, Refused
 
 END = "end"
 """The data of a channel's last message."""
@@ -49,3 +49,13 @@ class Reader:
                         self.data[message["channel"]].append(message["data"])
         except BaseException as error:
             self.trouble = error
+
+
+class Browser(EventSource):
+    """As a browser has it: with the same URL each time, without an epoch, and with the id of the last event."""
+
+    def reconnect(self) -> None:
+        positions, self.positions = self.positions, dict.fromkeys(self.positions, 0)
+        epoch, self.epoch = self.epoch, None
+        super().reconnect()
+        self.positions, self.epoch = positions, epoch

@@ -83,6 +83,7 @@ ROOMS = {
         "patterns",
         "window",
         "windows",
+        "former",
         "backlog_reader",
         "dispatch",
         "ending",

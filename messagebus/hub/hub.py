@@ -30,6 +30,7 @@ from .ended import Ended
 from .ending import Ending
 from .epochs import Epochs
 from .feed_wait import FeedWait
+from .former import Former
 from .membership import Membership
 from .moving import Moving
 from .orders import HeardOrders
@@ -320,8 +321,9 @@ class Hub:
     def resync(self, state: StoreState) -> None:
         """What the process remembers of a partition no longer fits the store: forget it, and let all clients with a
         channel there come back with their positions."""
-        partition = self._take_state(state)
         windows, alone = self.windows, self.windows.partitions == 1
+        former = Former.of(windows, state)
+        partition = self._take_state(state)
         readers = [subscriber for subscriber in self.membership.all() if subscriber.reads]
         if not alone:
             theirs = [each for each in readers if partition in windows.partitions_of(each.followed)]
@@ -333,6 +335,7 @@ class Hub:
             "" if alone else f", in partition {partition}",
             len(readers),
         )
+        former.tell_where_to_go_on(readers)
         windows.forget_all(partition)
         self.dispatcher.forget(lambda name: windows.partition_of(name) == partition)
         for subscriber in readers:

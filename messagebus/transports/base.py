@@ -50,6 +50,8 @@ class Transport(ABC):
     """Whether it is held for ``long_polling_interval`` only; the others stay open, with heartbeats."""
     begins: ClassVar[bool] = False
     """Whether a first batch is sent at once, even an empty one: its absence reveals a proxy that buffers."""
+    has_event_ids: ClassVar[bool] = False
+    """Whether what it sends has ids, one of which the client comes back with."""
     tells_epoch: ClassVar[bool] = False
     """Whether a client gets the store's epoch at the beginning without asking: only our own clients use this
     transport."""

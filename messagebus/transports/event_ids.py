@@ -20,6 +20,8 @@ PACKED = b"~"
 """How a packed id begins. By itself it says that its reader has to begin anew."""
 _LARGEST = 7
 """Bytes of a packed number: more than JSON's numbers have."""
+_ABOVE_ALL = 10**18 - 1
+"""No position has more digits."""
 
 
 class Reached(NamedTuple):
@@ -61,6 +63,12 @@ class Spread:
     def _join(self, known: Mapping[int, int]) -> bytes:
         reached = self._reached
         return join_ids([known.get(each, reached[each]) for each in self._partitions])
+
+
+def id_of_nowhere(partition: int, partitions: int) -> int:
+    """A global id of a partition that is above all it will ever give: who comes back with it is taken for one who knows
+    another life of the store."""
+    return _ABOVE_ALL - (_ABOVE_ALL - partition) % partitions
 
 
 def join_ids(ids: Sequence[int]) -> bytes:

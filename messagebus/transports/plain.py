@@ -163,6 +163,7 @@ class PlainEvents(PlainTransport):
     """An event for each message. Heartbeats are comments."""
 
     name = "eventsource"
+    has_event_ids = True
     heartbeat = b":\n\n"
 
     def __init__(self, form: Form, named: bool, spread: Spread | None = None) -> None:

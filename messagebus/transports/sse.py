@@ -10,6 +10,7 @@ from .event_ids import EventId, Spread
 class _EventSource(Transport):
     name = "eventsource"
     begins = True
+    has_event_ids = True
     tells_epoch = True
     # No id, which would be taken for a position; and no comment, which a page's script would never see.
     heartbeat = b"data: %b\n\n" % EMPTY_BATCH

@@ -16,6 +16,7 @@ from messagebus.stores.hash_tags import hash_tags
 from messagebus.stores.partitions import MAX_PARTITIONS, partition_of
 from messagebus.transports.event_ids import LONGEST
 from tests.browser_events import Browser
+from tests.eventually import eventually
 from tests.fixtures_servers import Proxy, ServeApp
 from tests.redis_cluster import RedisCluster
 
@@ -59,13 +60,19 @@ def browse(empty_cluster: RedisCluster, serve_app: ServeApp, nginx: Proxy) -> Br
     return browse
 
 
+def come_back(browser: Browser, events: int) -> list[str]:
+    """What so many events bring, as soon as the server has come to all of the thousand partitions."""
+    return [text for text, _ in eventually(lambda: browser.events(events), timeout=60)]
+
+
 def next_messages(browser: Browser, count: int) -> list[dict[str, Any]]:
     """Of one connection, with what the bus itself says."""
     found: list[dict[str, Any]] = []
     events = 1
     while sum(message["message_id"] > 0 for message in found) < count:
         last_id = browser.last_id
-        found = [message for text, _ in browser.events(events) for message in json.loads(text)]
+        came = come_back(browser, events)
+        found = [message for text in came for message in json.loads(text)]
         events += 1
         if sum(message["message_id"] > 0 for message in found) < count:
             browser.last_id = last_id  # once more, and one event further
@@ -75,7 +82,7 @@ def next_messages(browser: Browser, count: int) -> list[dict[str, Any]]:
 def test_the_id_of_an_event_comes_back_through_a_proxy_and_each_channel_goes_on(bus: Bus, browse: Browse) -> None:
     names = channels()
     browser = browse(names, 10**9)
-    browser.events(1)
+    come_back(browser, 1)
     assert 3000 < len(browser.last_id) <= LONGEST
     for turn in range(2):
         bus.publish_many([(name, f"{name} {turn}") for name in names[::10]])
@@ -90,7 +97,7 @@ def test_where_the_ids_have_no_room_every_channel_begins_anew_and_the_page_is_to
     names = channels()
     browser = browse(names, 10**12)
     bus.publish(names[0], "before")
-    browser.events(1)
+    come_back(browser, 1)
     assert browser.last_id == "~"
     bus.publish(names[1], "meanwhile")
     found = next_messages(browser, 2)

@@ -19,6 +19,7 @@ from ..clients import LongPolling, WebSocket, request
 from ..eventually import eventually
 from ..fixtures_servers import ServeApp
 from ..postgres_server import PostgresServer
+from ..readers import END, Browser, Reader
 from ..redis_server import RedisServer
 from ..servers import Server
 from .test_redis import publish_as_another_program
@@ -200,6 +201,25 @@ def test_keys_without_which_nobody_knows_what_was_there_make_another_life_for_ev
     crowd.publish("a", "b", "c", "d", "e")
     crowd.hear_once("a", "b", "c", "d", "e")
     crowd.everybody_was_told()
+
+
+@pytest.mark.redis
+def test_a_browser_without_our_client_misses_nothing_of_a_store_that_was_emptied_and_filled_past_its_last_id(
+    redis_url: str, serve_app: ServeApp, stack: contextlib.ExitStack
+) -> None:
+    server = serve_app("serve", env={"MESSAGEBUS_URL": redis_url})
+    bus = stack.enter_context(contextlib.closing(Bus(url=redis_url)))
+    bus.publish_many([(CHANNEL, number) for number in range(20)])
+    reader = Reader(Browser, server.url, [CHANNEL])
+    eventually(lambda: reader.data[CHANNEL] == [*range(20)])
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    bus.publish_many([(CHANNEL, 100 + number) for number in range(50)])
+    bus.publish(CHANNEL, END)
+    reader.thread.join(60)
+    assert reader.trouble is None
+    assert reader.data[CHANNEL] == [*range(20), *range(100, 150), END]
+    assert [gap[CHANNEL]["after"] for gap in reader.client.gaps] == [None]
 
 
 @pytest.mark.redis
