@@ -199,3 +199,25 @@ def test_a_message_for_everybody_but_some_is_encoded_once_for_all(
     world.publish("/n", exclude_client_ids=("c1", "c3"))
     assert [bool(writer.sent) for writer in writers] == [True, False, True, False, True]
     assert len(calls) == 1
+
+
+def test_a_channel_whose_ids_begin_again_gives_nobody_anything_before_the_store_has_another_epoch(world: World) -> None:
+    reported: list[tuple[str, int | None]] = []
+    world.hub.dispatcher.went_back = lambda name, last_id: reported.append((name, last_id))
+    ann = world.follow("/n")
+    world.publish("/n", 3)
+    for message_id in range(1, 6):
+        world.published += 1
+        world.hub.dispatch([Message(world.published, message_id, "/n", b'"again"')])
+    world.turn()
+    assert [message["message_id"] for batch in batches(ann) for message in batch if message["global_id"] > 0] == [
+        1,
+        2,
+        3,
+    ]
+    assert reported == [("/n", None)] * 5
+    world.hub.resync(StoreState(world.published, "another"))
+    bob = world.follow("/n", user=1)
+    world.publish("/n")
+    world.turn()
+    assert [message["data"] for batch in batches(bob) for message in batch if message["global_id"] > 0] == [1]

@@ -110,10 +110,13 @@ class Dispatcher:
             if window is None:
                 continue
             first_id, state = first.message_id, window.state
-            ends_early = last.message_id - first_id < len(batch) - 1
-            if ends_early or (state is not None and first_id <= state.last_id):
-                # Nobody is told before the store has another epoch.
-                if ends_early or (state is not None and state.end and first_id <= state.log[state.end - 1].message_id):
+            begins_again = window.is_over or last.message_id - first_id < len(batch) - 1
+            if begins_again or (state is not None and first_id <= state.last_id):
+                # Nobody is told before the store has another epoch; nor of what comes with ids above the former ones.
+                if begins_again or (
+                    state is not None and state.end and first_id <= state.log[state.end - 1].message_id
+                ):
+                    window.is_over = True
                     self.went_back(name, None)
                     continue
                 assert state is not None

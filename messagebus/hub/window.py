@@ -18,7 +18,10 @@ from .history import NOTHING, HistoryView, appended, merged, trimmed
 class ChannelWindow:
     """The window of a channel that somebody follows, or asked for a moment ago. Changed in the reactor's loop only."""
 
-    __slots__ = ("created", "entered", "heard", "name", "old", "partition", "passed", "size", "state", "touched")
+    __slots__ = (
+        *("created", "entered", "heard", "is_over", "name"),
+        *("old", "partition", "passed", "size", "state", "touched"),
+    )
 
     def __init__(self, name: str, now: float, partition: int = 0) -> None:
         self.name = name
@@ -38,6 +41,9 @@ class ChannelWindow:
         """Of a pattern: messages up to this id were there when it was last aged."""
         self.touched = now
         """When somebody last asked for the channel."""
+        self.is_over = False
+        """Whether the channel's ids have begun again: what comes is of another life of the store, of which nobody has
+        been told yet."""
         self.passed = -1
         """The newest message before the store forgot the channel's; -1: it did not, or that is not known."""
 
