@@ -56,6 +56,12 @@ def empty_cluster(redis_cluster: RedisCluster) -> RedisCluster:
 
 
 @pytest.fixture
+def cluster_url(empty_cluster: RedisCluster) -> str:
+    """The URL of an empty bus of several partitions."""
+    return empty_cluster.url(8)
+
+
+@pytest.fixture
 def mortal_cluster() -> Iterator[RedisCluster]:
     """A cluster of this test alone, which soon replaces a node that is down."""
     with RedisCluster(node_timeout=1500) as cluster:

@@ -71,7 +71,8 @@ class World:
 
 def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **env: str) -> Iterator[World]:
     """``serve`` on Redis, or on several as the partitions of one store, ``serve-sqlite`` on a file, everything else on
-    the memory of its one process. ``traceback``: the one error that may be in its log."""
+    the memory of its one process; or on what ``MESSAGEBUS_URL`` names. ``traceback``: the one error that may be in its
+    log."""
     with contextlib.ExitStack() as stack:
         bus, partitions = None, PARTITIONS if kind == "partitions" else 1
         if kind in ("serve", "partitions"):
@@ -84,6 +85,8 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
                 else partitioned_bus(PARTITIONS, url=redis.url, redis_announce="by_channel")
             )
             stack.enter_context(contextlib.closing(bus))
+        elif kind == "serve-postgres":
+            kind, bus = "serve", stack.enter_context(contextlib.closing(Bus(url=env["MESSAGEBUS_URL"])))
         elif kind == "serve-sqlite":
             url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/bus.db"
             kind, env = "serve", {"MESSAGEBUS_URL": url, **env}
@@ -98,9 +101,16 @@ def run(kind: str, redis: RedisServer, app: str = APP, traceback: str = "", **en
         assert tracebacks == (server.output().count(traceback) if traceback else 0), server.output()[-5000:]
 
 
-WITH_OTHER_STORES = {"partitions": (EventSource, WebSocket), "serve-sqlite": (WebSocket,)}
+WITH_OTHER_STORES = {
+    "partitions": (EventSource, WebSocket),
+    "serve-postgres": (WebSocket,),
+    "serve-sqlite": (WebSocket,),
+}
 """Servers that differ from ``serve`` by their store alone, and with which transports: event ids say more where a store
 has partitions. The others add nothing to what a store has to do."""
+IN_MODULES = {"serve-postgres": ("test_transport",)}
+"""Where not even all stories are told with them: what is left has thousands of messages, each of which PostgreSQL
+confirms."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -108,19 +118,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = []
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        transports = WITH_OTHER_STORES.get(str(params.get("world")))
-        if transports is not None and params.get("transport", WebSocket) not in transports:
+        world = str(params.get("world"))
+        transports, modules = WITH_OTHER_STORES.get(world), IN_MODULES.get(world, (item.path.stem,))
+        is_told = transports is None or params.get("transport", WebSocket) in transports
+        if not (is_told and item.path.stem in modules):
             left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     dropped = set(left_out)
     items[:] = [item for item in items if item not in dropped]
 
 
-@pytest.fixture(scope="module", params=["flask", "serve", "partitions", "serve-sqlite"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "flask",
+        "serve",
+        "partitions",
+        "serve-sqlite",
+        pytest.param("serve-postgres", marks=pytest.mark.postgres),
+    ],
+)
 def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[World]:
     """Flask's development server with the store in memory, then ``messagebus serve`` with Redis, with a store of
-    partitions, and with a file; default settings."""
-    yield from run(request.param, redis_server)
+    partitions, with a file, and with PostgreSQL; default settings."""
+    env = {}
+    if request.param == "serve-postgres":
+        postgres = request.getfixturevalue("postgres_server")
+        postgres.empty()
+        env["MESSAGEBUS_URL"] = postgres.url
+    yield from run(request.param, redis_server, **env)
 
 
 @pytest.fixture(scope="module")

@@ -125,14 +125,28 @@ def test_what_is_gone_is_said(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [pytest.param("redis_url", marks=pytest.mark.redis), pytest.param("postgres_url", marks=pytest.mark.postgres)],
+    [
+        pytest.param("cluster_url", marks=pytest.mark.redis),
+        pytest.param("redis_url", marks=pytest.mark.redis),
+        pytest.param("postgres_url", marks=pytest.mark.postgres),
+    ],
 )
 def test_stores_of_the_network_are_places_as_well(request: pytest.FixtureRequest, url: str) -> None:
     shell = Shell(request.getfixturevalue(url))
-    shell.lines("publish", "/chat", "--lines", input="a\nb\n")
-    assert shell.data("backlog", "/chat") == ["a", "b"]
-    assert shell.data("subscribe", "/chat", "--last", "1", "--count", "1") == ["b"]
-    assert shell.lines("channels") == [{"channel": "/chat", "stored_messages": 2, "published_messages": 2}]
+    channels = [f"/chat/{number}" for number in range(3)]  # each of another partition, where there are some
+    for channel in channels:
+        shell.lines("publish", channel, "--lines", input="a\nb\n")
+    assert shell.data("backlog", channels[0]) == ["a", "b"]
+    last = shell.lines("subscribe", *channels, "--last", "1", "--count", "3")
+    assert sorted((each["channel"], each["data"]) for each in last) == [(channel, "b") for channel in channels]
+    listed = sorted(shell.lines("channels", "/chat/*"), key=str)
+    assert listed == [{"channel": each, "stored_messages": 2, "published_messages": 2} for each in channels]
+    assert shell.run("exec", channels[1], "--forget", "--", "echo", "c").returncode == 0
+    assert shell.lines("backlog", channels[1])[0]["message_id"] == 3
+    (stats,) = shell.lines("stats")
+    assert (stats["channels"], stats["published_messages"]) == (3, 7)
+    done = shell.run("why", "--channel", channels[2], "--id", "1", "--user", "7")
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, "not_connected")
 
 
 def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
@@ -151,8 +165,12 @@ def test_the_channels_of_a_store_are_listed(tmp_path: Path) -> None:
     assert shell.run("channels", "/a*b").returncode == 2
 
 
-def test_a_pattern_follows_every_channel_that_matches_at_a_store(tmp_path: Path) -> None:
-    shell = Shell(f"sqlite:///{tmp_path}/bus.db")
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("cluster", marks=pytest.mark.redis)])
+def test_a_pattern_follows_every_channel_that_matches_at_a_store(
+    request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    sqlite = f"sqlite:///{tmp_path}/bus.db"
+    shell = Shell(sqlite if store == "sqlite" else request.getfixturevalue("cluster_url"))
     printed = tmp_path / "printed"
     with printed.open("wb") as file:
         process = shell.start("subscribe", "/room/*", "/room/1", "--count", "3", stdout=file.fileno())
