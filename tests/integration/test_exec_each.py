@@ -81,8 +81,10 @@ class Each:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(f"sqlite:///{tmp_path}/bus.db")
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
+    """On a file; where the test says so, on the store of a fixture."""
+    store: str | None = getattr(request, "param", None)
+    return Shell(f"sqlite:///{tmp_path}/bus.db" if store is None else request.getfixturevalue(store))
 
 
 @pytest.fixture
@@ -118,6 +120,7 @@ def lives(process: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize("shell", [None, pytest.param("cluster_url", marks=pytest.mark.redis)], indirect=True)
 def test_each_viewer_has_a_program_of_its_own_and_nobody_sees_anothers(
     server: Server, shell: Shell, viewers: list[Viewer], running: list[Each]
 ) -> None:
