@@ -10,7 +10,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -144,6 +144,18 @@ class Client(ABC):
                     raise
                 self.reconnect()
         return [self._unread.popleft() for _ in range(count)]
+
+    def read_until(self, holds: Callable[[Client], object], resume: bool = False) -> None:
+        """Read batches until something holds of this client. ``resume``: see :meth:`messages`."""
+        deadline = time.monotonic() + self.timeout
+        while not holds(self):
+            assert time.monotonic() < deadline, f"not in {self.timeout} s; the last batches: {self.batches[-5:]}"
+            try:
+                self.next_batch()
+            except Ended:
+                if not resume:
+                    raise
+                self.reconnect()
 
     def data(self, count: int, **options: Any) -> list[Any]:
         """As :meth:`messages`, only their data."""

@@ -88,9 +88,9 @@ def test_what_is_not_kept_reaches_who_is_connected_on_either_server_and_nobody_l
             site.bus.publish(name, "moves", transient=True)
             site.bus.publish(name, "stays")
         for client in clients:
-            eventually(lambda client=client: len(client.transient) == 3 or not client.next_batch())  # type: ignore[misc]
+            client.read_until(lambda one: len(one.transient) == 3)
             assert sorted(each["channel"] for each in client.transient) == sorted(names)
-            eventually(lambda client=client: len(client.received) == 3 or not client.next_batch())  # type: ignore[misc]
+            client.read_until(lambda one: len(one.received) == 3)
     for name in names:
         assert [message.data for message in site.bus.backlog(name)] == ["stays"]
 
@@ -114,7 +114,7 @@ def test_a_user_who_may_follow_a_channel_no_longer_keeps_the_others_and_one_who_
         tell(site.servers[0], "/revoke", channel=names[0], user_ids=[ann])
         for number in range(2):
             client = clients[ann, number]
-            eventually(lambda client=client: client.refused or not client.next_batch())  # type: ignore[misc]
+            client.read_until(lambda one: one.refused)
             assert {*client.refused} == {names[0]}
         for name in names:
             site.bus.publish(name, "goes on")

@@ -176,7 +176,7 @@ def test_a_watcher_on_any_transport_hears_who_comes_and_goes_and_is_a_member_its
         tell(server, "/leave", channel=ROOM, id="robot")
         watcher.follow(lambda found: len(found) == 1)
         assert watcher.events == [("joined", "me"), ("joined", "robot"), ("left", "robot")]
-        eventually(lambda: 1 in [each["data"] for each in client.received] or not client.next_batch())
+        client.read_until(lambda one: 1 in [each["data"] for each in one.received], resume=True)
     eventually(lambda: members(server) == [])
 
 
