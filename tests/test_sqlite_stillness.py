@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from messagebus.options import Options
+from messagebus.stores import Store, open_store, sqlite_channel_feed, sqlite_feed, sqlite_stillness
 from messagebus.stores.sqlite_stillness import LONGEST, STEP, Stillness
+
+from .eventually import eventually
+from .interested import Interested
+from .store_helpers import listen, publish
 
 WRITTEN = 1_000_000
 
@@ -75,3 +82,38 @@ def test_a_file_that_was_written_to_a_moment_before_the_look_may_have_been_writt
     world.now = WRITTEN + STEP + 0.1
     world.stillness.begin_look()
     assert world.stillness.lasts()
+
+
+@pytest.mark.parametrize("begin", [listen, lambda store: Interested(store, "/a")], ids=["everything", "by channel"])
+def test_a_feed_does_not_look_into_a_file_that_is_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[[Store], object]
+) -> None:
+    looks: list[Stillness] = []
+    still: list[Stillness] = []
+    begin_look, lasts = Stillness.begin_look, Stillness.lasts
+
+    def noted_look(self: Stillness) -> None:
+        looks.append(self)
+        begin_look(self)
+
+    def noted_stillness(self: Stillness) -> bool:
+        if lasts(self):
+            still.append(self)
+            return True
+        return False
+
+    monkeypatch.setattr(Stillness, "begin_look", noted_look)
+    monkeypatch.setattr(Stillness, "lasts", noted_stillness)
+    monkeypatch.setattr(sqlite_stillness, "STEP", 0.0)
+    monkeypatch.setattr(sqlite_stillness, "LONGEST", 600.0)
+    for module in (sqlite_feed, sqlite_channel_feed):
+        monkeypatch.setattr(module, "QUIET", 0.01)
+    with contextlib.closing(open_store(Options(url=f"sqlite:///{tmp_path}/bus.db"))) as store:
+        publish(store, "/a", 1)
+        begin(store)
+        eventually(lambda: len(still) > 5)
+        before = len(looks)
+        eventually(lambda: len(still) > 50)
+        assert len(looks) == before
+        publish(store, "/a", 2)
+        eventually(lambda: len(looks) > before)
