@@ -11,7 +11,7 @@ import pytest
 
 from messagebus.options import Options
 from messagebus.stores import Store, open_store, sqlite_channel_feed, sqlite_feed, sqlite_stillness
-from messagebus.stores.sqlite_stillness import LONGEST, STEP, Stillness
+from messagebus.stores.sqlite_stillness import COARSE_STEP, FINE_STEP, LONGEST, Stillness
 
 from .eventually import eventually
 from .interested import Interested
@@ -72,14 +72,19 @@ def test_a_file_or_log_that_was_written_to_replaced_or_deleted_is_not(world: Wor
         assert not world.stillness.lasts()
 
 
-def test_a_file_that_was_written_to_a_moment_before_the_look_may_have_been_written_to_since(world: World) -> None:
-    world.now = WRITTEN + STEP - 0.1
+@pytest.mark.parametrize(("written", "step"), [(WRITTEN, COARSE_STEP), (WRITTEN + 0.5, FINE_STEP)])
+def test_a_file_that_was_written_to_a_moment_before_the_look_may_have_been_written_to_since(
+    world: World, written: float, step: float
+) -> None:
+    for each in (world.path, world.wal):
+        world.write(each, "before", written)
+    world.now = written + 0.9 * step
     world.stillness.begin_look()
     assert not world.stillness.lasts()
-    world.now = WRITTEN - 10.0  # the clock was set back
+    world.now = written - 10.0  # the clock was set back
     world.stillness.begin_look()
     assert not world.stillness.lasts()
-    world.now = WRITTEN + STEP + 0.1
+    world.now = written + 1.1 * step
     world.stillness.begin_look()
     assert world.stillness.lasts()
 
@@ -104,7 +109,6 @@ def test_a_feed_does_not_look_into_a_file_that_is_still(
 
     monkeypatch.setattr(Stillness, "begin_look", noted_look)
     monkeypatch.setattr(Stillness, "lasts", noted_stillness)
-    monkeypatch.setattr(sqlite_stillness, "STEP", 0.0)
     monkeypatch.setattr(sqlite_stillness, "LONGEST", 600.0)
     for module in (sqlite_feed, sqlite_channel_feed):
         monkeypatch.setattr(module, "QUIET", 0.01)

@@ -28,7 +28,8 @@ CANNOT_START = 3
 """Exit code of a worker that says that another one would fail as well; the master then ends with 2."""
 STUCK = 70
 """The exit code of a worker that the master has given up."""
-LOOK_SECONDS = 1.0
+SIGN_SECONDS = 2.0
+"""Between two signs of life, and a quarter of ``timeout`` at most."""
 HELD_AT_FORK = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 """Signals that are blocked from the fork until the worker has its own handlers: the master's would swallow them."""
 
@@ -193,11 +194,12 @@ class Worker(GunicornWorker):  # type: ignore[misc]
     def _give_signs_of_life(self) -> None:
         import gevent
 
+        pause = min(SIGN_SECONDS, self.settings.timeout / 4)
         while True:
             self.notify()
             if not self.alive:  # gunicorn changes it, too, without a word
                 self._end.set()
-            gevent.sleep(LOOK_SECONDS)
+            gevent.sleep(pause)
 
 
 def give_up(message: str) -> NoReturn:

@@ -14,7 +14,7 @@ from .sequencer import Entry, Source
 from .sqlite_stillness import Stillness
 from .sqlite_waking import Alarm
 
-QUIET = 1.0
+QUIET = 2.0
 """Seconds after which the feed looks at the file without being woken: the most that a lost wake-up costs."""
 AT_ONCE = 1000
 """Messages of one read."""

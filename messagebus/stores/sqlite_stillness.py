@@ -10,8 +10,9 @@ import os
 import time
 from collections.abc import Callable
 
-STEP = 2.0
-"""Seconds between two times that a file can have where they are coarsest (FAT)."""
+FINE_STEP, COARSE_STEP = 0.05, 2.0
+"""Seconds between two times that a file can have, and more: where times have fractions of seconds, and where they are
+coarsest (FAT)."""
 LONGEST = 10.0
 """Seconds after which a file is no longer believed to be still."""
 
@@ -34,9 +35,8 @@ class Stillness:
     def begin_look(self) -> None:
         """Whatever is in the file now is seen by the look that follows."""
         stamps = self._read()
-        written = max((stamp[3] for stamp in stamps if stamp is not None), default=0)
-        is_over = written + STEP * 1e9 < self._now() * 1e9
-        self._stamps = stamps if is_over else None
+        now = self._now()
+        self._stamps = stamps if all(_is_over(stamp, now) for stamp in stamps) else None
         self._looked_at = self._clock()
 
     def lasts(self) -> bool:
@@ -45,6 +45,14 @@ class Stillness:
 
     def _read(self) -> list[_Stamp | None]:
         return [_stamp(path) for path in self._paths]
+
+
+def _is_over(stamp: _Stamp | None, now: float) -> bool:
+    """Whether what is written from now on gives the file another time."""
+    if stamp is None:
+        return True
+    seconds, rest = divmod(stamp[3], 10**9)
+    return seconds + rest / 1e9 + (FINE_STEP if rest else COARSE_STEP) < now
 
 
 def _stamp(path: str) -> _Stamp | None:
