@@ -22,7 +22,12 @@ class Waiting(Generic[Job]):
         self.error: BaseException | None = None
         self.done = False
         self.leads = False
-        self.event = threading.Event()
+        self.event: threading.Event | None = None
+        """Set when it is done or leads. One that leads at once, as nearly all do, needs none."""
+
+    def wake(self) -> None:
+        if self.event is not None:
+            self.event.set()
 
 
 class GroupCommit(Generic[Job]):
@@ -49,8 +54,10 @@ class GroupCommit(Generic[Job]):
             self._queue.append(mine)
             mine.leads = not self._led
             self._led = True
-        try:
             if not mine.leads:
+                mine.event = threading.Event()
+        try:
+            if mine.event is not None:
                 mine.event.wait()
             if mine.leads:
                 self._lead(mine)
@@ -81,8 +88,7 @@ class GroupCommit(Generic[Job]):
             self._leader = None
             for each in batch:
                 each.done = True
-                if each is not mine:
-                    each.event.set()
+                each.wake()
         self._hand_over(mine)
 
     def _hand_over(self, mine: Waiting[Job]) -> None:
@@ -96,7 +102,7 @@ class GroupCommit(Generic[Job]):
                 return
             following = self._queue[0]
             following.leads = True
-        following.event.set()
+        following.wake()
 
 
 def _outcome(waiting: Waiting[Job]) -> object:
