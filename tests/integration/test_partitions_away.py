@@ -13,12 +13,15 @@ import pytest
 from messagebus.command.doctor.store import check_store
 from messagebus.stores.hash_tags import hash_tags
 from messagebus.stores.partitions import partition_of
-from tests.clients import WebSocket, request
+from tests.cable_client import CableClient
+from tests.clients import Ended, WebSocket, request
 from tests.eventually import eventually
 from tests.partitioned import name_in
 from tests.redis_cluster import RedisCluster
 from tests.shell import Shell
 from tests.two_servers import BEARER, KEY, P, Site, two_servers
+
+from .test_presence import tell
 
 pytestmark = pytest.mark.redis
 
@@ -100,6 +103,21 @@ def test_one_channel_is_told_of_or_the_store_gives_no_answer(hurt: Hurt) -> None
         found = hurt.site.ask("GET", f"why?channel={name}&id=1&client={client.client_id}", at=1)
         assert (found[0], found[1]["findings"][0]["code"]) == (200, "new_only")
     assert hurt.site.ask("GET", f"stats?channel={hurt.lost}")[0] == 503
+
+
+def test_who_comes_is_seen_at_the_other_server_and_a_class_speaks_to_both(hurt: Hurt) -> None:
+    room = name_in(partition_of(hurt.there[0], P), P, "/rooms/")
+    one, other = hurt.site.servers
+    with WebSocket.connect(one.url, {room: -1}, headers={"X-User": "ann"}) as client:
+        client.status()
+        for at in (0, 1):
+            eventually(lambda at=at: hurt.site.members([room], at) == {room: ["ann"]})  # type: ignore[misc]
+        with CableClient(other.url, X_User="bob") as bob:
+            bob.perform(bob.confirmed("RoomChannel", room=room), "speak", n=1)
+            assert client.data(1) == [{"n": 1, "by": "bob"}]
+        tell(other, "/revoke", user_ids=["ann"])
+        with pytest.raises(Ended):
+            client.messages(1)
 
 
 def test_the_admin_page_shows_what_there_is_and_what_is_lacking(hurt: Hurt) -> None:
