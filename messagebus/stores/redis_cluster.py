@@ -184,7 +184,7 @@ class RedisClusterStore(Store):
     def announce(self, text: str) -> None:
         # Any node tells all others. An announcer takes the same one as long as that answers: so its order is kept.
         try:
-            self._on(0, lambda part: part.announce(text))
+            self._on_first(lambda part: part.announce(text))
         except BackendUnavailable as error:
             if error.reason == "forbidden" or not self._announce_elsewhere(text):
                 raise
@@ -192,22 +192,42 @@ class RedisClusterStore(Store):
     def _announce_elsewhere(self, text: str) -> bool:
         """The node that has the first partition does not answer: any other does as well."""
         try:
-            for _, connections in self._nodes.primaries():
-                with suppress(redis.RedisError, OSError):
+            for place, connections in self._nodes.primaries():
+                if self._nodes.is_silent(place):
+                    continue
+                try:
                     connections.call((b"PUBLISH", self._parts[0].announcements, text))
                     return True
+                except (redis.RedisError, OSError) as error:
+                    self._nodes.gave_no_answer(place, error)
         except (redis.RedisError, OSError):
             pass  # nor does any other
         return False
 
     def report(self, worker: str, report: str) -> None:
-        self._on(0, lambda part: part.report(worker, report))
+        self._on_first(lambda part: part.report(worker, report))
 
     def withdraw(self, worker: str) -> None:
-        self._on(0, lambda part: part.withdraw(worker))
+        self._on_first(lambda part: part.withdraw(worker))
 
     def reports(self) -> dict[str, str]:
-        return self._on(0, lambda part: part.reports())
+        return self._on_first(lambda part: part.reports())
+
+    def _on_first(self, call: Callable[[Partition], T]) -> T:
+        """Call something on the partition that has what is of no channel. Its node is not waited for again and again by
+        those who publish and read in the others."""
+        part = self._parts[0]
+        place = None
+        with suppress(redis.RedisError, OSError):
+            place = self._nodes.place(part.slot)
+        if place is not None and self._nodes.is_silent(place):
+            raise BackendUnavailable(f"Redis at {part.where} gave no answer a moment ago")
+        try:
+            return self._on(0, call)
+        except BackendUnavailable as error:
+            if place is not None:
+                self._nodes.gave_no_answer(place, error.__cause__)
+            raise
 
     def nodes(self) -> list[tuple[Place, Partition]]:
         """The nodes that have partitions, each with one of them."""

@@ -27,6 +27,9 @@ ASK_SECONDS = 1.0
 """Seconds at most for one node to say where all slots are: the next one knows it as well."""
 ASK_PAUSE = 0.1
 """Seconds at least between two such questions, however many threads find that a node is gone."""
+SILENT_SECONDS = 5.0
+"""How long a node that gave no answer in time is not asked for what can be had without it: each time takes a
+``store_timeout``."""
 LAYOUT_KEY = COMMON + b"__mb_layout"
 LAYOUT_VERSION = 1
 
@@ -76,6 +79,7 @@ class ClusterNodes:
         self._owners: dict[int, Place] = {}
         """Of the slots that were asked for: the node that has it, until it turns out that it has not."""
         self._connections: dict[Place, Connections] = {}
+        self._silent: dict[Place, float] = {}
         self._has_layout = False
 
     def connections(self, slot: int) -> Connections:
@@ -140,6 +144,15 @@ class ClusterNodes:
         connections = self._connections.get(place) if place is not None else None
         if connections is not None:
             connections.discard_idle()
+
+    def gave_no_answer(self, place: Place, error: BaseException | None) -> None:
+        """Asking a node has failed with an error of redis-py. One that refuses, or hangs up, costs no time."""
+        if isinstance(error, redis.TimeoutError):
+            self._silent[place] = time.monotonic() + SILENT_SECONDS
+
+    def is_silent(self, place: Place) -> bool:
+        """Whether a node gave no answer in time a moment ago."""
+        return time.monotonic() < self._silent.get(place, 0.0)
 
     def delete_layout(self) -> None:
         """The bus was reset: whoever comes next notes how it is laid out."""

@@ -76,7 +76,9 @@ class _Walk:
         while self._left:
             place = self._places[self._left[0]]
             if place is not None and place not in self._dead:
-                return place
+                if not self._nodes.is_silent(place):
+                    return place
+                self._dead[place] = redis.TimeoutError("a moment ago")
             self.away += self.is_done(place)
         if len(self.away) == len(self._slots):  # otherwise an empty page looks like an empty bus
             raise next(iter(self._dead.values()), NoNode("no slot has a node"))
@@ -92,6 +94,7 @@ class _Walk:
     def is_away(self, place: Place, error: Exception) -> None:
         """A node gives no answer: another one may have taken its place."""
         self._dead[place] = error
+        self._nodes.gave_no_answer(place, error)
         self.position = 0
         for number in self._left:
             if self._places[number] == place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,7 +63,8 @@ def hurt(request: pytest.FixtureRequest) -> Iterator[Hurt]:
 
 
 def names_of(found: list[dict[str, Any]]) -> list[str]:
-    return sorted(each["channel"] for each in found)
+    """Without those of other tests."""
+    return sorted(each["channel"] for each in found if each["channel"].startswith("/c"))
 
 
 def test_statistics_list_the_channels_that_can_be_read_and_name_the_partitions_that_cannot(hurt: Hurt) -> None:
@@ -72,7 +74,8 @@ def test_statistics_list_the_channels_that_can_be_read_and_name_the_partitions_t
         assert names_of(page["channels"]) == sorted(hurt.there)
         assert {each["stored_messages"] for each in page["channels"]} == {1}
         _, stats = hurt.site.ask("GET", "stats", at=at)
-        assert (stats["channels"], stats["published_messages"]) == (None, len(hurt.there))
+        assert stats["channels"] is None
+        assert stats["published_messages"] >= len(hurt.there)
         assert stats["partitions_away"] == hurt.away
         for query, key in (("channels-stats", "by_worker"), ("channels-stats?id=ALL", "infos")):
             status, whole = hurt.site.ask("GET", query, at=at)
@@ -143,7 +146,8 @@ def test_commands_print_what_there_is_say_what_is_lacking_and_end_with_1(hurt: H
     assert (done.returncode, done.stderr) == (1, f"Error: this is not all: {hurt.says}\n")
     done = shell.run("stats")
     found = json.loads(done.stdout)
-    assert (found["published_messages"], found["partitions_away"]) == (len(hurt.there), hurt.away)
+    assert found["partitions_away"] == hurt.away
+    assert found["published_messages"] >= len(hurt.there)
     assert (done.returncode, done.stderr) == (1, f"Error: this is not all: {hurt.says}\n")
     done = shell.run("top", "--count", "1", "--interval", "0.1", "--rows", "50")
     found = json.loads(done.stdout)
@@ -170,9 +174,9 @@ def test_the_doctor_names_the_node_that_is_away_and_looks_at_the_others(hurt: Hu
     assert sum(each.check.startswith("store: rights of") for each in found) == 2
 
 
-def test_a_node_that_falls_silent_is_away_until_it_speaks_again() -> None:
+def test_a_node_that_falls_silent_is_away_until_it_speaks_again_and_not_waited_for_each_time() -> None:
     with RedisCluster(replicas=0, node_timeout=60_000) as cluster, contextlib.ExitStack() as stack:
-        site = stack.enter_context(two_servers(cluster.url(P), MESSAGEBUS_STORE_TIMEOUT="0.5"))
+        site = stack.enter_context(two_servers(cluster.url(P), MESSAGEBUS_STORE_TIMEOUT="2"))
         site.bus.publish_many([(name, name) for name in CHANNELS])
         victim = cluster.owner(hash_tags(P)[0] + b"x")
         away = [number for number, tag in enumerate(hash_tags(P)) if cluster.owner(tag + b"x") is victim]
@@ -180,12 +184,18 @@ def test_a_node_that_falls_silent_is_away_until_it_speaks_again() -> None:
         stack.callback(cluster.go_on, victim)
         status, page = site.ask("GET", "stats?channels=*")
         assert (status, page["partitions_away"]) == (200, away)
-        assert names_of(page["channels"]) == sorted(name for name in CHANNELS if partition_of(name, P) not in away)
+        there = sorted(name for name in CHANNELS if partition_of(name, P) not in away)
+        assert names_of(page["channels"]) == there
+        began = time.monotonic()
+        for name in there[:8]:
+            assert site.ask("POST", f"publish?channel={name}", 1)[0] == 202
+            assert site.ask("GET", "stats?channels=*")[1]["partitions_away"] == away
+        assert time.monotonic() - began < 8 * 2, "the node is waited for in each of them"
         for other in cluster.servers:
             cluster.cut_off(other)
             stack.callback(cluster.go_on, other)
         assert site.ask("GET", "stats?channels=*")[0] == 503
         for other in cluster.servers:
             cluster.go_on(other)
-        eventually(lambda: names_of(site.ask("GET", "stats?channels=*")[1]["channels"]) == sorted(CHANNELS))
+        eventually(lambda: names_of(site.ask("GET", "stats?channels=*")[1].get("channels", [])) == sorted(CHANNELS))
         assert "partitions_away" not in site.ask("GET", "stats?channels=*")[1]
