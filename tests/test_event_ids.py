@@ -45,7 +45,7 @@ def test_a_young_bus_has_room_for_all_partitions(local_id: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["~A", "~====", "~CA", "~BQEC", "~AA", "~ ", "~é", "1.", ".1", "1~", "~~", "-1", "1" * 19, "~B!AA"]
+    "text", ["~A", "~====", "~CA", "~BQEC", "~AA", "~AQ", "~ ", "~é", "1.", ".1", "1~", "~~", "-1", "1" * 19, "~B!AA"]
 )
 def test_what_is_no_id_of_an_event_is_refused(text: str) -> None:
     with pytest.raises(ValueError):

@@ -103,6 +103,6 @@ def split_ids(text: str) -> Sequence[int] | None:
     except binascii.Error as error:
         raise ValueError(text) from error
     size = packed[0]
-    if not 1 <= size <= _LARGEST or len(packed) % size != 1 % size:
+    if not 1 <= size <= _LARGEST or len(packed) <= size or (len(packed) - 1) % size:
         raise ValueError(text)
     return [int.from_bytes(packed[at : at + size], "big") for at in range(1, len(packed), size)]
