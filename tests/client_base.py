@@ -134,22 +134,18 @@ class Client(ABC):
 
     def messages(self, count: int, timeout: float = 30.0, resume: bool = False) -> list[Message]:
         """The next messages of the channels. ``resume``: come back where the server ends the connection."""
-        deadline = time.monotonic() + timeout
-        while len(self._unread) < count:
-            assert time.monotonic() < deadline, f"{len(self._unread)} of {count} messages in {timeout} s"
-            try:
-                self.next_batch()
-            except Ended:
-                if not resume:
-                    raise
-                self.reconnect()
+        self.read_until(lambda client: len(client._unread) >= count, resume, timeout)
         return [self._unread.popleft() for _ in range(count)]
 
-    def read_until(self, holds: Callable[[Client], object], resume: bool = False) -> None:
-        """Read batches until something holds of this client. ``resume``: see :meth:`messages`."""
-        deadline = time.monotonic() + self.timeout
+    def read_until(self, holds: Callable[[Client], object], resume: bool = False, timeout: float | None = None) -> None:
+        """Read batches until something holds of this client. ``resume``: see :meth:`messages`. ``timeout``: seconds,
+        the client's own without it."""
+        timeout = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
         while not holds(self):
-            assert time.monotonic() < deadline, f"not in {self.timeout} s; the last batches: {self.batches[-5:]}"
+            assert time.monotonic() < deadline, (
+                f"not in {timeout} s; {len(self._unread)} messages unread, the last batches: {self.batches[-5:]}"
+            )
             try:
                 self.next_batch()
             except Ended:
